@@ -1,0 +1,108 @@
+"""The options of every command: one frozen dataclass each; flags, `--help` and configuration files come from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where the documents are and which columns hold what."""
+
+    input: Positional[str]
+    """Corpus: a folder (searched recursively), a file or a glob; a path or any fsspec URL (s3://bucket/corpus).
+    Shards are .parquet, .jsonl, .jsonl.gz or .jsonl.zst."""
+    text_column: str = "text"
+    """Column with the document's text (string)."""
+    id_column: str | None = None
+    """Column with the document's id. Default: SHARD#ROW in Parquet, SHARD@BYTE in JSONL."""
+    group_column: str | None = None
+    """Column with the document's group (source, domain), for shares and thresholds per group."""
+    unit_bytes: int = 16_000_000
+    """Text bytes in one unit, the piece of work that is retried, published and resumed as a whole.
+    About 4 tokens per 16 bytes: the default is some 4 million tokens (2 minutes on a data-centre GPU with a 1B model)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(CorpusConfig):
+    """Say what a run would do and cost; run nothing."""
+
+    model: str | None = None
+    """Model whose tokenizer counts tokens in a sample of the corpus (id or directory). Without it: 4 bytes a token."""
+    tokens_per_second: float | None = None
+    """Speed of one worker, as a former run printed it; with it, the plan tells worker-hours."""
+    price_per_hour: float | None = None
+    """Price of one worker-hour; with --tokens-per-second the plan tells the cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(CorpusConfig):
+    """Score every token of a corpus with one model; write a score set."""
+
+    output: Positional[str]
+    """Score set to write: a path or any fsspec URL. Run the same command again to resume."""
+    model: str
+    """Causal language model: a Hugging Face id (optionally ID@REVISION) or a directory that every node sees."""
+    context: int | None = None
+    """Positions in one forward pass, prefix included. Default: the model's maximum, at most 2048."""
+    overlap: int | None = None
+    """Tokens of context that a window at least repeats from the one before it. Default: a quarter of the context."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the forward pass. auto: float16 where the device computes it fast (CUDA, AMX-FP16), else float32."""
+    workers: str = "1"
+    """Model workers: N, or MIN:MAX to grow and shrink with the cluster."""
+    gpus_per_worker: float | None = None
+    """GPUs of each worker. Default: 1 where this machine has a GPU, else 0. Give it where only the workers have GPUs."""
+    cpus_per_worker: int | None = None
+    """CPUs (torch threads) of each worker. Default: 2 with a GPU, else all cores of this machine."""
+    batch_tokens: int | None = None
+    """Padded tokens in one forward pass. Default: 32768 on a GPU, 2048 on a CPU."""
+    allow_quarantine: bool = False
+    """Exit with 0, not 3, when documents were quarantined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Select tokens or documents of a scored corpus by a global quantile; write a selection."""
+
+    output: Positional[str]
+    """Selection to write: a path or any fsspec URL. Run the same command again to resume."""
+    ref: str
+    """Score set of the reference model."""
+    base: str | None = None
+    """Score set of the base model. With it the rank is by excess loss (base - ref), without it by the reference's loss."""
+    ratio: float | None = None
+    """Share to keep, 0 to 1: of the scored tokens, or with --level document of the documents. Exact to one."""
+    tokens: int | None = None
+    """Tokens to keep (a budget). Exact for tokens; documents are taken in rank order while they fit."""
+    threshold: float | None = None
+    """Keep what scores at least this many nats (at most, with --keep low)."""
+    keep: Literal["auto", "high", "low"] = "auto"
+    """Which end to keep. auto: high for excess loss, low for the reference's loss alone."""
+    level: Literal["token", "document"] = "token"
+    """What is ranked: tokens, or documents by their mean score (mean excess, or mean loss)."""
+    per_group: bool = False
+    """Apply the ratio within each group, with a threshold of its own."""
+    workers: int | None = None
+    """Units read at a time. Default: as many as the cluster has CPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained HTML page about a score set or a selection."""
+
+    store: Positional[str]
+    """Score set or selection: a path or any fsspec URL."""
+    output: Positional[str]
+    """HTML file to write: a path or any fsspec URL."""
+    ref: str | None = None
+    """Score set of the reference, where a selection's own note of its place no longer holds."""
+    base: str | None = None
+    """Score set of the base model, likewise."""
+    documents: int = 12
+    """Documents shown as heat maps."""
+    sample_tokens: int = 2_000_000
+    """Tokens read for the figures that need the tokens themselves; counts and thresholds are always exact."""

@@ -1,0 +1,46 @@
+"""Ray: one place that starts or finds a cluster and sets what a run on vanishing nodes needs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+log = logging.getLogger(__name__)
+
+# Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
+# model worker's keeps Ray from fusing them into it, where they would stop the model.
+IO_CPUS = 0.5
+
+
+@contextmanager
+def cluster(*, local_cpus: int) -> Iterator[None]:
+    """The cluster that this process is connected to or that `RAY_ADDRESS` names (a job has it set); else one of our own.
+
+    `local_cpus` are logical CPUs of our own cluster: enough for the workers and for reading beside them.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.WARNING)
+        else:
+            ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
+    _configure_data()
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _configure_data() -> None:
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # a block is never split: block == unit
+    context.execution_no_progress_timeout_s = -1  # spot nodes may be away for an hour
+    context.max_consecutive_actor_init_deaths = 20  # nodes die while a model loads; a broken model is found before
+    context.enable_progress_bars = False  # ours counts units, documents and tokens
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off

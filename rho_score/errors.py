@@ -1,0 +1,13 @@
+"""What can go wrong, by exit code: 1 failed while running, 2 wrong usage or input (nothing was run)."""
+
+
+class RhoScoreError(Exception):
+    """A run failed; the message says what, where and the remedy. Exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(RhoScoreError, ValueError):
+    """Wrong usage or input, found before any work was done. Exit code 2."""
+
+    exit_code = 2

@@ -1,0 +1,226 @@
+"""From a corpus to units: made once by the driver from listings, footers and the head of each JSONL shard.
+
+A unit is whole row groups of a Parquet shard, a byte range of a JSONL shard, or a whole compressed JSONL shard. Which
+units there are depends on the input and `unit_bytes` alone, never on workers, order or time.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rho_score.config import CorpusConfig
+from rho_score.errors import InputError
+from rho_score.storage import FileInfo, Folder, with_retries
+
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
+PEEK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One piece of work. `start`, `stop`: row groups of a Parquet shard, bytes of a JSONL shard."""
+
+    unit: str
+    shard: str
+    format: str
+    size: int
+    version: str
+    start: int
+    stop: int
+    first_row: int | None
+    rows: int | None
+    text_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All units of a corpus, in corpus order: by shard's name, then by place in the shard."""
+
+    root: str
+    units: tuple[Unit, ...]
+    not_shards: tuple[str, ...] = ()
+    empty_shards: tuple[str, ...] = ()
+
+    def to_parquet(self) -> bytes:
+        """The plan as a Parquet file, a row a unit; the same units give the same bytes."""
+        table = pa.Table.from_pylist([asdict(unit) for unit in self.units], schema=_PLAN_SCHEMA)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every field of every unit: it changes with the input's files and with `unit_bytes`."""
+        rows = orjson.dumps([asdict(unit) for unit in self.units])
+        return hashlib.sha256(rows).hexdigest()
+
+
+_ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
+_PLAN_SCHEMA = pa.schema(
+    [(f.name, _ARROW_TYPES[f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))]) for f in fields(Unit)]
+)
+
+
+def read_plan(content: bytes) -> tuple[Unit, ...]:
+    """The units of a `plan.parquet`."""
+    return tuple(Unit(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist())
+
+
+def make_plan(corpus: CorpusConfig) -> Plan:
+    """List the corpus, check every shard's columns, and cut it into units.
+
+    Raises:
+        InputError: no shard at all, or shards that cannot be read or lack a column; all of them are named.
+    """
+    if corpus.unit_bytes < 1:
+        raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
+    root, files = _list_corpus(corpus.input)
+    shards = {name: info for name, info in files.items() if name.lower().endswith(FORMATS)}
+    if not shards:
+        raise InputError(
+            f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)}. "
+            "Check the path, or convert the corpus to one of these formats."
+        )
+    full = {name: info for name, info in shards.items() if info.size > 0}
+    with ThreadPoolExecutor(32) as pool:
+        cut = list(pool.map(lambda item: _try_cut(root, *item, corpus), full.items()))
+    problems = [problem for _, problem in cut if problem]
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise InputError(f"{len(problems)} of {len(shards)} shards cannot be read; nothing was run:\n{shown}{more}")
+    units = tuple(unit for units, _ in cut for unit in units)
+    if not units:
+        raise InputError(f"{corpus.input} holds {len(shards)} shards and no document: every shard is empty.")
+    return Plan(
+        root=root.url,
+        units=units,
+        not_shards=tuple(name for name in files if name not in shards),
+        empty_shards=tuple(name for name in shards if name not in {unit.shard for unit in units}),
+    )
+
+
+def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
+    """The folder that shards are named from, and all files; hidden names (._) are nobody's shards."""
+    if "*" in url or "?" in url or "[" in url:
+        plain = url[: re.search(r"[*?\[]", url).start()]  # type: ignore[union-attr]
+        root = Folder(plain.rpartition("/")[0] or ".")
+        wanted = set(with_retries(lambda: root.fs.glob(root.fs._strip_protocol(url))))
+        files = {name: info for name, info in root.listing().items() if root.name(name) in wanted}
+    else:
+        root = Folder(url)
+        if with_retries(lambda: root.fs.isfile(root.path)):
+            head, _, name = url.rpartition("/")
+            root = Folder(head or ("/" if url.startswith("/") else "."))
+            return root, {name: root.listing()[name]}
+        files = root.listing()
+        if not files and not root.exists():
+            raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
+    hidden = re.compile(r"(^|/)_")
+    return root, {name: info for name, info in files.items() if not hidden.search(name)}
+
+
+def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
+    try:
+        cut = _cut_parquet if name.lower().endswith(".parquet") else _cut_jsonl
+        return cut(root, name, info, corpus), None
+    except InputError as error:
+        return [], f"{name}: {error}"
+    except (pa.ArrowException, OSError) as error:
+        return [], f"{name}: not readable ({error}). Replace it or take it out of the corpus."
+
+
+def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", shard).lstrip(".-_")[-80:]
+    place = hashlib.sha256(f"{shard}\0{start}\0{stop}".encode()).hexdigest()[:12]
+    return Unit(unit=f"{slug}_{start}-{stop}_{place}", shard=shard, start=start, stop=stop, **rest)
+
+
+def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
+    with root.open(name) as file:
+        metadata = pq.ParquetFile(file).metadata
+    schema = metadata.schema.to_arrow_schema()
+    _check_column(schema, corpus.text_column, "--text-column", _is_text)
+    for column, flag in ((corpus.id_column, "--id-column"), (corpus.group_column, "--group-column")):
+        if column is not None:
+            _check_column(schema, column, flag, lambda kind: _is_text(kind) or pa.types.is_integer(kind))
+    leaf = next(i for i in range(len(metadata.schema)) if metadata.schema.column(i).path == corpus.text_column)
+    units: list[Unit] = []
+    start = row = rows = size = 0
+    for i in range(metadata.num_row_groups):
+        rows += metadata.row_group(i).num_rows
+        size += metadata.row_group(i).column(leaf).total_uncompressed_size
+        if size >= corpus.unit_bytes or i + 1 == metadata.num_row_groups:
+            if rows:
+                place = {"first_row": row, "rows": rows, "text_bytes": size}
+                units.append(_unit(name, start, i + 1, format=".parquet", size=info.size, version=info.version, **place))
+            start, row, rows, size = i + 1, row + rows, 0, 0
+    return units
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+
+
+def _check_column(schema: pa.Schema, column: str, flag: str, fits: Any) -> None:
+    if column not in schema.names:
+        raise InputError(f"no column {column!r}; there are: {', '.join(schema.names)}. Name the right one with {flag}.")
+    kind = schema.field(column).type
+    if not fits(kind):
+        wanted = "string" if flag == "--text-column" else "string or integer"
+        raise InputError(f"column {column!r} has type {kind}, not {wanted}. Name another column with {flag}.")
+
+
+def _cut_jsonl(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
+    suffix = next(s for s in FORMATS if name.lower().endswith(s))
+    _check_jsonl_head(root, name, suffix, corpus)
+    common = {"format": suffix, "size": info.size, "version": info.version, "rows": None}
+    if suffix != ".jsonl":
+        return [_unit(name, 0, info.size, first_row=0, text_bytes=info.size * EXPANSION, **common)]
+    starts = range(0, info.size, corpus.unit_bytes)
+    stops = [min(start + corpus.unit_bytes, info.size) for start in starts]
+    return [
+        _unit(name, start, stop, first_row=0 if start == 0 else None, text_bytes=stop - start, **common)
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def _check_jsonl_head(root: Folder, name: str, suffix: str, corpus: CorpusConfig) -> None:
+    """Refuse a shard where no whole record among the first ones has the named columns."""
+    keys: set[str] = set()
+    for line in _head_lines(root, name, suffix):
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # a broken line is quarantined when its turn comes
+        if isinstance(record, dict):
+            keys.update(record)
+    columns = {corpus.text_column: "--text-column", corpus.id_column: "--id-column", corpus.group_column: "--group-column"}
+    for column, flag in columns.items():
+        if column is not None and keys and column not in keys:
+            raise InputError(f"no field {column!r} in its first records; there are: {', '.join(sorted(keys))}. See {flag}.")
+
+
+def _head_lines(root: Folder, name: str, suffix: str) -> Iterable[bytes]:
+    with root.open(name) as file:
+        head = decompressed(file, suffix).read(PEEK_BYTES)
+    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [line for line in (lines if len(head) < PEEK_BYTES else lines[:-1]) if line.strip()]
+
+
+def decompressed(file: Any, suffix: str) -> Any:
+    """A binary stream over the content of a shard with this suffix."""
+    if suffix == ".jsonl":
+        return io.BufferedReader(file, 1 << 20) if not isinstance(file, io.BufferedReader) else file
+    codec = "gzip" if suffix.endswith(".gz") else "zstd"
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)

@@ -1,0 +1,53 @@
+"""The last step of a unit: its table becomes a file, its quarantined documents another, its accounts a row."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rho_score.errors import RhoScoreError
+from rho_score.schema import (
+    QUARANTINE,
+    SCHEMA_VERSION,
+    content_sha256,
+    flat_values,
+    list_lengths,
+    parquet_bytes,
+    score_schema,
+)
+from rho_score.storage import Folder
+from rho_score.store import Accounts, data_name, quarantine_name
+
+
+def publish_unit(
+    unit: pa.Table, *, output: str, fingerprint: str, grouped: bool, expected_rows: dict[str, int]
+) -> pa.Table:
+    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row."""
+    folder, name = Folder(output), unit["unit"][0].as_py()
+    documents = unit.filter(unit["doc_id"].is_valid())
+    good = documents["error"].is_null()
+    scored, quarantined = documents.filter(good), documents.filter(pc.invert(good))
+    accounts = Accounts(
+        documents=len(documents),
+        scored=len(scored),
+        quarantined=len(quarantined),
+        tokens=int(list_lengths(scored["input_ids"]).sum()),
+        losses=len(flat := flat_values(scored["loss"])) - flat.null_count,
+        total_nats=float(np.nansum(flat.to_numpy(zero_copy_only=False), dtype=np.float64)),
+    )
+    if expected_rows.get(name, accounts.documents) != accounts.documents:
+        raise RhoScoreError(f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written.")
+    if len(quarantined):
+        table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
+        folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
+    schema = score_schema(grouped=grouped)
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "unit": name,
+        "accounts": asdict(accounts),
+        "content_sha256": content_sha256(scored["doc_id"], scored["input_ids"]),
+    }
+    folder.publish(data_name(name), parquet_bytes(scored.select(schema.names).cast(schema), schema, metadata))
+    return pa.Table.from_pylist([asdict(accounts)])

@@ -1,0 +1,194 @@
+"""Units into documents: a block a unit, rows in input order, strings as they are.
+
+A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from rho_score.errors import RhoScoreError
+from rho_score.plan import Unit, decompressed
+from rho_score.schema import DOCUMENTS
+from rho_score.storage import Folder, with_retries
+
+_DAMAGED = re.compile(r"(?i)corrupt|decompress|deserializ|truncated|unexpected end|invalid|page")
+
+
+class Columns(NamedTuple):
+    """Names of the input's columns."""
+
+    text: str
+    id: str | None = None
+    group: str | None = None
+
+    @property
+    def named(self) -> list[str]:
+        """The columns to read, each once."""
+        return list(dict.fromkeys(column for column in self if column is not None))
+
+
+class Document(NamedTuple):
+    """A row on its way to the scorer."""
+
+    doc_id: str
+    group: str | None
+    text: str | None
+    error: str | None
+
+
+class CorpusUnits(Datasource):
+    """The units of a corpus as a Ray Data source: one read task, one block a unit."""
+
+    def __init__(self, root: str, units: Iterable[Unit], columns: Columns) -> None:
+        super().__init__()
+        self._root, self._units, self._columns = root, list(units), columns
+
+    def estimate_inmemory_data_size(self) -> int:
+        return sum(unit.text_bytes for unit in self._units)
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        return [self._task(unit) for unit in self._units]
+
+    def _task(self, unit: Unit) -> ReadTask:
+        root, columns = self._root, self._columns
+        metadata = BlockMetadata(unit.rows, unit.text_bytes, exec_stats=None, input_files=(unit.shard,))
+        return ReadTask(lambda: [read_unit(Folder(root), unit, columns)], metadata, schema=DOCUMENTS)
+
+
+def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
+    """The documents of a unit, with columns `schema.DOCUMENTS`; one row of nulls if it has none.
+
+    Raises:
+        RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ).
+    """
+    _check_unchanged(root, unit)
+    read = _read_parquet if unit.format == ".parquet" else _read_jsonl
+    rows = [(unit.unit, *document) for document in read(root, unit, columns)] or [(unit.unit, None, None, None, None)]
+    arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
+
+
+def _check_unchanged(root: Folder, unit: Unit) -> None:
+    found = root.info(unit.shard)
+    if (found.size, found.version) != (unit.size, unit.version):
+        raise RhoScoreError(
+            f"{unit.shard} changed since the run was planned: {unit.size} bytes, version {unit.version} then; "
+            f"{found.size} bytes, version {found.version} now. Restore it, or score into another output."
+        )
+
+
+def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    assert unit.first_row is not None
+    row = unit.first_row
+    with root.open(unit.shard) as file:
+        shard = pq.ParquetFile(file)
+        for group in range(unit.start, unit.stop):
+            n_rows = shard.metadata.row_group(group).num_rows
+            default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
+            try:
+                table = with_retries(lambda group=group: shard.read_row_group(group, columns=columns.named))  # type: ignore[misc]
+                yield from _table_documents(table, default_ids, columns)
+            except (pa.ArrowException, OSError) as error:
+                if not _DAMAGED.search(str(error)):
+                    raise
+                reason = f"row group {group} is damaged: {error}"
+                yield from (Document(doc_id, None, None, reason) for doc_id in default_ids)
+            row += n_rows
+
+
+def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) -> Iterator[Document]:
+    texts = _strings(table[columns.text])
+    ids = _strings(table[columns.id]) if columns.id else default_ids
+    groups = _strings(table[columns.group]) if columns.group else [None] * len(texts)
+    for default_id, text, doc_id, group in zip(default_ids, texts, ids, groups, strict=True):
+        yield _document(default_id, text, doc_id, group, columns, place="")
+
+
+def _strings(column: pa.ChunkedArray) -> list[Any]:
+    """The column's values as str, None where null, bytes where they are not valid UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type):
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    values = []
+    for value in column.cast(pa.large_string() if column.type == pa.string_view() else column.type).cast(
+        pa.large_binary()
+    ).to_pylist():
+        try:
+            values.append(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            values.append(value)
+    return values
+
+
+def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """Lines that begin in [start, stop) of the shard; blank lines are no documents. Offsets are of decompressed bytes."""
+    line_number = 0 if unit.first_row == 0 else None
+    with root.open(unit.shard) as file:
+        offset = unit.start
+        if unit.start:
+            file.seek(unit.start - 1)
+        stream = decompressed(file, unit.format)
+        if unit.start:
+            offset += len(stream.readline()) - 1
+        stop = unit.stop if unit.format == ".jsonl" else float("inf")
+        while offset < stop:
+            if line_number is not None:
+                line_number += 1
+            place = f"line {line_number}, byte {offset}" if line_number else f"byte {offset}"
+            try:
+                line = stream.readline()
+            except (pa.ArrowException, OSError) as error:
+                if not _DAMAGED.search(str(error)):
+                    raise
+                reason = f"{place}: the compressed stream is damaged here, the rest is lost: {error}"
+                yield Document(f"{unit.shard}@{offset}", None, None, reason)
+                return
+            if not line:
+                return
+            if line.strip(b" \t\r\n\xef\xbb\xbf"):
+                yield _line_document(line, f"{unit.shard}@{offset}", place, columns)
+            offset += len(line)
+
+
+def _line_document(line: bytes, default_id: str, place: str, columns: Columns) -> Document:
+    try:
+        record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        return Document(default_id, None, None, f"{place}: not valid JSON: {error}")
+    if not isinstance(record, dict):
+        return Document(default_id, None, None, f"{place}: a JSON {type(record).__name__}, not an object")
+    if columns.text not in record:
+        return Document(default_id, None, None, f"{place}: no field {columns.text!r}")
+    doc_id = record.get(columns.id) if columns.id else default_id
+    group = record.get(columns.group) if columns.group else None
+    return _document(default_id, record[columns.text], _name(doc_id), _name(group), columns, place=f"{place}: ")
+
+
+def _name(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _document(default_id: str, text: Any, doc_id: Any, group: Any, columns: Columns, *, place: str) -> Document:
+    """A document from the raw values of a row; what is wrong with them becomes its error."""
+    if not isinstance(doc_id, str):
+        what = "null" if doc_id is None else f"{type(doc_id).__name__}, not a string"
+        return Document(default_id, None, None, f"{place}column {columns.id!r} is {what}")
+    if group is not None and not isinstance(group, str):
+        return Document(doc_id, None, None, f"{place}column {columns.group!r} is {type(group).__name__}, not a string")
+    if isinstance(text, str):
+        return Document(doc_id, group, text, None)
+    if text is None:
+        what = "null"
+    elif isinstance(text, bytes):
+        what = "not valid UTF-8"
+    else:
+        what = f"{type(text).__name__}, not a string"
+    return Document(doc_id, group, None, f"{place}column {columns.text!r} is {what}")

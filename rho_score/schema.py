@@ -1,0 +1,130 @@
+"""The columns of every file, and how they are laid out in Parquet. A mismatch raises; nothing is widened in silence."""
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"rho_score"
+
+IDS = pa.list_(pa.int32())
+FLOATS = pa.list_(pa.float32())
+
+# What flows from reading to scoring, a block a unit. `error` set: the document is quarantined, `text` is null.
+# A unit without any document is one row of nulls, so that it is published like the others.
+DOCUMENTS = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("text", pa.large_string()),
+        pa.field("error", pa.string()),
+    ]
+)
+TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
+SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])
+QUARANTINE = pa.schema([pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
+
+
+def score_schema(*, grouped: bool) -> pa.Schema:
+    """Columns of OUT/data/<unit>.parquet."""
+    group = [pa.field("group", pa.string())] if grouped else []
+    return pa.schema(
+        [pa.field("doc_id", pa.string(), nullable=False), *group, pa.field("input_ids", IDS), pa.field("loss", FLOATS)]
+    )
+
+
+def selection_schema(*, grouped: bool, score: str, level: str) -> pa.Schema:
+    """Columns of SEL/data/<unit>.parquet; `score` is "excess" or "loss", `level` "token" or "document"."""
+    group = [pa.field("group", pa.string())] if grouped else []
+    document = [pa.field("doc_score", pa.float32()), pa.field("kept", pa.bool_(), nullable=False)]
+    return pa.schema(
+        [
+            pa.field("doc_id", pa.string(), nullable=False),
+            *group,
+            pa.field("input_ids", IDS),
+            pa.field(score, FLOATS),
+            pa.field("mask", pa.list_(pa.bool_())),
+            *(document if level == "document" else []),
+        ]
+    )
+
+
+def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] | None = None) -> bytes:
+    """`table` as a Parquet file with exactly `schema`; `metadata` as JSON in the footer under `rho_score`.
+
+    Floats are split into byte streams before zstd (losses rounded to float16 take 1.7 bytes a token so, and every
+    reader has that encoding); ids, groups and masks take a dictionary or plain pages.
+
+    Raises:
+        TypeError: the columns differ from `schema` in name, order or type.
+    """
+    if not table.schema.equals(schema):
+        raise TypeError(f"columns differ from the contract\nhave: {table.schema}\nwant: {schema}")
+    if metadata is not None:
+        table = table.replace_schema_metadata({METADATA_KEY: orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)})
+    floats = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in schema
+        if field.type in (FLOATS, pa.float32())
+    ]
+    dictionaries = [
+        "input_ids.list.element" if field.name == "input_ids" else field.name
+        for field in schema
+        if field.name in ("input_ids", "group", "reason")
+    ]
+    sink = io.BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=dictionaries or False,
+        dictionary_pagesize_limit=4 << 20,
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
+    )
+    return sink.getvalue()
+
+
+def footer(file: pq.ParquetFile) -> dict[str, Any]:
+    """Our metadata in a file's footer; empty where there is none."""
+    content = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    return dict(orjson.loads(content)) if content else {}
+
+
+def list_lengths(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:
+    """Lengths of a list column, int64[n]; null lists count as empty."""
+    lengths: np.ndarray = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
+
+
+def flat_values(column: pa.ChunkedArray | pa.ListArray) -> pa.Array:
+    """All values of a list column in order, as one array."""
+    return (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).flatten()
+
+
+def list_column(values: pa.Array | np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """A list column from its values in order and the lengths of its lists (int[n])."""
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
+
+
+def content_sha256(doc_ids: pa.ChunkedArray, input_ids: pa.ChunkedArray) -> str:
+    """SHA-256 over doc_id and input_ids: equal for two files exactly if they hold the same documents and tokens.
+
+    Hashed in turn, little-endian: byte lengths of the ids (int64), their UTF-8 bytes, token counts (int64), tokens (int32).
+    """
+    digest = hashlib.sha256()
+    encoded = [doc_id.encode() for doc_id in doc_ids.to_pylist()]
+    digest.update(np.array([len(e) for e in encoded], "<i8").tobytes())
+    digest.update(b"".join(encoded))
+    digest.update(list_lengths(input_ids).astype("<i8").tobytes())
+    digest.update(flat_values(input_ids).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+    return digest.hexdigest()

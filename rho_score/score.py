@@ -1,0 +1,260 @@
+"""The scoring job: plan → read → tokenize → Scorer (actor pool) → publish. One unit in, one file out."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from rho_score.config import ScoreConfig
+from rho_score.engine import IO_CPUS, cluster
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.model import default_context, hash_model, load_config, load_tokenizer, resolve_dtype
+from rho_score.plan import Plan, Unit, make_plan
+from rho_score.progress import Progress
+from rho_score.publish import publish_unit
+from rho_score.read import Columns, CorpusUnits
+from rho_score.schema import SCHEMA_VERSION
+from rho_score.storage import Folder
+from rho_score.store import (
+    MANIFEST,
+    PLAN,
+    SUCCESS,
+    Accounts,
+    claim,
+    dump_json,
+    footers,
+    new_manifest,
+    published_units,
+)
+from rho_score.tokens import prefix_id, tokenize_unit
+from rho_score.worker import ScoreUnit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What a run did. `computed` counts this run's units only, `accounts` the whole score set."""
+
+    output: str
+    units: int
+    computed: int
+    computed_tokens: int
+    accounts: Accounts
+    wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """Everything that a run is made of, resolved: what the driver decides and the workers obey."""
+
+    config: ScoreConfig
+    plan: Plan
+    manifest: dict[str, Any]
+    scorer: dict[str, Any]
+    columns: Columns
+    workers: tuple[int, int]
+    cpus: int
+    gpus: float
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.manifest["fingerprint"])
+
+
+def score(config: ScoreConfig) -> ScoreSummary:
+    """Score a corpus, or go on where an earlier run of the same command stopped.
+
+    Raises:
+        InputError: wrong usage or input, found before anything was run.
+        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+    """
+    started = time.monotonic()
+    workers = _worker_range(config.workers)
+    plan = make_plan(config)
+    output = Folder(config.output)
+    found = json.loads(output.read(MANIFEST)) if output.exists(MANIFEST) else None
+    return _run(_prepare(config, plan, found, workers), output, started)
+
+
+def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
+    with TemporaryDirectory() as directory:
+        load_tokenizer(job.config.model).save_pretrained(directory)
+        tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in sorted(Path(directory).iterdir())}
+    claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
+    done = published_units(output)
+    todo = [unit for unit in job.plan.units if unit.unit not in done]
+    earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
+    computed: list[Accounts] = []
+    if todo:
+        if earlier:
+            log.info("resuming: %d of %d units are published, %d to do", len(earlier), len(job.plan.units), len(todo))
+        with (
+            cluster(local_cpus=job.workers[1] * job.cpus + 2),
+            Progress("score", n_units=len(todo)) as progress,
+        ):
+            _preflight(job)
+            for accounts in _pipeline(job, todo):
+                computed.append(accounts)
+                progress.add(documents=accounts.documents, tokens=accounts.tokens)
+    total = Accounts.total([*computed, *(Accounts(**found["accounts"]) for found in footers(output, earlier))])
+    if missing := len(todo) - len(computed):
+        raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
+    if not output.exists(SUCCESS):
+        output.publish(SUCCESS, dump_json({"units": len(job.plan.units), **asdict(total)}))
+    return ScoreSummary(
+        output=output.url,
+        units=len(job.plan.units),
+        computed=len(computed),
+        computed_tokens=sum(accounts.tokens for accounts in computed),
+        accounts=total,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
+    """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
+    low, high = job.workers
+    dataset = ray.data.read_datasource(
+        CorpusUnits(job.plan.root, todo, job.columns),
+        override_num_blocks=len(todo),
+        num_cpus=IO_CPUS,
+        compute=TaskPoolStrategy(size=high),  # one unit ahead of each worker
+    )
+    dataset = dataset.map_batches(
+        tokenize_unit,
+        fn_kwargs={"model": job.config.model},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+        compute=TaskPoolStrategy(size=high),
+    )
+    dataset = dataset.map_batches(
+        ScoreUnit,
+        fn_constructor_kwargs={"scorer": job.scorer, "threads": job.cpus, "gpus": job.gpus},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=job.cpus,
+        num_gpus=job.gpus or None,
+        compute=ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2),
+    )
+    dataset = dataset.map_batches(
+        publish_unit,
+        fn_kwargs={
+            "output": job.config.output,
+            "fingerprint": job.fingerprint,
+            "grouped": job.config.group_column is not None,
+            "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
+        },
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+        compute=TaskPoolStrategy(),
+    )
+    for row in dataset.iter_rows():
+        yield Accounts(**row)
+
+
+def _prepare(
+    config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]
+) -> _Job:
+    """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
+    gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
+    cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
+    model_config, tokenizer = load_config(config.model), load_tokenizer(config.model)
+    longest = getattr(model_config, "max_position_embeddings", None)
+    context = config.context or default_context(model_config)
+    if longest and context > longest:
+        raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")
+    overlap = context // 4 if config.overlap is None else config.overlap
+    if context < 2 or not 0 <= overlap < context - 1:
+        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
+    if len(tokenizer) > model_config.get_text_config().vocab_size:
+        used = max(tokenizer.get_vocab().values())
+        if used >= model_config.get_text_config().vocab_size:
+            raise InputError(
+                f"the tokenizer of {config.model} has ids up to {used}, its model a vocabulary of "
+                f"{model_config.get_text_config().vocab_size}: they do not belong together."
+            )
+    if config.dtype == "auto" and found is not None:
+        dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
+    else:
+        dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
+    hashes = hash_model(config.model)
+    parts = {
+        "schema_version": SCHEMA_VERSION,
+        "weights_sha256": hashes.weights,
+        "config_sha256": hashes.config,
+        "tokenizer_sha256": hashes.tokenizer,
+        "dtype": dtype,
+        "context": context,
+        "overlap": overlap,
+        "prefix_id": prefix_id(tokenizer),
+        "text_column": config.text_column,
+        "id_column": config.id_column,
+        "group_column": config.group_column,
+        "unit_bytes": config.unit_bytes,
+        "plan_sha256": plan.digest,
+        "torch": version("torch").split("+")[0],
+        "transformers": version("transformers"),
+    }
+    manifest = new_manifest(
+        "score set",
+        parts,
+        model=Path(config.model).name if Path(config.model).is_dir() else config.model,
+        input={
+            "units": len(plan.units),
+            "shards": len({unit.shard for unit in plan.units}),
+            "not_shards": list(plan.not_shards),
+            "empty_shards": list(plan.empty_shards),
+        },
+    )
+    scorer = {
+        "model": config.model,
+        "dtype": dtype,
+        "context": context,
+        "overlap": overlap,
+        "prefix_id": parts["prefix_id"],
+        "batch_tokens": config.batch_tokens or (32768 if gpus else 2048),
+    }
+    columns = Columns(config.text_column, config.id_column, config.group_column)
+    return _Job(
+        config=config, plan=plan, manifest=manifest, scorer=scorer, columns=columns, workers=workers, cpus=cpus, gpus=gpus
+    )
+
+
+def _worker_range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    try:
+        found = int(low), int(high or low)
+    except ValueError:
+        found = (0, 0)
+    if not 1 <= found[0] <= found[1]:
+        raise InputError(f"--workers is N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
+    return found
+
+
+def _preflight(job: _Job) -> None:
+    """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever."""
+    have = ray.cluster_resources()
+    need = job.workers[1] * job.cpus + 1
+    if not job.gpus and have.get("CPU", 0) < need:
+        raise InputError(
+            f"{job.workers[1]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
+            f"{have.get('CPU', 0):.0f}. Lower --workers or --cpus-per-worker."
+        )
+    if not job.gpus and have.get("GPU", 0):
+        log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
+    if job.gpus and have.get("GPU", 0) < job.gpus:
+        log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))

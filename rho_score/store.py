@@ -1,0 +1,256 @@
+"""The score set and the selection on storage: what is written, when it counts, how it is read.
+
+Both stores have a manifest (what determines the numbers), a plan (which units there are), a Parquet file a unit, and a
+`_SUCCESS.json` with the totals, written last. A unit's file that exists is a commit: it is complete, and writing it
+again writes the same bytes.
+"""
+
+import hashlib
+import io
+import math
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rho_score import __version__
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.histogram import values_of
+from rho_score.plan import Unit, read_plan
+from rho_score.schema import footer, parquet_bytes
+from rho_score.storage import Folder
+
+MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
+SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
+Kind = Literal["score set", "selection"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounts:
+    """What became of the documents of a unit, or of many. documents = scored + quarantined, always."""
+
+    documents: int = 0
+    scored: int = 0
+    quarantined: int = 0
+    tokens: int = 0
+    """Tokens of the scored documents."""
+    losses: int = 0
+    """Tokens with a loss: all, but for the first of each document where the vocabulary has no prefix."""
+    total_nats: float = 0.0
+    """Sum of the stored losses."""
+
+    @classmethod
+    def total(cls, accounts: Iterable["Accounts"]) -> "Accounts":
+        """The sum, the same for any order (floats by exact summation)."""
+        every = list(accounts)
+        counts = {f.name: sum(getattr(a, f.name) for a in every) for f in fields(cls) if f.name != "total_nats"}
+        return cls(**counts, total_nats=math.fsum(a.total_nats for a in every))
+
+
+def data_name(unit: str) -> str:
+    """Where a unit's table is."""
+    return f"data/{unit}.parquet"
+
+
+def quarantine_name(unit: str) -> str:
+    """Where a unit's quarantined documents are, if there are any."""
+    return f"quarantine/{unit}.parquet"
+
+
+def published_units(folder: Folder, under: str = "data") -> set[str]:
+    """Units whose file is there: one listing."""
+    return {name.removesuffix(".parquet") for name in folder.listing(under) if name.endswith(".parquet")}
+
+
+def dump_json(content: Mapping[str, Any]) -> bytes:
+    """Readable JSON, the same bytes for the same content."""
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bool:
+    """Begin a store with this manifest, or go on with the one that is there; True if one was there.
+
+    Raises:
+        InputError: the store holds something else, or the same kind made from other inputs; the difference is shown.
+    """
+    if not folder.exists(MANIFEST):
+        strangers = list(folder.listing())[:3]
+        if strangers and not set(strangers) <= set(files):
+            raise InputError(f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output.")
+        for name, content in files.items():
+            folder.publish(name, content)
+        folder.publish(MANIFEST, dump_json(manifest))
+        return False
+    found = _read_manifest(folder)
+    if found.get("kind") != manifest["kind"]:
+        raise InputError(f"{folder.url} holds a {found.get('kind')}, not a {manifest['kind']}. Choose another output.")
+    if found["fingerprint"] != manifest["fingerprint"]:
+        raise InputError(
+            f"{folder.url} was begun with other settings; to mix them would make its numbers mean nothing.\n"
+            f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
+            "Resume with the settings it was begun with, or choose another output."
+        )
+    return True
+
+
+def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
+    """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
+    fingerprint = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return {"kind": kind, "fingerprint": fingerprint, "parts": dict(parts), "rho_score": __version__, **about}
+
+
+def difference(
+    left: Mapping[str, Any], right: Mapping[str, Any], left_name: str, right_name: str, keys: Sequence[str] | None = None
+) -> str:
+    """The parts of two fingerprints that differ, a line each; empty if none does."""
+    every = keys or sorted({*left, *right})
+    return "\n".join(
+        f"  {key}: {left_name} {left.get(key)!r}, {right_name} {right.get(key)!r}"
+        for key in every
+        if left.get(key) != right.get(key)
+    )
+
+
+def _read_manifest(folder: Folder) -> dict[str, Any]:
+    try:
+        found = orjson.loads(folder.read(MANIFEST))
+    except FileNotFoundError:
+        raise InputError(f"{folder.url} is no store of ours: it has no {MANIFEST}. Check the path.") from None
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{folder.url}/{MANIFEST} is damaged: {error}") from None
+    if not isinstance(found, dict) or not {"kind", "fingerprint", "parts"} <= found.keys():
+        raise InputError(f"{folder.url}/{MANIFEST} is not a manifest of rho-score.")
+    return found
+
+
+@dataclass(frozen=True)
+class _Store:
+    folder: Folder
+    done_name = SUCCESS
+
+    @classmethod
+    def _open(cls, url: str, kind: Kind) -> Any:
+        """Open a finished store.
+
+        Raises:
+            InputError: nothing there, another kind of store, or one that is not finished.
+        """
+        store = cls(Folder(url))
+        if store.manifest["kind"] != kind:
+            raise InputError(f"{url} is a {store.manifest['kind']}, not a {kind}.")
+        if not store.folder.exists(cls.done_name):
+            raise InputError(f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume.")
+        return store
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Kind, fingerprint, the parts it is made of, input, software."""
+        return _read_manifest(self.folder)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The totals, from the file that was written last."""
+        return dict(orjson.loads(self.folder.read(self.done_name)))
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in corpus order."""
+        return read_plan(self.folder.read(PLAN))
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the store has a column `group`."""
+        return self.manifest["parts"]["group_column"] is not None
+
+    def unit_table(self, unit: str, columns: list[str] | None = None) -> pa.Table:
+        """The rows of one unit, in input order."""
+        return self.read_unit(unit, columns)[0]
+
+    def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+        """The rows of one unit, and our metadata in its footer.
+
+        Raises:
+            RhoScoreError: the file is missing or damaged, or belongs to another run.
+        """
+        name = data_name(unit)
+        try:
+            file = pq.ParquetFile(io.BytesIO(self.folder.read(name)))
+            table, metadata = file.read(columns), footer(file)
+        except (FileNotFoundError, pa.ArrowException, OSError) as error:
+            raise RhoScoreError(f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run.") from error
+        if metadata.get("fingerprint") != self.manifest["fingerprint"]:
+            raise RhoScoreError(f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run.")
+        return table, metadata
+
+
+class ScoreSet(_Store):
+    """One corpus scored by one model. Columns of a unit: doc_id, [group], input_ids, loss (nats)."""
+
+    @classmethod
+    def open(cls, url: str) -> "ScoreSet":
+        """Open a finished score set; raises InputError if there is none at `url`."""
+        return cls._open(url, "score set")  # type: ignore[no-any-return]
+
+    @property
+    def score_column(self) -> str:
+        """The column with the tokens' scores."""
+        return "loss"
+
+
+class Selection(_Store):
+    """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
+
+    done_name = SUMMARY
+
+    @classmethod
+    def open(cls, url: str) -> "Selection":
+        """Open a finished selection; raises InputError if there is none at `url`."""
+        return cls._open(url, "selection")  # type: ignore[no-any-return]
+
+    @property
+    def score_column(self) -> str:
+        """The column that tokens were ranked by: "excess" with a base model, else "loss"."""
+        return str(self.manifest["parts"]["score"])
+
+    def histogram(self) -> pa.Table:
+        """`histogram.parquet`: group, value, count, tokens."""
+        return pq.read_table(io.BytesIO(self.folder.read(HISTOGRAM)))
+
+
+def open_store(url: str) -> ScoreSet | Selection:
+    """The finished score set or selection at `url`; raises InputError if there is neither."""
+    kind = _read_manifest(Folder(url))["kind"]
+    return Selection.open(url) if kind == "selection" else ScoreSet.open(url)
+
+
+def footers(folder: Folder, units: Iterable[str]) -> list[dict[str, Any]]:
+    """Our metadata in the footers of published units, in the order asked for."""
+
+    def read(unit: str) -> dict[str, Any]:
+        with folder.open(data_name(unit)) as file:
+            return footer(pq.ParquetFile(file))
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(read, units))
+
+
+def histogram_file(counts: pa.Table) -> bytes:
+    """`histogram.parquet`: group, value (nats), count (items of that score), tokens (that they hold)."""
+    schema = pa.schema([("group", pa.string()), ("value", pa.float32()), ("count", pa.int64()), ("tokens", pa.int64())])
+    values = pa.array(values_of(counts["key"].to_numpy()), pa.float32())
+    table = counts.set_column(1, "value", values).cast(schema)
+    return parquet_bytes(table, schema)
+
+
+def relative_url(url: str, start: str) -> str:
+    """`url` as seen from the store at `start`, where both are on one file system; else as it is."""
+    here, there = Folder(url), Folder(start)
+    if here.fs == there.fs:
+        return posixpath.relpath(here.path, there.path)
+    return url

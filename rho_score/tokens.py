@@ -1,0 +1,58 @@
+"""Text into token ids, as the model was trained to read it but with special-token strings as plain text."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from rho_score.model import load_tokenizer
+from rho_score.schema import TOKENIZED, list_column
+
+
+def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that a document's first token is conditioned on: BOS, else EOS, else none (then that loss is null)."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    return None
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
+    """Token ids of each text, int32[n]; an empty text gives an empty array.
+
+    Nothing is added (no BOS, no EOS), nothing is cut, and a text that spells a special token, such as `<|im_end|>`, is
+    tokenized as the characters it is made of.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        truncation=False,
+        padding=False,
+        verbose=False,
+    )
+    return [np.asarray(ids, np.int32) for ids in encoded["input_ids"]]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(model: str) -> PreTrainedTokenizerBase:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the task asked for half a CPU, not for all
+    return load_tokenizer(model)
+
+
+def tokenize_unit(documents: pa.Table, *, model: str) -> pa.Table:
+    """Replace the text of a unit by its token ids; `schema.DOCUMENTS` → `schema.TOKENIZED`."""
+    texts = documents["text"]
+    present = texts.is_valid().to_numpy()
+    encoded = encode(_tokenizer(model), texts.drop_null().to_pylist())
+    lengths = np.zeros(len(present), np.int64)
+    lengths[present] = [len(ids) for ids in encoded]
+    values = np.concatenate([np.zeros(0, np.int32), *encoded])
+    return documents.drop_columns("text").append_column(TOKENIZED.field("input_ids"), list_column(values, lengths))

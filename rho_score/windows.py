@@ -1,0 +1,54 @@
+"""How a document becomes forward passes: overlapping windows, then micro-batches. Pure functions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """Tokens [start, stop) of a document; the losses of [first, stop) are taken from this window.
+
+    The model reads the prefix (if there is one) and the tokens [start, stop - 1): the last token is only predicted.
+    """
+
+    start: int
+    first: int
+    stop: int
+
+
+def windows(n_tokens: int, *, context: int, overlap: int, has_prefix: bool) -> list[Window]:
+    """Cut a document so that every token is scored exactly once.
+
+    Each token sees at least `overlap` tokens before it (all there are, near the document's start) and no window
+    has more than `context` input positions. Without a prefix the first token is in no window's [first, stop):
+    it has no loss.
+
+    Raises:
+        ValueError: context < 2 or not 0 <= overlap < context - 1.
+    """
+    if context < 2 or not 0 <= overlap < context - 1:
+        raise ValueError(f"overlap must lie in 0..context-2, got overlap {overlap} with context {context}")
+    span = context if has_prefix else context + 1  # tokens of a window, the last one only predicted
+    cut: list[Window] = []
+    first = 0 if has_prefix else 1
+    while first < n_tokens:
+        start = max(0, first - max(overlap, 0 if has_prefix else 1))
+        stop = min(start + span, n_tokens)
+        cut.append(Window(start, first, stop))
+        first = stop
+    return cut
+
+
+def micro_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+    """Indices of sequences grouped so that count x longest <= `batch_tokens` (a longer sequence goes alone).
+
+    Longest first, equal lengths in input order: the grouping depends on the lengths alone.
+    """
+    groups: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * longest <= batch_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            longest = lengths[index]
+    return groups

@@ -1,0 +1,40 @@
+"""The worker of the actor pool: one model, one unit at a time. It knows tables and the scorer, nothing of storage."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import transformers
+
+from rho_score.errors import RhoScoreError
+from rho_score.schema import SCORED, flat_values, list_column, list_lengths
+from rho_score.scorer import Scorer
+
+
+class ScoreUnit:
+    """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
+
+    def __init__(self, *, scorer: dict[str, Any], threads: int, gpus: float) -> None:
+        logging.basicConfig(level=logging.WARNING)
+        transformers.utils.logging.disable_progress_bar()
+        torch.set_num_threads(threads)
+        if gpus and not torch.cuda.is_available():
+            raise RhoScoreError("this worker was given a GPU but torch sees none; install a CUDA build of torch on the nodes.")
+        self._scorer = Scorer(**scorer, device="cuda" if gpus else "cpu")
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        lengths = list_lengths(unit["input_ids"])
+        values = flat_values(unit["input_ids"]).to_numpy(zero_copy_only=False)
+        ids = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        losses = self._scorer.score_documents(ids)
+        errors = unit["error"].to_pylist()
+        for i, loss in enumerate(losses):
+            if not self._scorer.is_finite(loss):
+                errors[i] = "its losses are not finite, in float32 either: the model overflows on it"
+        flat = np.concatenate([np.zeros(0, np.float32), *losses])
+        flat = flat.astype(np.float16).astype(np.float32)
+        column = list_column(pa.array(flat, pa.float32(), mask=np.isnan(flat)), lengths)
+        unit = unit.set_column(unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string()))
+        return unit.append_column(SCORED.field("loss"), column)
