@@ -1,9 +1,9 @@
 """The options of every command: one frozen dataclass each; flags, `--help` and configuration files come from them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -12,7 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class CorpusConfig:
     """Where the documents are and which columns hold what."""
 
-    input: Positional[str]
+    input: Annotated[Positional[str], arg(metavar="INPUT")]
     """Corpus: a folder (searched recursively), a file or a glob; a path or any fsspec URL (s3://bucket/corpus).
     Shards are .parquet, .jsonl, .jsonl.gz or .jsonl.zst."""
     text_column: str = "text"
@@ -23,7 +23,7 @@ class CorpusConfig:
     """Column with the document's group (source, domain), for shares and thresholds per group."""
     unit_bytes: int = 16_000_000
     """Text bytes in one unit, the piece of work that is retried, published and resumed as a whole.
-    About 4 tokens per 16 bytes: the default is some 4 million tokens (2 minutes on a data-centre GPU with a 1B model)."""
+    The default is some 4 million tokens; on a CPU 500000 gives a unit every few minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +33,18 @@ class PlanConfig(CorpusConfig):
     model: str | None = None
     """Model whose tokenizer counts tokens in a sample of the corpus (id or directory). Without it: 4 bytes a token."""
     tokens_per_second: float | None = None
-    """Speed of one worker, as a former run printed it; with it, the plan tells worker-hours."""
+    """Speed of one worker, as a run on a part of the corpus printed it; the plan then tells worker-hours."""
     price_per_hour: float | None = None
     """Price of one worker-hour; with --tokens-per-second the plan tells the cost."""
+    sample_documents: int = 400
+    """Documents read to estimate what listings and footers do not tell (tokens; documents in JSONL)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(CorpusConfig):
     """Score every token of a corpus with one model; write a score set."""
 
-    output: Positional[str]
+    output: Annotated[Positional[str], arg(metavar="OUTPUT")]
     """Score set to write: a path or any fsspec URL. Run the same command again to resume."""
     model: str
     """Causal language model: a Hugging Face id (optionally ID@REVISION) or a directory that every node sees."""
@@ -68,7 +70,7 @@ class ScoreConfig(CorpusConfig):
 class SelectConfig:
     """Select tokens or documents of a scored corpus by a global quantile; write a selection."""
 
-    output: Positional[str]
+    output: Annotated[Positional[str], arg(metavar="OUTPUT")]
     """Selection to write: a path or any fsspec URL. Run the same command again to resume."""
     ref: str
     """Score set of the reference model."""
@@ -94,9 +96,9 @@ class SelectConfig:
 class ReportConfig:
     """Write one self-contained HTML page about a score set or a selection."""
 
-    store: Positional[str]
+    store: Annotated[Positional[str], arg(metavar="STORE")]
     """Score set or selection: a path or any fsspec URL."""
-    output: Positional[str]
+    output: Annotated[Positional[str], arg(metavar="OUTPUT")]
     """HTML file to write: a path or any fsspec URL."""
     ref: str | None = None
     """Score set of the reference, where a selection's own note of its place no longer holds."""

@@ -38,12 +38,12 @@ class Head:
 
 
 def token_losses(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head, *, block_tokens: int = 1024, block_words: int = 8192
+    hidden: torch.Tensor, targets: torch.Tensor, head: Head, *, block_tokens: int = 1024, block_words: int = 1024
 ) -> torch.Tensor:
     """`loss = logsumexp(logits) - logits[target]` in float32, over blocks of tokens and of the vocabulary.
 
     The log-sum-exp and the target's logit come from the same product. Peak memory beside the inputs is about
-    2 x block_tokens x block_words x 4 bytes.
+    2 x block_tokens x block_words x 4 bytes; on a CPU the default block, 4 MiB, stays in the cache.
 
     hidden: Shape (N, D). targets: Shape (N,), int64. Returns Shape (N,), float32, nats, >= 0.
     """

@@ -69,10 +69,16 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
         RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ).
     """
     _check_unchanged(root, unit)
-    read = _read_parquet if unit.format == ".parquet" else _read_jsonl
-    rows = [(unit.unit, *document) for document in read(root, unit, columns)] or [(unit.unit, None, None, None, None)]
+    rows = [(unit.unit, *document) for document in documents(root, unit, columns)]
+    rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
+
+
+def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """The documents of a unit one by one, in input order; those that cannot be scored with their error."""
+    read = _read_parquet if unit.format == ".parquet" else _read_jsonl
+    return read(root, unit, columns)
 
 
 def _check_unchanged(root: Folder, unit: Unit) -> None:

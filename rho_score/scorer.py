@@ -128,7 +128,7 @@ class Scorer:
             logits = model(input_ids, use_cache=False).logits[at].float()
             return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         hidden = model.base_model(input_ids, use_cache=False).last_hidden_state[at]
-        block_tokens, block_words = (1024, 4096) if self.device.type == "cpu" else (4096, 32768)
+        block_tokens, block_words = (1024, 1024) if self.device.type == "cpu" else (4096, 32768)
         return token_losses(hidden, targets, Head.of(model), block_tokens=block_tokens, block_words=block_words)
 
     def _prove(self) -> bool:

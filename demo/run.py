@@ -1,0 +1,75 @@
+"""`make demo`: the method of Rho-1 on real text with a real model, by the commands that a user types."""
+
+import os
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+from demo.corpus import CURATED_GROUP, build
+from demo.model import base_model
+from demo.reference import fine_tune
+from rho_score.cli import QUARANTINED, main
+from rho_score.engine import cluster
+from rho_score.masks import accounts_in
+from rho_score.store import ScoreSet, Selection
+
+OUT = Path("out/demo")
+COLUMNS = "--id-column id --group-column source"
+SETTINGS = "--context 1024 --overlap 128 --unit-bytes 40000"
+
+
+def demo(out: Path = OUT) -> int:
+    """Plan, score twice, select, report; 0 if the curated group has the highest share kept."""
+    started = time.monotonic()
+    shutil.rmtree(out, ignore_errors=True)
+    print(f"1. a real model and real text, under {out}/")
+    base = base_model()
+    corpus = build(out / "corpus")
+    print(f"2. the reference: fine-tuned on a curated slice of {CURATED_GROUP}, which is not in the corpus")
+    reference = fine_tune(base, out / "reference")
+    with cluster(local_cpus=(os.cpu_count() or 1) + 2):
+        print("3. score the corpus with both models")
+        _rho_score(f"plan {corpus} --model {base} {COLUMNS}")
+        rates = [
+            _rho_score(f"score {corpus} {out}/scores/{name} --model {model} {COLUMNS} {SETTINGS}", done=QUARANTINED)
+            for name, model in (("base", base), ("ref", reference))
+        ]
+        print("4. keep the 60 % of tokens with the highest excess loss, over the whole corpus")
+        _rho_score(f"select --ref {out}/scores/ref --base {out}/scores/base {out}/selection --ratio 0.6")
+    _rho_score(f"report {out}/selection {out}/report.html")
+    return _table(out, rates, time.monotonic() - started)
+
+
+def _rho_score(command: str, *, done: int = 0) -> float:
+    """Run a command as its user would; returns its seconds."""
+    print(f"\n$ rho-score {command}", flush=True)
+    started = time.monotonic()
+    if (code := main(shlex.split(command))) != done:
+        raise SystemExit(f"rho-score {command.split()[0]} ended with {code}, not {done}")
+    return time.monotonic() - started
+
+
+def _table(out: Path, seconds: list[float], wall_s: float) -> int:
+    scores, selection = ScoreSet.open(f"{out}/scores/ref"), Selection.open(f"{out}/selection")
+    groups = accounts_in(selection.summary)
+    total = scores.summary
+    threshold = selection.summary["thresholds"][0]["threshold"]
+    rates = " and ".join(f"{total['tokens'] / s:,.0f}" for s in seconds)
+    print(f"\n{'documents':<22}{total['documents']:>10,}  scored {total['scored']:,}, quarantined {total['quarantined']:,}")
+    print(f"{'tokens':<22}{total['tokens']:>10,}")
+    print(f"{'tokens/s':<22}{rates:>10}  (base and reference; loading the model included)")
+    print(f"{'threshold':<22}{threshold:>10.4f}  nats of excess loss")
+    ranked = sorted(groups.items(), key=lambda item: -item[1].share_kept)
+    for group, accounts in ranked:
+        print(f"{'share kept, ' + str(group):<27}{accounts.share_kept:>5.1%}  of {accounts.tokens:,} tokens")
+    print(f"{'report':<22}{(out / 'report.html').resolve()}")
+    print(f"{'time':<22}{wall_s:>10.0f}  s")
+    if ranked[0][0] != CURATED_GROUP:
+        print(f"The curated group {CURATED_GROUP} should have the highest share kept; {ranked[0][0]} has.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(demo())

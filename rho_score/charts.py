@@ -1,0 +1,113 @@
+"""The figures of the report and the notebook, with matplotlib."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
+
+_STYLE = {
+    "text.parse_math": False,  # a group may be called $x$
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "legend.frameon": False,
+}
+
+
+def histogram_figure(
+    values: Mapping[str, tuple[np.ndarray, np.ndarray]], *, label: str, threshold: float | None = None, high: bool = True
+) -> Figure:
+    """Distributions of scores. values: by name, (scores, their counts). threshold: a line, the kept side tinted."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure()
+        every = np.concatenate([scores[counts > 0] for scores, counts in values.values()])
+        weights = np.concatenate([counts[counts > 0] for _, counts in values.values()])
+        low, top = weighted_quantiles(every, weights, (0.002, 0.998))
+        edges = np.linspace(low, max(top, low + 1e-3), 81)
+        for (name, (scores, counts)), colour in zip(values.items(), (REF, BASE, KEPT), strict=False):
+            share = np.histogram(np.clip(scores, low, top), edges, weights=counts / counts.sum())[0]
+            axes.stairs(share * 100, edges, fill=len(values) == 1, color=colour, alpha=0.75, label=name, linewidth=1.5)
+        if threshold is not None and np.isfinite(threshold):
+            axes.axvline(threshold, color=INK, linewidth=1.2)
+            axes.axvspan(*((threshold, edges[-1]) if high else (edges[0], threshold)), color=KEPT, alpha=0.10, zorder=0)
+            axes.annotate(
+                f"threshold {threshold:.3f}", (threshold, 0.96), xycoords=("data", "axes fraction"),
+                xytext=(6, 0), textcoords="offset points", color=INK, va="top",
+            )  # fmt: skip
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xlabel(f"{label} (nats)")
+        axes.set_ylabel("% of tokens")
+        if len(values) > 1:
+            axes.legend()
+    return figure
+
+
+def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Sequence[float]) -> list[float]:
+    """Values at these shares of the total weight."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    at = np.searchsorted(total, np.array(quantiles) * total[-1]).clip(0, len(values) - 1)
+    return [float(v) for v in values[order][at]]
+
+
+def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | None = None) -> Figure:
+    """Horizontal bars, the largest on top; `reference`: a line for the whole."""
+    with mpl.rc_context(_STYLE):
+        ranked = sorted(shares.items(), key=lambda item: item[1])
+        figure, axes = _figure(height=0.42 * len(ranked) + 1.0)
+        names = [name if len(name) <= 28 else name[:27] + "…" for name, _ in ranked]
+        drawn = axes.barh(range(len(ranked)), [share for _, share in ranked], color=KEPT, alpha=0.8, height=0.62)
+        axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK)
+        axes.set_yticks(range(len(ranked)), names)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel(label)
+        axes.margins(x=0.12)
+    return figure
+
+
+def position_figure(position: np.ndarray, value: np.ndarray, *, label: str) -> Figure:
+    """Mean of `value` by place in the document, in bins that double in width."""
+    edges = np.unique(np.concatenate([[0], 2 ** np.arange(0, 1 + int(np.ceil(np.log2(max(2, position.max() + 1)))))]))
+    which = np.digitize(position, edges) - 1
+    present = ~np.isnan(value)
+    counts = np.bincount(which[present], minlength=len(edges))
+    sums = np.bincount(which[present], value[present], minlength=len(edges))
+    used = counts > 0
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure()
+        axes.plot(np.maximum(edges[used], 0.5), sums[used] / counts[used], color=REF, marker="o", markersize=4, linewidth=1.5)
+        axes.set_xscale("log", base=2)
+        ticks = np.maximum(edges[used], 0.5)
+        axes.set_xticks(ticks[:: max(1, len(ticks) // 8)], [f"{int(t)}" for t in edges[used][:: max(1, len(ticks) // 8)]])
+        axes.minorticks_off()
+        axes.set_xlabel("position in the document (tokens, from)")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def data_url(figure: Figure) -> str:
+    """The figure as an SVG image inside a URL."""
+    sink = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "rho-score"}):
+        figure.savefig(sink, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(sink.getvalue().encode()).decode()
+
+
+def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, height))
+    return figure, figure.subplots()

@@ -1,0 +1,104 @@
+"""Small real models, a small corpus in every format, and one Ray cluster for all tests."""
+
+import gzip
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is wrong
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+WORDS = (
+    "the model learns a token of text from its loss and the reference tells which tokens are worth it "
+    "quantile threshold histogram shard document unit window context overlap naïve café 東京 Привет 🙂"
+).split()
+
+
+def some_text(n_words: int, seed: int) -> str:
+    """Reproducible text of `n_words` words."""
+    return " ".join(random.Random(seed).choices(WORDS, k=n_words))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 400 entries with BOS, EOS and a chat token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([some_text(400, seed) for seed in range(5)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Callable[[int], Path]:
+    """Directories of tiny random Llama models, one a seed."""
+    made: dict[int, Path] = {}
+
+    def make(seed: int) -> Path:
+        if seed not in made:
+            torch.manual_seed(seed)
+            config = LlamaConfig(
+                vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.6, bos_token_id=0, eos_token_id=1,
+                tie_word_embeddings=True,
+            )  # fmt: skip
+            made[seed] = tmp_path_factory.mktemp(f"model{seed}")
+            LlamaForCausalLM(config).save_pretrained(made[seed])
+            tokenizer.save_pretrained(made[seed])
+        return made[seed]
+
+    return make
+
+
+def write_corpus(folder: Path) -> Path:
+    """Two Parquet shards, one JSONL, one JSONL.gz, one JSONL.zst; 62 documents, 5 of them not to be scored."""
+    folder.mkdir(parents=True)
+    rows = [{"id": f"d{i}", "source": "abc"[i % 3], "text": some_text(1 + (i * 37) % 150, i)} for i in range(57)]
+    parquet = [*rows[:24], {"id": "null", "source": "a", "text": None}, {"id": "empty", "source": "b", "text": ""}]
+    for name, part in (("a.parquet", parquet[:15]), ("sub/b.parquet", parquet[15:])):
+        (folder / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(part), folder / name, row_group_size=4)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows[24:]]
+    (folder / "c.jsonl").write_text("\n".join([*lines[:15], "", '{"id": "x", "text": "cut']) + "\n")
+    with gzip.open(folder / "d.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join([*lines[15:25], '{"id": "number", "source": "a", "text": 7}', "[1]"]) + "\n")
+    with pa.output_stream(folder / "e.jsonl.zst", compression="zstd") as stream:
+        stream.write(("\n".join([*lines[25:], '{"id": "none", "source": "c"}']) + "\n").encode())
+    (folder / "NOTES.txt").write_text("not a shard")
+    return folder
+
+
+N_DOCUMENTS, N_QUARANTINED = 63, 5
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus of `write_corpus`."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """A local cluster of 6 logical CPUs with a dashboard; the address of its job server."""
+    import ray
+
+    context = ray.init(address="local", num_cpus=6, include_dashboard=True, log_to_driver=True)
+    yield f"http://{context.dashboard_url}"
+    ray.shutdown()

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from rho_score.cli import main, parse
+from rho_score.config import ScoreConfig, SelectConfig
+
+
+def test_flags_become_a_frozen_configuration() -> None:
+    config = parse(["score", "in", "out", "--model", "m", "--group-column", "source", "--workers", "1:4"])
+    assert config == ScoreConfig(input="in", output="out", model="m", group_column="source", workers="1:4")
+    assert parse(["select", "--ref", "r", "out", "--ratio", "0.6"]) == SelectConfig(output="out", ref="r", ratio=0.6)
+
+
+def test_a_file_gives_options_and_flags_win(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("input: in\nmodel: m\nunit-bytes: 300\ndtype: float16\n")
+    config = parse(["score", "--config", str(path), "in", "out", "--dtype", "float32"])
+    assert config == ScoreConfig(input="in", output="out", model="m", unit_bytes=300, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("modell: m", ["no option modell", "model"]),
+        ("unit_bytes: many", ["unit_bytes", "many", "int"]),
+        ("dtype: float8", ["dtype", "float8"]),
+        ("[1]", ["mapping"]),
+        ("a: [", ["cannot be read"]),
+    ],
+)
+def test_a_wrong_file_is_refused(
+    tmp_path: Path, content: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    assert main(["score", "--config", str(tmp_path / "run.yaml"), "in", "out"]) == 2
+    said = capsys.readouterr().err
+    for word in words:
+        assert word in said
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "score", "select", "report"):
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        said = capsys.readouterr().out
+        assert f"Example: rho-score {command}" in said or f"rho-score {command} " in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["score"], ["score", "in", "out"], ["scores"], ["score", "in", "out", "--model", "m", "--x"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score", "{corpus}", "out", "--model", "/no/model"], ["no directory /no/model"]),
+        (["score", "{corpus}", "out", "--model", "{model}", "--workers", "3:1"], ["--workers", "3:1"]),
+        (["score", "{corpus}", "out", "--model", "{model}", "--context", "65"], ["--context 65", "64 positions"]),
+        (["score", "{corpus}", "out", "--model", "{model}", "--context", "8", "--overlap", "7"], ["--overlap 7", "0..6"]),
+        (["score", "{corpus}", "out", "--model", "{model}", "--text-column", "body"], ["no column 'body'", "--text-column"]),
+        (["select", "--ref", "/no/scores", "out", "--ratio", "0.5"], ["/no/scores", "manifest.json"]),
+        (["select", "--ref", "/no/scores", "out"], ["exactly one of --ratio, --tokens, --threshold"]),
+        (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
+        (["report", "/no/store", "out.html"], ["/no/store"]),
+    ],
+)
+def test_what_cannot_be_run_is_2_and_says_why(
+    arguments: list[str], words: list[str], corpus: Path, make_model: object, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    filled = [a.format(corpus=corpus, model=make_model(1)) for a in arguments]  # type: ignore[operator]
+    assert main(filled) == 2
+    said = capsys.readouterr().err
+    for word in words:
+        assert word in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_tells_and_runs_nothing(
+    corpus: Path, make_model: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", str(make_model(1)), "--tokens-per-second", "10", "--price-per-hour", "2"]  # type: ignore[operator]
+    assert main(["plan", str(corpus), *arguments]) == 0
+    said = capsys.readouterr().out
+    for word in ("shards", "units", "documents", "tokens", "worker-hours", "cost", "NOTES.txt", "quarantine"):
+        assert word in said
+    assert list(tmp_path.iterdir()) == []

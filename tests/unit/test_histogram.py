@@ -1,0 +1,120 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rho_score.histogram import (
+    N_KEYS,
+    count,
+    cut_budget,
+    cut_items,
+    cut_threshold,
+    keys_of,
+    merge,
+    round_score,
+    values_of,
+)
+from rho_score.masks import share_ties
+from tests.oracle import full_sort_mask
+
+FINITE = st.floats(-60000, 60000, width=16)
+SCORES = arrays(np.float32, st.integers(0, 80), elements=st.one_of(FINITE, st.sampled_from([0.0, -0.0, 1.5, np.nan])))
+
+
+def test_keys_order_as_all_float16_values_do() -> None:
+    values = np.arange(N_KEYS, dtype=np.uint16).view(np.float16)
+    values = np.unique(values[np.isfinite(values)].astype(np.float32))
+    keys = keys_of(values).astype(int)
+    assert (np.diff(keys) > 0).all()
+    assert np.array_equal(values_of(keys), values)
+
+
+def test_minus_zero_is_zero() -> None:
+    assert keys_of(np.array([-0.0], np.float32)) == keys_of(np.array([0.0], np.float32))
+    assert not np.signbit(round_score(np.array([-0.0], np.float32)))[0]
+
+
+@given(st.lists(SCORES, max_size=5), st.randoms())
+def test_merging_is_addition_in_any_order(parts: list[np.ndarray], random: object) -> None:
+    whole = merge([count("g", np.concatenate([np.zeros(0, np.float32), *parts]))])
+    tables = [count("g", part) for part in parts]
+    random.shuffle(tables)  # type: ignore[attr-defined]
+    assert merge(tables).equals(whole)
+    nested = merge([merge(tables[:2]), merge(tables[2:])])
+    assert nested.equals(whole)
+
+
+def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
+    """The mask by histogram, cut and ties, unit by unit, as the job makes it."""
+    cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
+    present = [np.flatnonzero(~np.isnan(unit)) for unit in units]
+    ties = {str(i): [1] * int(cut.tied(keys_of(u[p])).sum()) for i, (u, p) in enumerate(zip(units, present, strict=True))}
+    quotas = share_ties(cut, ties)
+    masks = []
+    for i, (unit, items) in enumerate(zip(units, present, strict=True)):
+        mask = np.zeros(len(unit), bool)
+        keys = keys_of(unit[items])
+        mask[items[cut.past(keys)]] = True
+        mask[items[cut.tied(keys)][: quotas.get(str(i), 0)]] = True
+        masks.append(mask)
+    return np.concatenate([np.zeros(0, bool), *masks])
+
+
+@given(st.lists(SCORES, max_size=5), st.floats(0, 1), st.booleans())
+def test_selection_equals_the_full_sort_ties_included(units: list[np.ndarray], ratio: float, high: bool) -> None:
+    scores = round_score(np.concatenate([np.zeros(0, np.float32), *units]))
+    n_keep = round(ratio * int((~np.isnan(scores)).sum()))
+    mask = _select(units, n_keep, high=high)
+    assert mask.sum() == n_keep
+    assert np.array_equal(mask, full_sort_mask(scores, n_keep, high=high))
+
+
+@given(SCORES, FINITE, st.booleans())
+def test_a_threshold_keeps_what_reaches_it(scores: np.ndarray, threshold: float, high: bool) -> None:
+    cut = cut_threshold(count(None, scores), threshold, high=high)
+    rounded = round_score(scores)
+    with np.errstate(invalid="ignore"):
+        assert cut.kept == (rounded >= threshold).sum() if high else (rounded <= threshold).sum()
+
+
+DOCUMENTS = st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 0.75, 2.0]), st.integers(0, 9)), max_size=40)
+
+
+@given(DOCUMENTS, st.integers(0, 200), st.booleans())
+def test_a_budget_is_filled_in_rank_order_up_to_the_first_that_does_not_fit(
+    documents: list[tuple[float, int]], budget: int, high: bool
+) -> None:
+    scores = np.array([score for score, _ in documents], np.float32)
+    tokens = np.array([n for _, n in documents], np.int64)
+    order = np.argsort(-scores if high else scores, kind="stable")
+    fits = np.cumsum(tokens[order]) <= budget
+    wanted = order[: len(fits) if fits.all() else int(np.argmin(fits))]
+    cut = cut_budget(count(None, scores, tokens), budget, high=high)
+    keys = keys_of(scores)
+    tied = np.flatnonzero(cut.tied(keys))
+    kept = cut.past(keys)
+    kept[tied[: share_ties(cut, {"u": tokens[tied].tolist()}).get("u", 0)]] = True
+    assert np.array_equal(np.flatnonzero(kept), np.sort(wanted))
+
+
+@pytest.mark.parametrize("n_keep", [0, 1, 3, 99])
+def test_all_scores_equal(n_keep: int) -> None:
+    scores = np.full(3, 1.25, np.float32)
+    assert _select([scores], n_keep, high=True).tolist() == [i < n_keep for i in range(3)]
+
+
+def test_a_cut_of_nothing_has_no_threshold() -> None:
+    assert np.isnan(cut_items(count(None, np.zeros(0, np.float32)), 5, high=True).threshold)
+
+
+def test_columns_of_a_histogram() -> None:
+    table = count("g", np.array([1.0, 1.0, 2.0], np.float32), np.array([5, 6, 7]))
+    assert table.to_pydict() == {
+        "group": ["g", "g"],
+        "key": keys_of(np.array([1.0, 2.0], np.float32)).tolist(),
+        "count": [2, 1],
+        "tokens": [11, 7],
+    }
+    assert table.schema.field("key").type == pa.uint16()

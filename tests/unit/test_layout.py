@@ -1,0 +1,31 @@
+"""The architecture, as far as a test can hold it."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "rho_score"
+MAY_IMPORT_RAY = {"read", "score", "select", "engine", "cli"}
+PURE = {"windows", "loss", "histogram", "excess"}  # neither Ray nor files
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_only_named_modules_import_ray() -> None:
+    importing = {path.stem for path in PACKAGE.glob("*.py") if any(m.split(".")[0] == "ray" for m in _imports(path))}
+    assert importing <= MAY_IMPORT_RAY
+
+
+def test_pure_modules_know_nothing_of_ray_or_files() -> None:
+    for name in PURE:
+        modules = {module.split(".")[0] for module in _imports(PACKAGE / f"{name}.py")}
+        ours = {module for module in _imports(PACKAGE / f"{name}.py") if module.startswith("rho_score")}
+        assert not modules & {"ray", "fsspec", "pathlib", "os", "io"}, name
+        assert ours <= {"rho_score.histogram", "rho_score.schema"}, name

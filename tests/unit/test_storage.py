@@ -1,0 +1,83 @@
+import errno
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rho_score.storage import Folder, with_retries
+
+
+def test_publish_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.publish("data/a", b"one")
+    folder.publish("data/a", b"two")
+    assert folder.read("data/a") == b"two"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
+
+
+def test_a_publish_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path))
+    folder.publish("a", b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.publish("a", b"new")
+    assert folder.read("a") == b"old"
+    assert list(folder.listing()) == ["a"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
+    for name in ("../a", "b/../../a", "/etc/passwd"):
+        with pytest.raises(ValueError, match="leads out"):
+            Folder(str(tmp_path)).read(name)
+
+
+def test_listing_is_relative_sorted_and_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b/c", "a", ".hidden", "b/.tmp/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert list(Folder(str(tmp_path)).listing()) == ["a", "b/c"]
+    assert list(Folder(str(tmp_path)).listing("b")) == ["c"]
+    assert Folder(str(tmp_path / "none")).listing() == {}
+
+
+def test_any_fsspec_url() -> None:
+    folder = Folder("memory://bucket/store")
+    folder.publish("data/a", b"x")
+    assert folder.read("data/a") == b"x"
+    assert list(folder.listing("data")) == ["a"]
+    assert folder.exists("data/a")
+    assert not folder.exists("data/b")
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+class _Failing:
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def __call__(self) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def test_what_passes_is_retried() -> None:
+    slow_down = OSError(errno.EIO, "SlowDown: reduce your request rate")
+    assert with_retries(_Failing(slow_down, ConnectionResetError(), TimeoutError()), longest_wait_s=0.01) == "done"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("no"), OSError(errno.ENOSPC, "full"), KeyError("x")])
+def test_what_does_not_pass_is_not(error: Exception) -> None:
+    call = _Failing(error, error)
+    with pytest.raises(type(error)):
+        with_retries(call, longest_wait_s=0.01)
+    assert len(call.errors) == 1
+
+
+def test_retries_end() -> None:
+    with pytest.raises(TimeoutError):
+        with_retries(_Failing(*[TimeoutError() for _ in range(9)]), attempts=3, longest_wait_s=0.01)
