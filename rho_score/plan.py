@@ -4,9 +4,11 @@ A unit is whole row groups of a Parquet shard, a byte range of a JSONL shard, or
 units there are depends on the input and `unit_bytes` alone, never on workers, order or time.
 """
 
+import gzip
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +23,7 @@ from rho_score.errors import InputError
 from rho_score.storage import FileInfo, Folder, with_retries
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)  # what readers raise on a broken file
 EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
 
@@ -135,7 +138,7 @@ def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> t
         return cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{name}: {error}"
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         return [], f"{name}: not readable ({error}). Replace it or take it out of the corpus."
 
 
@@ -212,15 +215,29 @@ def _check_jsonl_head(root: Folder, name: str, suffix: str, corpus: CorpusConfig
 
 
 def _head_lines(root: Folder, name: str, suffix: str) -> Iterable[bytes]:
-    with root.open(name) as file:
-        head = decompressed(file, suffix).read(PEEK_BYTES)
+    head = _head(root, name, suffix)
     lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [line for line in (lines if len(head) < PEEK_BYTES else lines[:-1]) if line.strip()]
 
 
+def _head(root: Folder, name: str, suffix: str) -> bytes:
+    """The first bytes; fewer where the stream breaks off early, which costs what comes after and not the shard."""
+    head = b""
+    with root.open(name) as file:
+        stream = decompressed(file, suffix)
+        try:
+            while len(head) < PEEK_BYTES and (more := stream.read1(4096)):
+                head += more
+        except DAMAGE:
+            if not head:
+                raise
+    return head
+
+
 def decompressed(file: Any, suffix: str) -> Any:
     """A binary stream over the content of a shard with this suffix."""
-    if suffix == ".jsonl":
-        return io.BufferedReader(file, 1 << 20) if not isinstance(file, io.BufferedReader) else file
-    codec = "gzip" if suffix.endswith(".gz") else "zstd"
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)
+    if suffix.endswith(".gz"):
+        return gzip.GzipFile(fileobj=file)
+    if suffix.endswith(".zst"):  # a small buffer: what is decoded before a break in the stream is not lost with it
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), 4096)
+    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(file, 1 << 20)

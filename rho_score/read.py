@@ -14,11 +14,12 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from rho_score.errors import RhoScoreError
-from rho_score.plan import Unit, decompressed
+from rho_score.plan import DAMAGE, Unit, decompressed
 from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder, with_retries
 
-_DAMAGED = re.compile(r"(?i)corrupt|decompress|deserializ|truncated|unexpected end|invalid|page")
+# What a reader says of a broken file; other errors are the storage's and end the run, which can be resumed.
+_DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|end-of-stream|unexpected end|invalid|checksum|crc|page")
 
 
 class Columns(NamedTuple):
@@ -94,14 +95,14 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
     assert unit.first_row is not None
     row = unit.first_row
     with root.open(unit.shard) as file:
-        shard = pq.ParquetFile(file)
+        shard = pq.ParquetFile(file, page_checksum_verification=True)
         for group in range(unit.start, unit.stop):
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
             try:
                 table = with_retries(lambda group=group: shard.read_row_group(group, columns=columns.named))  # type: ignore[misc]
                 yield from _table_documents(table, default_ids, columns)
-            except (pa.ArrowException, OSError) as error:
+            except DAMAGE as error:
                 if not _DAMAGED.search(str(error)):
                     raise
                 reason = f"row group {group} is damaged: {error}"
@@ -151,7 +152,7 @@ def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document
             place = f"line {line_number}, byte {offset}" if line_number else f"byte {offset}"
             try:
                 line = stream.readline()
-            except (pa.ArrowException, OSError) as error:
+            except DAMAGE as error:
                 if not _DAMAGED.search(str(error)):
                     raise
                 reason = f"{place}: the compressed stream is damaged here, the rest is lost: {error}"
@@ -166,7 +167,7 @@ def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document
 
 def _line_document(line: bytes, default_id: str, place: str, columns: Columns) -> Document:
     try:
-        record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
     except orjson.JSONDecodeError as error:
         return Document(default_id, None, None, f"{place}: not valid JSON: {error}")
     if not isinstance(record, dict):

@@ -88,6 +88,7 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] |
         use_dictionary=dictionaries or False,
         dictionary_pagesize_limit=4 << 20,
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
+        write_page_checksum=True,
     )
     return sink.getvalue()
 

@@ -180,7 +180,7 @@ class _Store:
         """
         name = data_name(unit)
         try:
-            file = pq.ParquetFile(io.BytesIO(self.folder.read(name)))
+            file = pq.ParquetFile(io.BytesIO(self.folder.read(name)), page_checksum_verification=True)
             table, metadata = file.read(columns), footer(file)
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
             raise RhoScoreError(f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run.") from error

@@ -76,7 +76,7 @@ def test_a_threshold_keeps_what_reaches_it(scores: np.ndarray, threshold: float,
     cut = cut_threshold(count(None, scores), threshold, high=high)
     rounded = round_score(scores)
     with np.errstate(invalid="ignore"):
-        assert cut.kept == (rounded >= threshold).sum() if high else (rounded <= threshold).sum()
+        assert cut.kept == ((rounded >= threshold) if high else (rounded <= threshold)).sum()
 
 
 DOCUMENTS = st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 0.75, 2.0]), st.integers(0, 9)), max_size=40)

@@ -35,7 +35,10 @@ def _read(config: CorpusConfig) -> list[Document]:
 @pytest.mark.parametrize("unit_bytes", [1, 500, 3000, 10**9])
 def test_units_partition_the_corpus(corpus: Path, unit_bytes: int) -> None:
     read = _read(_config(corpus, unit_bytes=unit_bytes))
-    assert read == _read(_config(corpus))
+    # the line's number is known in a shard's first unit only
+    known = [document._replace(error=document.error and document.error.split("byte ")[-1]) for document in read]
+    whole = [document._replace(error=document.error and document.error.split("byte ")[-1]) for document in _read(_config(corpus))]
+    assert known == whole
     assert len(read) == N_DOCUMENTS
     assert sum(document.error is not None for document in read) == N_QUARANTINED
     assert all((document.text is None) == (document.error is not None) for document in read)
@@ -120,11 +123,11 @@ def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path) -> None:
 def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     rows = [f"{i} " + "abcdefgh" * 200 + str(i * 7919) for i in range(40)]
-    pq.write_table(pa.table({"text": rows}), path, row_group_size=10, compression="zstd", use_dictionary=False)
+    pq.write_table(pa.table({"text": rows}), path, row_group_size=10, write_page_checksum=True, use_dictionary=False)
     column = pq.ParquetFile(path).metadata.row_group(1).column(0)
     content = bytearray(path.read_bytes())
-    middle = column.data_page_offset + column.total_compressed_size // 2
-    content[middle : middle + 20] = b"\x00" * 20
+    end = column.data_page_offset + column.total_compressed_size
+    content[end - 40 : end - 20] = b"\x00" * 20
     path.write_bytes(content)
     read = _read(CorpusConfig(input=str(tmp_path)))
     assert [document.text is not None for document in read] == [True] * 10 + [False] * 10 + [True] * 20
