@@ -53,6 +53,12 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
         raise InputError(f"no tokenizer in {directory}: {error}") from error
 
 
+def tokenizer_files(model: str) -> list[Path]:
+    """The files that a tokenizer is loaded from, as the model has them (and its config.json, which names the kind)."""
+    patterns = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "config.json")
+    return sorted({path for pattern in patterns for path in model_directory(model).glob(pattern) if path.is_file()})
+
+
 def load_config(model: str) -> Any:
     """The model's configuration, checked to be that of a causal language model with safetensors.
 

@@ -172,9 +172,10 @@ def _line_document(line: bytes, default_id: str, place: str, columns: Columns) -
         return Document(default_id, None, None, f"{place}: not valid JSON: {error}")
     if not isinstance(record, dict):
         return Document(default_id, None, None, f"{place}: a JSON {type(record).__name__}, not an object")
-    if columns.text not in record:
-        return Document(default_id, None, None, f"{place}: no field {columns.text!r}")
     doc_id = record.get(columns.id) if columns.id else default_id
+    if columns.text not in record:
+        known_id = _name(doc_id) if isinstance(_name(doc_id), str) else default_id
+        return Document(known_id, None, None, f"{place}: no field {columns.text!r}")
     group = record.get(columns.group) if columns.group else None
     return _document(default_id, record[columns.text], _name(doc_id), _name(group), columns, place=f"{place}: ")
 

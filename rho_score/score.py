@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -19,7 +18,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from rho_score.config import ScoreConfig
 from rho_score.engine import IO_CPUS, cluster
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.model import default_context, hash_model, load_config, load_tokenizer, resolve_dtype
+from rho_score.model import default_context, hash_model, load_config, load_tokenizer, resolve_dtype, tokenizer_files
 from rho_score.plan import Plan, Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
@@ -89,9 +88,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
 
 
 def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
-    with TemporaryDirectory() as directory:
-        load_tokenizer(job.config.model).save_pretrained(directory)
-        tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in sorted(Path(directory).iterdir())}
+    tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
     done = published_units(output)
     todo = [unit for unit in job.plan.units if unit.unit not in done]

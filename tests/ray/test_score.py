@@ -1,0 +1,105 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from rho_score.config import CorpusConfig
+from rho_score.errors import InputError
+from rho_score.plan import make_plan
+from rho_score.read import Columns, documents
+from rho_score.storage import Folder
+from rho_score.store import ScoreSet
+from tests.conftest import N_DOCUMENTS, N_QUARANTINED
+from tests.oracle import load_float32, plain_losses
+from tests.ray.conftest import OPTIONS, digests, score_into
+
+
+def test_every_document_is_scored_as_a_plain_forward_scores_it(
+    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    store, model = ScoreSet.open(str(scores["ref"])), load_float32(make_model(1))
+    plan = make_plan(CorpusConfig(input=str(corpus), unit_bytes=OPTIONS["unit_bytes"]))
+    columns = Columns("text", "id", "source")
+    n_documents = 0
+    for unit in plan.units:
+        wanted = [d for d in documents(Folder(plan.root), unit, columns) if d.text is not None]
+        rows = store.unit_table(unit.unit).to_pylist()
+        assert [row["doc_id"] for row in rows] == [d.doc_id for d in wanted]
+        for row, document in zip(rows, wanted, strict=True):
+            ids = tokenizer(document.text, add_special_tokens=False)["input_ids"]
+            assert row["input_ids"] == ids
+            assert row["group"] == document.group
+            expected = plain_losses(model, ids, prefix=0, context=32, overlap=8)
+            np.testing.assert_allclose(np.array(row["loss"], np.float32), expected, rtol=1e-3, atol=1e-3)
+            n_documents += 1
+    assert n_documents == N_DOCUMENTS - N_QUARANTINED
+
+
+def test_accounts_are_exact(scores: dict[str, Path]) -> None:
+    store = ScoreSet.open(str(scores["ref"]))
+    tables = [store.unit_table(unit.unit) for unit in store.units]
+    lost = [row for path in sorted((scores["ref"] / "quarantine").iterdir()) for row in pq.read_table(path).to_pylist()]
+    total = store.summary
+    assert total["documents"] == total["scored"] + total["quarantined"] == N_DOCUMENTS
+    assert total["quarantined"] == len(lost) == N_QUARANTINED
+    assert total["scored"] == sum(map(len, tables))
+    assert total["tokens"] == total["losses"] == sum(len(ids) for t in tables for ids in t["input_ids"].to_pylist())
+    losses = [x for t in tables for row in t["loss"].to_pylist() for x in row]
+    assert total["total_nats"] == pytest.approx(sum(losses), rel=1e-9)
+    assert {row["doc_id"] for row in lost} >= {"null", "number", "none"}
+    reasons = {row["doc_id"]: row["reason"] for row in lost}
+    assert reasons["null"] == "column 'text' is null"
+    assert reasons["none"].startswith("line 9, byte ")
+    empty = [row for t in tables for row in t.to_pylist() if row["doc_id"] == "empty"]
+    assert empty[0]["input_ids"] == empty[0]["loss"] == []
+
+
+def test_workers_do_not_matter_and_neither_does_an_interruption(
+    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    summary = score_into(corpus, tmp_path / "three", make_model(1), workers="3")
+    assert summary.computed == summary.units
+    assert digests(tmp_path / "three") == digests(scores["ref"])
+    data = sorted((tmp_path / "three" / "data").iterdir())
+    for path in [*data[::3], tmp_path / "three" / "_SUCCESS.json"]:
+        path.unlink()
+    resumed = score_into(corpus, tmp_path / "three", make_model(1), workers="1:2")
+    assert resumed.computed == len(data[::3])
+    assert resumed.accounts == summary.accounts
+    assert digests(tmp_path / "three") == digests(scores["ref"])
+
+
+def test_a_finished_run_does_nothing(scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in scores["ref"].rglob("*")}
+    summary = score_into(corpus, scores["ref"], make_model(1))
+    assert summary.computed == 0
+    assert summary.accounts.documents == N_DOCUMENTS
+    assert {path: path.stat().st_mtime_ns for path in scores["ref"].rglob("*")} == before
+
+
+@pytest.mark.parametrize(("changes", "named"), [({"context": 16}, "context: there 32, now 16"), ({"model": 3}, "weights_sha256")])
+def test_another_fingerprint_is_refused_with_the_difference(
+    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], changes: dict[str, int], named: str
+) -> None:
+    model = make_model(changes.pop("model", 1))
+    before = digests(scores["ref"])
+    with pytest.raises(InputError, match=named):
+        score_into(corpus, scores["ref"], model, **changes)
+    assert digests(scores["ref"]) == before
+
+
+def test_a_folder_of_other_things_is_not_written_to(corpus: Path, make_model: Callable[[int], Path], tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match=r"holds thesis\.tex"):
+        score_into(corpus, tmp_path, make_model(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_more_workers_than_the_cluster_has_are_refused(
+    ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="6 workers of 1 CPUs and one CPU for reading need 7, the cluster has 6"):
+        score_into(corpus, tmp_path / "out", make_model(1), workers="6")

@@ -1,0 +1,186 @@
+"""The selection job against numpy's full sort on the stored values."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rho_score.config import SelectConfig
+from rho_score.errors import InputError
+from rho_score.excess import document_means
+from rho_score.histogram import round_score
+from rho_score.masks import GroupAccounts
+from rho_score.select import SelectSummary, select
+from rho_score.store import ScoreSet, Selection
+from tests.oracle import full_sort_mask
+from tests.ray.conftest import digests, score_into
+
+
+@dataclass
+class Flat:
+    """A whole store as flat arrays in corpus order."""
+
+    scores: np.ndarray
+    lengths: np.ndarray
+    groups: np.ndarray  # of documents
+    mask: np.ndarray
+
+    @property
+    def token_groups(self) -> np.ndarray:
+        return np.repeat(self.groups, self.lengths)
+
+    @property
+    def document_scores(self) -> np.ndarray:
+        return round_score(document_means(self.scores, self.lengths))
+
+
+def _flat(selection: Path, ref: Path, base: Path | None) -> Flat:
+    """The selection's masks, and the scores computed anew from the score sets."""
+    chosen, sets = Selection.open(str(selection)), [ScoreSet.open(str(p)) for p in (ref, base) if p]
+    scores, lengths, groups, mask = [], [], [], []
+    for unit in chosen.units:
+        rows = [store.unit_table(unit.unit).to_pylist() for store in sets]
+        for i, row in enumerate(chosen.unit_table(unit.unit).to_pylist()):
+            assert row["doc_id"] == rows[0][i]["doc_id"]
+            assert row["input_ids"] == rows[0][i]["input_ids"]
+            losses = [np.array(r[i]["loss"], np.float32) for r in rows]
+            values = round_score(losses[0] if base is None else losses[1] - losses[0])
+            assert np.array_equal(np.array(row[chosen.score_column], np.float32), values)
+            scores.append(values)
+            lengths.append(len(values))
+            groups.append(row["group"])
+            mask.append(np.array(row["mask"], bool))
+    return Flat(np.concatenate(scores), np.array(lengths), np.array(groups, object), np.concatenate(mask))
+
+
+@pytest.fixture
+def run(scores: dict[str, Path], tmp_path: Path) -> Callable[..., tuple[SelectSummary, Flat]]:
+    def _run(*, base: bool = True, **options: Any) -> tuple[SelectSummary, Flat]:
+        places = {"ref": str(scores["ref"]), "base": str(scores["base"]) if base else None}
+        summary = select(SelectConfig(output=str(tmp_path / "sel"), **places, **options))
+        return summary, _flat(tmp_path / "sel", scores["ref"], scores["base"] if base else None)
+
+    return _run
+
+
+Run = Callable[..., tuple[SelectSummary, Flat]]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.6, 1.0])
+def test_a_ratio_is_exact_to_the_token(run: Run, ratio: float) -> None:
+    summary, flat = run(ratio=ratio)
+    n_keep = round(ratio * len(flat.scores))
+    assert flat.mask.sum() == summary.total.tokens_kept == n_keep
+    assert np.array_equal(flat.mask, full_sort_mask(flat.scores, n_keep, high=True))
+    if 0 < ratio < 1:
+        threshold = summary.thresholds[None]
+        assert flat.scores[flat.mask].min() == threshold
+
+
+def test_ties_go_to_the_first_in_corpus_order(run: Run) -> None:
+    _, flat = run(ratio=0.6)
+    threshold = flat.scores[flat.mask].min()
+    tied = flat.mask[flat.scores == threshold]
+    assert tied.tolist() == sorted(tied.tolist(), reverse=True)
+
+
+def test_a_budget_is_exact_to_the_token(run: Run) -> None:
+    summary, flat = run(tokens=777)
+    assert summary.total.tokens_kept == 777
+    assert np.array_equal(flat.mask, full_sort_mask(flat.scores, 777, high=True))
+
+
+def test_a_budget_larger_than_the_corpus_keeps_all(run: Run) -> None:
+    summary, flat = run(tokens=10**12)
+    assert flat.mask.all()
+    assert summary.total.tokens_kept == len(flat.scores)
+
+
+@pytest.mark.parametrize("keep", ["high", "low"])
+def test_a_threshold(run: Run, keep: str) -> None:
+    _, flat = run(threshold=0.25, keep=keep)
+    assert np.array_equal(flat.mask, flat.scores >= 0.25 if keep == "high" else flat.scores <= 0.25)
+
+
+def test_without_a_base_low_losses_are_kept(run: Run) -> None:
+    summary, flat = run(base=False, ratio=0.3)
+    assert np.array_equal(flat.mask, full_sort_mask(flat.scores, summary.total.tokens_kept, high=False))
+
+
+def test_each_group_has_its_own_threshold(run: Run) -> None:
+    summary, flat = run(ratio=0.4, per_group=True)
+    for group in "abc":
+        mine = flat.token_groups == group
+        n_keep = round(0.4 * int(mine.sum()))
+        assert summary.groups[group].tokens_kept == n_keep
+        assert np.array_equal(flat.mask[mine], full_sort_mask(flat.scores[mine], n_keep, high=True))
+    assert set(summary.thresholds) == {"a", "b", "c"}
+
+
+def test_documents_by_ratio(run: Run) -> None:
+    summary, flat = run(ratio=0.5, level="document")
+    scored = flat.document_scores
+    kept = full_sort_mask(scored, round(0.5 * int((~np.isnan(scored)).sum())), high=True)
+    assert np.array_equal(flat.mask, np.repeat(kept, flat.lengths))
+    assert summary.total.documents_kept == kept.sum()
+
+
+def test_documents_by_budget_are_taken_in_rank_order_while_they_fit(run: Run) -> None:
+    summary, flat = run(tokens=1500, level="document", base=False)
+    scored = np.flatnonzero(~np.isnan(flat.document_scores))
+    order = scored[np.argsort(flat.document_scores[scored], kind="stable")]
+    fits = np.cumsum(flat.lengths[order]) <= 1500
+    kept = np.zeros(len(flat.lengths), bool)
+    kept[order[: int(np.argmin(fits))]] = True
+    assert np.array_equal(flat.mask, np.repeat(kept, flat.lengths))
+    assert summary.total.tokens_kept == flat.lengths[kept].sum() <= 1500
+
+
+def test_accounts_and_histogram_agree_with_the_masks(run: Run, tmp_path: Path) -> None:
+    summary, flat = run(ratio=0.6)
+    for group in "abc":
+        mine = flat.token_groups == group
+        accounts = summary.groups[group]
+        assert accounts.tokens == accounts.tokens_scored == mine.sum()
+        assert accounts.tokens_kept == flat.mask[mine].sum()
+        assert accounts.documents == (flat.groups == group).sum()
+    assert sum(summary.groups.values(), GroupAccounts()) == summary.total
+    table = Selection.open(str(tmp_path / "sel")).histogram()
+    values, counts = np.unique(flat.scores, return_counts=True)
+    assert table["value"].to_pylist() == values.tolist()
+    assert table["count"].to_pylist() == counts.tolist()
+
+
+def test_an_interrupted_selection_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    run(ratio=0.6)
+    before = digests(tmp_path / "sel")
+    data, counts = (sorted((tmp_path / "sel" / name).iterdir()) for name in ("data", "counts"))
+    for path in [*data[1::2], *counts[::3], tmp_path / "sel" / "summary.json"]:
+        path.unlink()
+    summary, _ = run(ratio=0.6)
+    assert summary.computed == len(data[1::2])
+    assert digests(tmp_path / "sel") == before
+    again, _ = run(ratio=0.6)
+    assert again.computed == 0
+    with pytest.raises(InputError, match=r"ratio: there 0\.6, now 0\.7"):
+        run(ratio=0.7)
+
+
+def test_sets_with_other_settings_are_not_compared(
+    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    score_into(corpus, tmp_path / "other", make_model(2), context=16)
+    with pytest.raises(InputError, match="context: ref 32, base 16"):
+        select(SelectConfig(output=str(tmp_path / "sel"), ref=str(scores["ref"]), base=str(tmp_path / "other"), ratio=0.6))
+    assert not (tmp_path / "sel").exists()
+
+
+def test_an_unfinished_set_is_refused(scores: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(scores["ref"], tmp_path / "ref")
+    (tmp_path / "ref" / "_SUCCESS.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        select(SelectConfig(output=str(tmp_path / "sel"), ref=str(tmp_path / "ref"), ratio=0.6))
