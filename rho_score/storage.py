@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,6 +131,8 @@ def file_at(url: str) -> tuple[Folder, str]:
 
 def _version(info: dict[str, Any]) -> str:
     value = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+    if isinstance(value, datetime):  # a listing has milliseconds where a single object's header has none
+        value = int(value.timestamp())
     return str(value).strip('"')
 
 

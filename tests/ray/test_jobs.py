@@ -1,0 +1,58 @@
+"""The job scripts as `ray job submit` runs them, on the tests' cluster."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobInfo, JobStatus, JobSubmissionClient
+
+from rho_score.store import ScoreSet, Selection
+from tests.conftest import N_QUARANTINED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user's `--working-dir .` sends: the jobs and the package, nothing installed."""
+    folder = tmp_path_factory.mktemp("working")
+    for name in ("ray_jobs", "rho_score"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def _submit(address: str, working_dir: Path, entrypoint: str) -> tuple[JobInfo, str]:
+    client = JobSubmissionClient(address)
+    job = client.submit_job(entrypoint=f"{sys.executable} {entrypoint}", runtime_env={"working_dir": str(working_dir)})
+    end = time.monotonic() + 240
+    while client.get_job_status(job) not in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED):
+        assert time.monotonic() < end, client.get_job_logs(job)
+        time.sleep(0.5)
+    return client.get_job_info(job), client.get_job_logs(job)
+
+
+def test_score_and_select_as_jobs(
+    ray_cluster: str, working_dir: Path, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    score = f"ray_jobs/score.py {corpus} {tmp_path}/ref --model {make_model(1)} --group-column source --cpus-per-worker 1"
+    info, log = _submit(ray_cluster, working_dir, score)
+    assert info.driver_exit_code == 3, log  # documents were quarantined
+    assert f"quarantined {N_QUARANTINED}" in log
+    assert "units, " in log
+    assert "tokens/s" in log
+    assert "ETA" in log
+    info, log = _submit(ray_cluster, working_dir, f"{score} --allow-quarantine")
+    assert info.driver_exit_code == 0, log
+    assert "finished already; nothing to do" in log
+    assert ScoreSet.open(f"{tmp_path}/ref").summary["quarantined"] == N_QUARANTINED
+    info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/ref {tmp_path}/sel --ratio 0.6")
+    assert info.driver_exit_code == 0, log
+    assert Selection.open(f"{tmp_path}/sel").summary["units"] > 0
+    info, log = _submit(ray_cluster, working_dir, f"ray_jobs/report.py {tmp_path}/sel {tmp_path}/report.html")
+    assert info.driver_exit_code == 0, log
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/none {tmp_path}/x --ratio 0.6")
+    assert info.driver_exit_code == 2, log
