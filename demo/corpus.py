@@ -12,8 +12,8 @@ import importlib.metadata
 import json
 import sysconfig
 from pathlib import Path
-from typing import NamedTuple
 from pydoc_data import topics
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,20 @@ from demo.packages import cache_folder, unpacked
 
 CURATED_GROUP = "python-docs"
 LANGUAGES = ("de", "es", "fr", "it", "ja", "ko", "pl", "ru", "ar", "zh_Hans")
-MODULES = ("this", "bisect", "heapq", "textwrap", "shlex", "fnmatch", "sched", "colorsys", "graphlib", "contextlib", "queue", "csv")
+MODULES = (
+    "this",
+    "bisect",
+    "heapq",
+    "textwrap",
+    "shlex",
+    "fnmatch",
+    "sched",
+    "colorsys",
+    "graphlib",
+    "contextlib",
+    "queue",
+    "csv",
+)
 
 
 class Text(NamedTuple):
@@ -54,48 +67,52 @@ def _source() -> list[Text]:
 
 
 def _licences() -> list[Text]:
-    """Licence files of installed packages, each text once."""
+    """Licence files of installed packages, each text once (two with the same end are the same licence)."""
     found: dict[str, Text] = {}
     for distribution in sorted(importlib.metadata.distributions(), key=lambda d: d.metadata["Name"].lower()):
         for file in distribution.files or []:
             if "dist-info" in str(file) and file.name.upper().startswith(("LICENSE", "COPYING")):
                 path = Path(str(distribution.locate_file(file)))
                 text = path.read_text(errors="replace") if path.is_file() else ""
-                if 500 < len(text) < 6000:
-                    found.setdefault(" ".join(text.split())[:300], Text(f"licence/{distribution.metadata['Name']}", "licences", text))
+                if len(text) > 500:
+                    found.setdefault(
+                        " ".join(text.split())[-300:],
+                        Text(f"licence/{distribution.metadata['Name']}", "licences", text),
+                    )
     return list(found.values())
 
 
 def _languages() -> list[Text]:
-    """Interface texts, one document a language: the translations alone, a line each."""
-    documents = []
+    """Interface texts: a long document a language, the translations alone, a line each; then single texts as short ones."""
+    documents, short = [], []
     for language in LANGUAGES:
         catalogue = unpacked("Django") / "django" / "conf" / "locale" / language / "LC_MESSAGES" / "django.mo"
         with catalogue.open("rb") as file:
             translations = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
         lines = [text for key, text in sorted((str(k), v) for k, v in translations.items()) if key and len(text) > 30]
-        documents.append(Text(f"language/{language}", "languages", "\n".join(lines)))
-    return documents
+        documents.append(Text(f"language/{language}", "languages", "\n".join(lines[2:])[:1_200]))
+        short += [Text(f"language/{language}/{i}", "languages", line) for i, line in enumerate(lines[:2])]
+    return [*documents, *short]
 
 
 def _up_to(texts: list[Text], characters: int, *, longest: int) -> list[Text]:
-    """Texts, each cut at `longest` characters, until `characters` are reached."""
+    """Texts, each cut at `longest` characters, `characters` in all."""
     taken, total = [], 0
     for text in texts:
         if total >= characters:
             break
-        taken.append(text._replace(text=(text.text or "")[:longest]))
+        taken.append(text._replace(text=(text.text or "")[: min(longest, characters - total)]))
         total += len(taken[-1].text or "")
     return taken
 
 
 def build(target: Path) -> Path:
-    """Write the corpus under `target`: Parquet, JSONL and JSONL.gz shards, about 62,000 tokens of SmolLM2."""
+    """Write the corpus under `target`: Parquet, JSONL and JSONL.gz shards, about 60,500 tokens of SmolLM2."""
     target.mkdir(parents=True, exist_ok=True)
-    docs = _up_to(held_out(), 78_000, longest=30_000)
-    source = _up_to(_source(), 74_000, longest=26_000)
-    licences = _up_to(_licences(), 50_000, longest=6_000)
-    languages = _up_to(_languages(), 13_000, longest=1_500)
+    docs = _up_to(held_out(), 80_000, longest=30_000)
+    source = _up_to(_source(), 77_500, longest=26_000)
+    licences = _up_to(_licences(), 46_000, longest=6_000)
+    languages = _languages()
     short = [Text(f"short/{i}", "source", line) for i, line in enumerate((source[0].text or "").splitlines()[:2])]
     _parquet(target / "docs-000.parquet", docs[0::2])
     _parquet(target / "docs-001.parquet", [*docs[1::2], Text("broken/null", CURATED_GROUP, None)])
@@ -112,7 +129,7 @@ def build(target: Path) -> Path:
 
 def _parquet(path: Path, texts: list[Text]) -> None:
     table = pa.table({name: [getattr(text, name) for text in texts] for name in Text._fields})
-    pq.write_table(table, path, row_group_size=8, compression="zstd")
+    pq.write_table(table, path, row_group_size=4, compression="zstd")
 
 
 if __name__ == "__main__":

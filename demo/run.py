@@ -56,7 +56,9 @@ def _table(out: Path, seconds: list[float], wall_s: float) -> int:
     total = scores.summary
     threshold = selection.summary["thresholds"][0]["threshold"]
     rates = " and ".join(f"{total['tokens'] / s:,.0f}" for s in seconds)
-    print(f"\n{'documents':<22}{total['documents']:>10,}  scored {total['scored']:,}, quarantined {total['quarantined']:,}")
+    print(
+        f"\n{'documents':<22}{total['documents']:>10,}  scored {total['scored']:,}, quarantined {total['quarantined']:,}"
+    )
     print(f"{'tokens':<22}{total['tokens']:>10,}")
     print(f"{'tokens/s':<22}{rates:>10}  (base and reference; loading the model included)")
     print(f"{'threshold':<22}{threshold:>10.4f}  nats of excess loss")

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a group may be called $x$
     "font.size": 10,
     "axes.spines.top": False,
@@ -28,7 +29,11 @@ _STYLE = {
 
 
 def histogram_figure(
-    values: Mapping[str, tuple[np.ndarray, np.ndarray]], *, label: str, threshold: float | None = None, high: bool = True
+    values: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    label: str,
+    threshold: float | None = None,
+    high: bool = True,
 ) -> Figure:
     """Distributions of scores. values: by name, (scores, their counts). threshold: a line, the kept side tinted."""
     with mpl.rc_context(_STYLE):
@@ -44,7 +49,7 @@ def histogram_figure(
             axes.axvline(threshold, color=INK, linewidth=1.2)
             axes.axvspan(*((threshold, edges[-1]) if high else (edges[0], threshold)), color=KEPT, alpha=0.10, zorder=0)
             axes.annotate(
-                f"threshold {threshold:.3f}", (threshold, 0.96), xycoords=("data", "axes fraction"),
+                f"threshold {threshold:.4g}", (threshold, 0.96), xycoords=("data", "axes fraction"),
                 xytext=(6, 0), textcoords="offset points", color=INK, va="top",
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
@@ -89,10 +94,17 @@ def position_figure(position: np.ndarray, value: np.ndarray, *, label: str) -> F
     used = counts > 0
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
-        axes.plot(np.maximum(edges[used], 0.5), sums[used] / counts[used], color=REF, marker="o", markersize=4, linewidth=1.5)
+        axes.plot(
+            np.maximum(edges[used], 0.5),
+            sums[used] / counts[used],
+            color=REF,
+            marker="o",
+            markersize=4,
+            linewidth=1.5,
+        )
         axes.set_xscale("log", base=2)
-        ticks = np.maximum(edges[used], 0.5)
-        axes.set_xticks(ticks[:: max(1, len(ticks) // 8)], [f"{int(t)}" for t in edges[used][:: max(1, len(ticks) // 8)]])
+        shown = edges[used][:: 1 + used.sum() // 9]
+        axes.set_xticks(np.maximum(shown, 0.5), [f"{place:,}" for place in shown.tolist()])
         axes.minorticks_off()
         axes.set_xlabel("position in the document (tokens, from)")
         axes.set_ylabel(label)

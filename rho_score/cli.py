@@ -67,7 +67,12 @@ def parse(arguments: list[str]) -> Any:
     """
     arguments, file = _take_config_file(arguments)
     command = arguments[0] if arguments else ""
-    kinds: dict[str, Any] = {"plan": PlanConfig, "score": ScoreConfig, "select": SelectConfig, "report": ReportConfig}
+    kinds: dict[str, Any] = {
+        "plan": PlanConfig,
+        "score": ScoreConfig,
+        "select": SelectConfig,
+        "report": ReportConfig,
+    }
     given = {command: _from_file(kinds[command], file)} if file and command in kinds else {}
     choices = tuple(
         Annotated[
@@ -78,7 +83,7 @@ def parse(arguments: list[str]) -> Any:
         ]
         for name, kind in kinds.items()
     )
-    union: Any = choices[0] | choices[1] | choices[2] | choices[3]  # type: ignore[operator]
+    union: Any = choices[0] | choices[1] | choices[2] | choices[3]
     return tyro.cli(
         union,
         prog="rho-score",
@@ -175,7 +180,11 @@ def _select(config: SelectConfig) -> int:
     if summary.computed == 0:
         print(f"{summary.output} is finished already; nothing to do.")
     print(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows = [*summary.groups.items(), ("all", summary.total)] if None not in summary.groups or len(summary.groups) > 1 else [("all", summary.total)]
+    rows = (
+        [*summary.groups.items(), ("all", summary.total)]
+        if None not in summary.groups or len(summary.groups) > 1
+        else [("all", summary.total)]
+    )
     for group, accounts in rows:
         threshold = summary.thresholds.get(group, summary.thresholds.get(None))
         print(

@@ -25,12 +25,17 @@ def estimate(config: PlanConfig) -> str:
     sampled_bytes = sum(len(text.encode()) for text in texts)
     if config.model and sampled_bytes:
         n_tokens = sum(len(ids) for ids in encode(load_tokenizer(config.model), texts))
-        bytes_per_token, source = sampled_bytes / max(n_tokens, 1), f"{len(texts)} documents, tokenizer of {config.model}"
+        bytes_per_token, source = (
+            sampled_bytes / max(n_tokens, 1),
+            f"{len(texts)} documents, tokenizer of {config.model}",
+        )
     else:
         bytes_per_token, source = BYTES_PER_TOKEN, "4 bytes a token; give --model for a better figure"
     text_bytes = sum(unit.text_bytes for unit in plan.units)
     known = [unit.rows for unit in plan.units if unit.rows is not None]
-    guessed = sum(unit.text_bytes for unit in plan.units if unit.rows is None) / max(sampled_bytes / max(len(sample), 1), 1)
+    guessed = sum(unit.text_bytes for unit in plan.units if unit.rows is None) / max(
+        sampled_bytes / max(len(sample), 1), 1
+    )
     tokens = text_bytes / bytes_per_token
     exact = len(known) == len(plan.units)
     lines = [
@@ -42,15 +47,21 @@ def estimate(config: PlanConfig) -> str:
     ]
     unreadable = [document for document in sample if document.error]
     if unreadable:
-        lines.append(f"quarantine   {len(unreadable):>16,}  of {len(sample)} sampled documents, the first: {unreadable[0].error}")
+        lines.append(
+            f"quarantine   {len(unreadable):>16,}  of {len(sample)} sampled documents, the first: {unreadable[0].error}"
+        )
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
-            lines.append(f"{what:<12} {len(names):>16,}  left out: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+            lines.append(
+                f"{what:<12} {len(names):>16,}  left out: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+            )
     if config.tokens_per_second:
         hours = tokens / config.tokens_per_second / 3600
         lines.append(f"worker-hours {hours:>16,.2f}  at {config.tokens_per_second:,.0f} tokens/s a worker")
         if config.price_per_hour is not None:
-            lines.append(f"cost         {hours * config.price_per_hour:>16,.2f}  at {config.price_per_hour} a worker-hour")
+            lines.append(
+                f"cost         {hours * config.price_per_hour:>16,.2f}  at {config.price_per_hour} a worker-hour"
+            )
     else:
         lines.append("worker-hours: score a small part first and give its speed with --tokens-per-second")
     return "\n".join(lines)

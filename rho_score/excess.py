@@ -54,8 +54,13 @@ def first_difference(left: pa.Table, right: pa.Table) -> str | None:
             return f"row {row}: document {a!r} in the one, {b!r} in the other"
         ids, others = left["input_ids"][row].as_py(), right["input_ids"][row].as_py()
         if ids != others:
-            at = next((i for i, (x, y) in enumerate(zip(ids, others, strict=False)) if x != y), min(len(ids), len(others)))
-            return f"row {row}: document {a!r}, tokens differ from position {at} on ({len(ids)} and {len(others)} tokens)"
+            at = next(
+                (i for i, (x, y) in enumerate(zip(ids, others, strict=False)) if x != y),
+                min(len(ids), len(others)),
+            )
+            return (
+                f"row {row}: document {a!r}, tokens differ from position {at} on ({len(ids)} and {len(others)} tokens)"
+            )
     return None
 
 
@@ -65,7 +70,8 @@ def document_means(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     sums = _sums(np.where(present, tokens, 0).astype(np.float64), lengths)
     counts = _sums(present.astype(np.float64), lengths)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return sums / counts
+        means: np.ndarray = sums / counts
+    return means
 
 
 def score_lists(scores: UnitScores) -> pa.ListArray:
@@ -81,4 +87,5 @@ def _losses(table: pa.Table) -> np.ndarray:
 def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Sums of consecutive runs of `values`, float64[len(lengths)]."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    return np.bincount(owner, values, len(lengths))
+    sums: np.ndarray = np.bincount(owner, values, len(lengths))
+    return sums

@@ -17,7 +17,7 @@ _COLOURS = [*_BLUES, "#f7f7f7", *_REDS]
 STYLE = Markup(
     ".doc{font:14px/1.9 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;color:#1b1f24}"
     ".doc span{position:relative;border-radius:2px;unicode-bidi:isolate;padding:1px 0}"
-    ".doc .off{color:#8a929b;text-decoration:line-through;text-decoration-color:#c3c9d0;text-decoration-thickness:1px}"
+    ".doc .off{opacity:.38}.doc .off:hover{opacity:1}"
     ".doc span:hover{outline:1px solid #1b1f24;z-index:2}"
     ".doc span:hover::after{content:attr(data-tip);position:absolute;left:0;top:1.6em;background:#1b1f24;color:#fff;"
     "font:12px/1.5 system-ui,sans-serif;padding:4px 8px;border-radius:4px;white-space:pre;z-index:3;pointer-events:none}"
@@ -51,14 +51,17 @@ def heat_map(
     for i, text in enumerate(token_texts(tokenizer, shown)):
         off = " off" if document.mask is not None and not document.mask[i] else ""
         tip = escape(_tip(document, i, text, score_name))
-        spans.append(Markup(f'<span class="h{levels[i]}{off}" data-tip="{tip}">{escape(visible(text))}</span>'))  # noqa: S704
+        spans.append(Markup(f'<span class="h{levels[i]}{off}" data-tip="{tip}">{escape(visible(text))}</span>'))
     rest = len(document.input_ids) - len(shown)
     tail = Markup("<i> … {} more tokens</i>").format(f"{rest:,}") if rest > 0 else Markup("")
     return Markup('<div class="doc">') + Markup("").join(spans) + tail + Markup("</div>")
 
 
 def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
-    lines = [f"{text!r}  token {document.input_ids[i]}, position {i}", f"{score_name} {document.score[i]:.3f} nats"]
+    lines = [
+        f"{text!r}  token {document.input_ids[i]}, position {i}",
+        f"{score_name} {document.score[i]:.3f} nats",
+    ]
     for name, losses in (("reference loss", document.ref_loss), ("base loss", document.base_loss)):
         if losses is not None:
             lines.append(f"{name} {losses[i]:.3f}")

@@ -52,7 +52,12 @@ def count(group: str | None, scores: np.ndarray, tokens: np.ndarray | None = Non
     weights = counts if tokens is None else np.bincount(keys, tokens[present], N_KEYS).astype(np.int64)
     found = np.flatnonzero(counts)
     groups = pa.array([group] * len(found), pa.string())
-    columns = [groups, found.astype(np.uint16), counts[found].astype(np.int64), weights[found].astype(np.int64)]
+    columns = [
+        groups,
+        found.astype(np.uint16),
+        counts[found].astype(np.int64),
+        weights[found].astype(np.int64),
+    ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=COUNTS)
 
 

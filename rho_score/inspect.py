@@ -58,7 +58,8 @@ class TokenSample:
     def position(self) -> np.ndarray:
         """Place of each token in its document, from 0."""
         starts = np.cumsum(self.lengths) - self.lengths
-        return np.arange(len(self.input_ids)) - np.repeat(starts, self.lengths)
+        places: np.ndarray = np.arange(len(self.input_ids)) - np.repeat(starts, self.lengths)
+        return places
 
     def documents(self) -> Iterator[DocumentTokens]:
         """The documents one by one."""
@@ -88,7 +89,9 @@ def sample_tokens(
     chosen = sorted(tables)
     table = pa.concat_tables([tables[i] for i in chosen])
     losses = {
-        name: None if scores is None else _flat(pa.concat_tables([scores.unit_table(scores.units[i].unit, ["loss"]) for i in chosen])["loss"])
+        name: None
+        if scores is None
+        else _flat(pa.concat_tables([scores.unit_table(scores.units[i].unit, ["loss"]) for i in chosen])["loss"])
         for name, scores in (("ref_loss", ref), ("base_loss", base))
     }
     return TokenSample(
@@ -122,7 +125,9 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         if place is None:
             continue
         if given is None and "://" not in place:
-            place = selection.folder.fs.unstrip_protocol(posixpath.normpath(posixpath.join(selection.folder.path, place)))
+            place = selection.folder.fs.unstrip_protocol(
+                posixpath.normpath(posixpath.join(selection.folder.path, place))
+            )
         try:
             scores = ScoreSet.open(place)
         except InputError:
@@ -141,7 +146,7 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
     with TemporaryDirectory() as directory:
         for name in store.folder.listing("tokenizer"):
             (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
-        return AutoTokenizer.from_pretrained(directory)  # type: ignore[no-any-return,no-untyped-call]
+        return AutoTokenizer.from_pretrained(directory)
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

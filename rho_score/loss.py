@@ -23,8 +23,15 @@ class Head:
         """The head of a Hugging Face causal LM, as its configuration describes it; to be proved against its logits."""
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
-        scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-        return cls(linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+        scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+        return cls(
+            linear.weight,
+            getattr(linear, "bias", None),
+            scale,
+            getattr(config, "final_logit_softcapping", None),
+        )
 
     def logits(self, hidden: torch.Tensor, first: int, stop: int) -> torch.Tensor:
         """Logits of the words [first, stop), float32. hidden: Shape (N, D). Returns Shape (N, stop - first)."""
@@ -38,7 +45,12 @@ class Head:
 
 
 def token_losses(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head, *, block_tokens: int = 1024, block_words: int = 1024
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    head: Head,
+    *,
+    block_tokens: int = 1024,
+    block_words: int = 1024,
 ) -> torch.Tensor:
     """`loss = logsumexp(logits) - logits[target]` in float32, over blocks of tokens and of the vocabulary.
 

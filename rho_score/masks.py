@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rho_score.errors import InputError
 from rho_score.excess import UnitScores, first_difference, score_lists, unit_scores
 from rho_score.histogram import COUNTS, Cut, count, keys_of, merge
-from rho_score.schema import SCHEMA_VERSION, flat_values, list_column, parquet_bytes, selection_schema
+from rho_score.schema import SCHEMA_VERSION, list_column, parquet_bytes, selection_schema
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet, data_name
 
@@ -96,7 +96,8 @@ class UnitSelector:
         values, tokens = self._items(scores)
         owners, names = self._item_groups(scores)
         return merge(
-            count(name, values[owners == i], None if tokens is None else tokens[owners == i]) for i, name in enumerate(names)
+            count(name, values[owners == i], None if tokens is None else tokens[owners == i])
+            for i, name in enumerate(names)
         )
 
     def _items(self, scores: UnitScores) -> tuple[np.ndarray, np.ndarray | None]:
@@ -151,7 +152,12 @@ class UnitSelector:
         return accounts
 
     def _publish(
-        self, unit: str, scores: UnitScores, mask: np.ndarray, kept: np.ndarray, accounts: Mapping[Group, GroupAccounts]
+        self,
+        unit: str,
+        scores: UnitScores,
+        mask: np.ndarray,
+        kept: np.ndarray,
+        accounts: Mapping[Group, GroupAccounts],
     ) -> None:
         schema = selection_schema(grouped=self._ref.grouped, score=self.score, level=self.level)
         columns: dict[str, Any] = {name: scores.documents[name] for name in scores.documents.column_names}

@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -36,8 +41,17 @@ def model_directory(model: str) -> Path:
     name, _, revision = model.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=MODEL_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError) as error:
-        raise InputError(f"model {model} is neither a directory nor to be had from the Hugging Face hub: {error}") from error
+    except (
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        LocalEntryNotFoundError,
+        HfHubHTTPError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise InputError(
+            f"model {model} is neither a directory nor to be had from the Hugging Face hub: {error}"
+        ) from error
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -48,14 +62,22 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     directory = model_directory(model)
     try:
-        return AutoTokenizer.from_pretrained(directory)  # type: ignore[no-any-return,no-untyped-call]
+        return AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"no tokenizer in {directory}: {error}") from error
 
 
 def tokenizer_files(model: str) -> list[Path]:
     """The files that a tokenizer is loaded from, as the model has them (and its config.json, which names the kind)."""
-    patterns = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "config.json")
+    patterns = (
+        "tokenizer*",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab*",
+        "merges.txt",
+        "*.model",
+        "config.json",
+    )
     return sorted({path for pattern in patterns for path in model_directory(model).glob(pattern) if path.is_file()})
 
 
@@ -71,7 +93,9 @@ def load_config(model: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"no readable config.json in {directory}: {error}") from error
     if config.is_encoder_decoder or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise InputError(f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses.")
+        raise InputError(
+            f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses."
+        )
     if not list(directory.glob("*.safetensors")):
         raise InputError(f"no *.safetensors in {directory}. Pickled weights are never loaded: convert them first.")
     return config
@@ -80,7 +104,7 @@ def load_config(model: str) -> Any:
 def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Any:
     """The model for inference, weights in `dtype` on `device`."""
     load_config(model)
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         model_directory(model), dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
     return loaded.to(device).eval().requires_grad_(False)

@@ -69,7 +69,13 @@ class Plan:
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
 _PLAN_SCHEMA = pa.schema(
-    [(f.name, _ARROW_TYPES[f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))]) for f in fields(Unit)]
+    [
+        (
+            f.name,
+            _ARROW_TYPES[f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))],
+        )
+        for f in fields(Unit)
+    ]
 )
 
 
@@ -95,7 +101,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
         )
     full = {name: info for name, info in shards.items() if info.size > 0}
     with ThreadPoolExecutor(32) as pool:
-        cut = list(pool.map(lambda item: _try_cut(root, *item, corpus), full.items()))
+        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), full.items()))
     problems = [problem for _, problem in cut if problem]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
@@ -127,7 +133,9 @@ def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
             return root, {name: root.listing()[name]}
         files = root.listing()
         if not files and not root.exists():
-            raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
+            raise InputError(
+                f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials."
+            )
     hidden = re.compile(r"(^|/)_")
     return root, {name: info for name, info in files.items() if not hidden.search(name)}
 
@@ -165,7 +173,9 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
         if size >= corpus.unit_bytes or i + 1 == metadata.num_row_groups:
             if rows:
                 place = {"first_row": row, "rows": rows, "text_bytes": size}
-                units.append(_unit(name, start, i + 1, format=".parquet", size=info.size, version=info.version, **place))
+                units.append(
+                    _unit(name, start, i + 1, format=".parquet", size=info.size, version=info.version, **place)
+                )
             start, row, rows, size = i + 1, row + rows, 0, 0
     return units
 
@@ -208,10 +218,16 @@ def _check_jsonl_head(root: Folder, name: str, suffix: str, corpus: CorpusConfig
             continue  # a broken line is quarantined when its turn comes
         if isinstance(record, dict):
             keys.update(record)
-    columns = {corpus.text_column: "--text-column", corpus.id_column: "--id-column", corpus.group_column: "--group-column"}
+    columns = {
+        corpus.text_column: "--text-column",
+        corpus.id_column: "--id-column",
+        corpus.group_column: "--group-column",
+    }
     for column, flag in columns.items():
         if column is not None and keys and column not in keys:
-            raise InputError(f"no field {column!r} in its first records; there are: {', '.join(sorted(keys))}. See {flag}.")
+            raise InputError(
+                f"no field {column!r} in its first records; there are: {', '.join(sorted(keys))}. See {flag}."
+            )
 
 
 def _head_lines(root: Folder, name: str, suffix: str) -> Iterable[bytes]:

@@ -37,7 +37,9 @@ def publish_unit(
         total_nats=float(np.nansum(flat.to_numpy(zero_copy_only=False), dtype=np.float64)),
     )
     if expected_rows.get(name, accounts.documents) != accounts.documents:
-        raise RhoScoreError(f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written.")
+        raise RhoScoreError(
+            f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written."
+        )
     if len(quarantined):
         table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
         folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))

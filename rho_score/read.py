@@ -19,7 +19,9 @@ from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder, with_retries
 
 # What a reader says of a broken file; other errors are the storage's and end the run, which can be resumed.
-_DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|end-of-stream|unexpected end|invalid|checksum|crc|page")
+_DAMAGED = re.compile(
+    r"(?i)corrupt|compress|deserializ|truncated|end-of-stream|unexpected end|invalid|checksum|crc|page"
+)
 
 
 class Columns(NamedTuple):
@@ -70,7 +72,7 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
         RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ).
     """
     _check_unchanged(root, unit)
-    rows = [(unit.unit, *document) for document in documents(root, unit, columns)]
+    rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
@@ -125,9 +127,11 @@ def _strings(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_integer(column.type):
         return [None if value is None else str(value) for value in column.to_pylist()]
     values = []
-    for value in column.cast(pa.large_string() if column.type == pa.string_view() else column.type).cast(
-        pa.large_binary()
-    ).to_pylist():
+    for value in (
+        column.cast(pa.large_string() if column.type == pa.string_view() else column.type)
+        .cast(pa.large_binary())
+        .to_pylist()
+    ):
         try:
             values.append(None if value is None else value.decode())
         except UnicodeDecodeError:

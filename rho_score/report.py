@@ -44,12 +44,13 @@ def report(config: ReportConfig) -> str:
     """
     store = open_store(config.store)
     behind = scores_behind(store, ref=config.ref, base=config.base) if isinstance(store, Selection) else {}
-    sample = sample_tokens(
-        store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base")
-    )
+    sample = sample_tokens(store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base"))
     tokenizer = load_store_tokenizer(store)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rho_score"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("rho_score"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     page = environment.get_template("report.html.j2").render(
         kind=store.manifest["kind"],
@@ -119,7 +120,7 @@ def _groups(store: Store) -> list[dict[str, Any]]:
         }
         for group, a in accounts_in(store.summary).items()
     ]
-    return sorted(rows, key=lambda row: -float(row["share"]))  # type: ignore[arg-type]
+    return sorted(rows, key=lambda row: -float(row["share"]))
 
 
 def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
@@ -139,13 +140,21 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 threshold=threshold,
                 high=selection.summary["keep"] == "high",
             )
-            figures.append(_figure(figure, f"Distribution of {_LABEL[store.score_column]}", f"All {what}, exact; the kept side is tinted."))
+            figures.append(
+                _figure(
+                    figure,
+                    f"Distribution of {_LABEL[store.score_column]}",
+                    f"All {what}, exact; the kept side is tinted.",
+                )
+            )
     losses = {"reference": sample.ref_loss, "base": sample.base_loss} if selection else {"loss": sample.score}
     present = {name: v[~np.isnan(v)] for name, v in losses.items() if v is not None}
     present = {name: v for name, v in present.items() if len(v)}
     if present and not (selection and store.score_column == "loss"):
         weighted = {name: (v, np.ones(len(v))) for name, v in present.items()}
-        figures.append(_figure(charts.histogram_figure(weighted, label="loss"), "Distribution of loss", "Sampled tokens."))
+        figures.append(
+            _figure(charts.histogram_figure(weighted, label="loss"), "Distribution of loss", "Sampled tokens.")
+        )
     groups = _groups(store)
     if selection and groups:
         shares = {row["group"]: row["share"] for row in groups[:30]}
@@ -159,7 +168,13 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
         value = sample.score if sample.mask is None else sample.mask.astype(np.float64)
         label = "mean loss (nats)" if sample.mask is None else "share of tokens kept"
         figure = charts.position_figure(sample.position, value, label=label)
-        figures.append(_figure(figure, f"{'Loss' if sample.mask is None else 'Share kept'} by position", "Sampled tokens; bins double."))
+        figures.append(
+            _figure(
+                figure,
+                f"{'Loss' if sample.mask is None else 'Share kept'} by position",
+                "Sampled tokens; bins double.",
+            )
+        )
     return figures
 
 
@@ -176,7 +191,9 @@ def _mean_by_group(sample: TokenSample) -> dict[str, float]:
     return {name: float(np.nanmean(sample.score[groups == name])) for name in names[:30]}
 
 
-def _extremes(store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, list[_TokenRow]]]:
+def _extremes(
+    store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, list[_TokenRow]]]:
     """The vocabulary entries most and least kept (selection), or with the highest and lowest mean loss (score set)."""
     if not len(sample.input_ids):
         return []
@@ -190,8 +207,12 @@ def _extremes(store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerB
     names = ("highest mean loss", "lowest mean loss") if sample.mask is None else ("most kept", "least kept")
 
     def rows(chosen: np.ndarray) -> list[_TokenRow]:
-        texts = [heatmap.visible(text).replace("\n", "") for text in token_texts(tokenizer, chosen)] if len(chosen) else []
-        return [_TokenRow(t, int(counts[i]), float(ranked[i]), float(means[i])) for t, i in zip(texts, chosen, strict=True)]
+        texts = (
+            [heatmap.visible(text).replace("\n", "") for text in token_texts(tokenizer, chosen)] if len(chosen) else []
+        )
+        return [
+            _TokenRow(t, int(counts[i]), float(ranked[i]), float(means[i])) for t, i in zip(texts, chosen, strict=True)
+        ]
 
     last = often[np.lexsort((-counts[often], -ranked[often]))]
     return [(names[0], rows(last[:RANKED])), (names[1], rows(order[:RANKED]))]
@@ -217,7 +238,11 @@ def _documents(
             "kept": None if document.mask is None else float(document.mask.mean()),
             "mean": float(np.nanmean(document.score)) if not np.isnan(document.score).all() else float("nan"),
             "html": heatmap.heat_map(
-                document, tokenizer, score_name=_LABEL[store.score_column], middle=float(middle), spread=float(spread)
+                document,
+                tokenizer,
+                score_name=_LABEL[store.score_column],
+                middle=float(middle),
+                spread=float(spread),
             ),
         }
         for document in _in_turn(sample, n_documents)

@@ -29,14 +29,21 @@ DOCUMENTS = pa.schema(
 )
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
 SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])
-QUARANTINE = pa.schema([pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
+QUARANTINE = pa.schema(
+    [pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
+)
 
 
 def score_schema(*, grouped: bool) -> pa.Schema:
     """Columns of OUT/data/<unit>.parquet."""
     group = [pa.field("group", pa.string())] if grouped else []
     return pa.schema(
-        [pa.field("doc_id", pa.string(), nullable=False), *group, pa.field("input_ids", IDS), pa.field("loss", FLOATS)]
+        [
+            pa.field("doc_id", pa.string(), nullable=False),
+            *group,
+            pa.field("input_ids", IDS),
+            pa.field("loss", FLOATS),
+        ]
     )
 
 

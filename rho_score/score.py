@@ -18,7 +18,14 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from rho_score.config import ScoreConfig
 from rho_score.engine import IO_CPUS, cluster
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.model import default_context, hash_model, load_config, load_tokenizer, resolve_dtype, tokenizer_files
+from rho_score.model import (
+    default_context,
+    hash_model,
+    load_config,
+    load_tokenizer,
+    resolve_dtype,
+    tokenizer_files,
+)
 from rho_score.plan import Plan, Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
@@ -96,7 +103,12 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
     computed: list[Accounts] = []
     if todo:
         if earlier:
-            log.info("resuming: %d of %d units are published, %d to do", len(earlier), len(job.plan.units), len(todo))
+            log.info(
+                "resuming: %d of %d units are published, %d to do",
+                len(earlier),
+                len(job.plan.units),
+                len(todo),
+            )
         with (
             cluster(local_cpus=job.workers[1] * job.cpus + 2),
             Progress("score", n_units=len(todo)) as progress,
@@ -163,9 +175,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
         yield Accounts(**row)
 
 
-def _prepare(
-    config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]
-) -> _Job:
+def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> _Job:
     """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
@@ -227,7 +237,14 @@ def _prepare(
     }
     columns = Columns(config.text_column, config.id_column, config.group_column)
     return _Job(
-        config=config, plan=plan, manifest=manifest, scorer=scorer, columns=columns, workers=workers, cpus=cpus, gpus=gpus
+        config=config,
+        plan=plan,
+        manifest=manifest,
+        scorer=scorer,
+        columns=columns,
+        workers=workers,
+        cpus=cpus,
+        gpus=gpus,
     )
 
 

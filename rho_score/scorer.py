@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 
 # What the proof at load allows between the fast path and the plain forward of the same dtype, mean nats.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
-LADDER = {torch.float16: [torch.float16, torch.bfloat16, torch.float32], torch.bfloat16: [torch.bfloat16, torch.float32]}
+LADDER = {
+    torch.float16: [torch.float16, torch.bfloat16, torch.float32],
+    torch.bfloat16: [torch.bfloat16, torch.float32],
+}
 
 
 class _Piece(NamedTuple):
@@ -43,7 +46,12 @@ class Scorer:
         batch_tokens: int,
         device: str = "cpu",
     ) -> None:
-        self.context, self.overlap, self.prefix_id, self.batch_tokens = context, overlap, prefix_id, batch_tokens
+        self.context, self.overlap, self.prefix_id, self.batch_tokens = (
+            context,
+            overlap,
+            prefix_id,
+            batch_tokens,
+        )
         self.device = torch.device(device)
         self._model_name = model
         self._models: dict[torch.dtype, Any] = {}
@@ -87,7 +95,10 @@ class Scorer:
             _Piece(i, window)
             for i, document in enumerate(ids)
             for window in windows(
-                len(document), context=self.context, overlap=self.overlap, has_prefix=self.prefix_id is not None
+                len(document),
+                context=self.context,
+                overlap=self.overlap,
+                has_prefix=self.prefix_id is not None,
             )
         ]
         lengths = [piece.window.stop - piece.window.start for piece in pieces]
@@ -121,7 +132,11 @@ class Scorer:
             at += len(target)
 
     def _forward(
-        self, model: Any, input_ids: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        at: tuple[torch.Tensor, torch.Tensor],
+        targets: torch.Tensor,
     ) -> torch.Tensor:
         """Losses of `targets` (Shape (N,)), predicted at positions `at` (rows, columns) of input_ids (Shape (B, T))."""
         if not self.fast:

@@ -41,7 +41,15 @@ from rho_score.store import (
     relative_url,
 )
 
-COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", "plan_sha256", "id_column", "group_column"]
+COMPARABLE = [
+    "tokenizer_sha256",
+    "context",
+    "overlap",
+    "prefix_id",
+    "plan_sha256",
+    "id_column",
+    "group_column",
+]
 UNITS_PER_TASK = 64
 
 
@@ -120,7 +128,10 @@ def _run(
         "level": config.level,
         "keep": "high" if high else "low",
         "groups": [{"group": group, **asdict(groups[group])} for group in names],
-        "thresholds": [{"group": group, "threshold": cut.threshold if cut.kept or cut.budget else None} for group, cut in cuts.items()],
+        "thresholds": [
+            {"group": group, "threshold": cut.threshold if cut.kept or cut.budget else None}
+            for group, cut in cuts.items()
+        ],
     }
 
 
@@ -130,12 +141,16 @@ def _over_units(units: list[str], work: Callable[..., pa.Table], workers: int, *
     tables = [pa.table({"unit": pa.array(units[i : i + n_units], pa.string())}) for i in range(0, len(units), n_units)]
     dataset = ray.data.from_arrow(tables or [pa.table({"unit": pa.array([], pa.string())})])
     return dataset.map_batches(
-        work, fn_kwargs=arguments, batch_size=None, batch_format="pyarrow", compute=TaskPoolStrategy(size=workers)
+        work,
+        fn_kwargs=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(size=workers),
     )
 
 
 def _blocks(dataset: Dataset) -> Iterable[pa.Table]:
-    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[return-value]
+    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _count_units(batch: pa.Table, *, selector: UnitSelector) -> pa.Table:
@@ -225,7 +240,9 @@ def _prepare(config: SelectConfig) -> tuple[UnitSelector, dict[str, Any], ScoreS
         "group_column": ref.manifest["parts"]["group_column"],
         "tokenizer_sha256": ref.manifest["parts"]["tokenizer_sha256"],
     }
-    places = {name: relative_url(url, config.output) for name, url in (("ref", config.ref), ("base", config.base)) if url}
+    places = {
+        name: relative_url(url, config.output) for name, url in (("ref", config.ref), ("base", config.base)) if url
+    }
     manifest = new_manifest("selection", parts, scores=places)
     selector = UnitSelector(
         ref=config.ref,
@@ -249,4 +266,6 @@ def _check_rule(config: SelectConfig) -> None:
     if config.tokens is not None and config.tokens < 0:
         raise InputError(f"--tokens is a number of tokens, got {config.tokens}.")
     if config.tokens is not None and config.per_group:
-        raise InputError("--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole.")
+        raise InputError(
+            "--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole."
+        )

@@ -82,7 +82,9 @@ def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes
     if not folder.exists(MANIFEST):
         strangers = list(folder.listing())[:3]
         if strangers and not set(strangers) <= set(files):
-            raise InputError(f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output.")
+            raise InputError(
+                f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output."
+            )
         for name, content in files.items():
             folder.publish(name, content)
         folder.publish(MANIFEST, dump_json(manifest))
@@ -106,7 +108,11 @@ def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str
 
 
 def difference(
-    left: Mapping[str, Any], right: Mapping[str, Any], left_name: str, right_name: str, keys: Sequence[str] | None = None
+    left: Mapping[str, Any],
+    right: Mapping[str, Any],
+    left_name: str,
+    right_name: str,
+    keys: Sequence[str] | None = None,
 ) -> str:
     """The parts of two fingerprints that differ, a line each; empty if none does."""
     every = keys or sorted({*left, *right})
@@ -145,7 +151,9 @@ class _Store:
         if store.manifest["kind"] != kind:
             raise InputError(f"{url} is a {store.manifest['kind']}, not a {kind}.")
         if not store.folder.exists(cls.done_name):
-            raise InputError(f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume.")
+            raise InputError(
+                f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
+            )
         return store
 
     @cached_property
@@ -183,9 +191,13 @@ class _Store:
             file = pq.ParquetFile(io.BytesIO(self.folder.read(name)), page_checksum_verification=True)
             table, metadata = file.read(columns), footer(file)
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise RhoScoreError(f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run.") from error
+            raise RhoScoreError(
+                f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run."
+            ) from error
         if metadata.get("fingerprint") != self.manifest["fingerprint"]:
-            raise RhoScoreError(f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run.")
+            raise RhoScoreError(
+                f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run."
+            )
         return table, metadata
 
 

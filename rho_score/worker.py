@@ -21,7 +21,9 @@ class ScoreUnit:
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
         if gpus and not torch.cuda.is_available():
-            raise RhoScoreError("this worker was given a GPU but torch sees none; install a CUDA build of torch on the nodes.")
+            raise RhoScoreError(
+                "this worker was given a GPU but torch sees none; install a CUDA build of torch on the nodes."
+            )
         self._scorer = Scorer(**scorer, device="cuda" if gpus else "cpu")
 
     def __call__(self, unit: pa.Table) -> pa.Table:
@@ -36,5 +38,7 @@ class ScoreUnit:
         flat = np.concatenate([np.zeros(0, np.float32), *losses])
         flat = flat.astype(np.float16).astype(np.float32)
         column = list_column(pa.array(flat, pa.float32(), mask=np.isnan(flat)), lengths)
-        unit = unit.set_column(unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string()))
+        unit = unit.set_column(
+            unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
+        )
         return unit.append_column(SCORED.field("loss"), column)

@@ -17,10 +17,41 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is wrong
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-WORDS = (
-    "the model learns a token of text from its loss and the reference tells which tokens are worth it "
-    "quantile threshold histogram shard document unit window context overlap naïve café 東京 Привет 🙂"
-).split()
+WORDS = [
+    "the",
+    "model",
+    "learns",
+    "a",
+    "token",
+    "of",
+    "text",
+    "from",
+    "its",
+    "loss",
+    "and",
+    "the",
+    "reference",
+    "tells",
+    "which",
+    "tokens",
+    "are",
+    "worth",
+    "it",
+    "quantile",
+    "threshold",
+    "histogram",
+    "shard",
+    "document",
+    "unit",
+    "window",
+    "context",
+    "overlap",
+    "naïve",
+    "café",
+    "東京",
+    "Привет",
+    "🙂",
+]
 
 
 def some_text(n_words: int, seed: int) -> str:
@@ -45,9 +76,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def make_model(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
-) -> Callable[[int], Path]:
+def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Callable[[int], Path]:
     """Directories of tiny random Llama models, one a seed."""
     made: dict[int, Path] = {}
 
@@ -71,7 +100,11 @@ def write_corpus(folder: Path) -> Path:
     """Two Parquet shards, one JSONL, one JSONL.gz, one JSONL.zst; 62 documents, 5 of them not to be scored."""
     folder.mkdir(parents=True)
     rows = [{"id": f"d{i}", "source": "abc"[i % 3], "text": some_text(1 + (i * 37) % 150, i)} for i in range(57)]
-    parquet = [*rows[:24], {"id": "null", "source": "a", "text": None}, {"id": "empty", "source": "b", "text": ""}]
+    parquet = [
+        *rows[:24],
+        {"id": "null", "source": "a", "text": None},
+        {"id": "empty", "source": "b", "text": ""},
+    ]
     for name, part in (("a.parquet", parquet[:15]), ("sub/b.parquet", parquet[15:])):
         (folder / name).parent.mkdir(exist_ok=True)
         pq.write_table(pa.Table.from_pylist(part), folder / name, row_group_size=4)

@@ -29,7 +29,10 @@ def digests(store: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def scores(
-    ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: str,
+    corpus: Path,
+    make_model: Callable[[int], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """The corpus scored by two models: "ref" and "base"."""
     folder = tmp_path_factory.mktemp("scores")

@@ -30,7 +30,10 @@ def many_units(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    ray_cluster: str, many_units: Path, make_model: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: str,
+    many_units: Path,
+    make_model: Callable[[int], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The corpus scored in peace."""
     output = tmp_path_factory.mktemp("peace") / "out"

@@ -18,7 +18,10 @@ from tests.ray.conftest import OPTIONS, digests, score_into
 
 
 def test_every_document_is_scored_as_a_plain_forward_scores_it(
-    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast
+    scores: dict[str, Path],
+    corpus: Path,
+    make_model: Callable[[int], Path],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     store, model = ScoreSet.open(str(scores["ref"])), load_float32(make_model(1))
     plan = make_plan(CorpusConfig(input=str(corpus), unit_bytes=OPTIONS["unit_bytes"]))
@@ -80,9 +83,15 @@ def test_a_finished_run_does_nothing(scores: dict[str, Path], corpus: Path, make
     assert {path: path.stat().st_mtime_ns for path in scores["ref"].rglob("*")} == before
 
 
-@pytest.mark.parametrize(("changes", "named"), [({"context": 16}, "context: there 32, now 16"), ({"model": 3}, "weights_sha256")])
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"context": 16}, "context: there 32, now 16"), ({"model": 3}, "weights_sha256")]
+)
 def test_another_fingerprint_is_refused_with_the_difference(
-    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], changes: dict[str, int], named: str
+    scores: dict[str, Path],
+    corpus: Path,
+    make_model: Callable[[int], Path],
+    changes: dict[str, int],
+    named: str,
 ) -> None:
     model = make_model(changes.pop("model", 1))
     before = digests(scores["ref"])
@@ -91,7 +100,9 @@ def test_another_fingerprint_is_refused_with_the_difference(
     assert digests(scores["ref"]) == before
 
 
-def test_a_folder_of_other_things_is_not_written_to(corpus: Path, make_model: Callable[[int], Path], tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_not_written_to(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match=r"holds thesis\.tex"):
         score_into(corpus, tmp_path, make_model(1))

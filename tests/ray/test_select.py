@@ -175,7 +175,9 @@ def test_sets_with_other_settings_are_not_compared(
 ) -> None:
     score_into(corpus, tmp_path / "other", make_model(2), context=16)
     with pytest.raises(InputError, match="context: ref 32, base 16"):
-        select(SelectConfig(output=str(tmp_path / "sel"), ref=str(scores["ref"]), base=str(tmp_path / "other"), ratio=0.6))
+        select(
+            SelectConfig(output=str(tmp_path / "sel"), ref=str(scores["ref"]), base=str(tmp_path / "other"), ratio=0.6)
+        )
     assert not (tmp_path / "sel").exists()
 
 

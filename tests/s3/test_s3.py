@@ -26,7 +26,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     juicefs = shutil.which("juicefs", path=str(Path(sys.executable).parent)) or "juicefs"
     meta = f"sqlite3://{folder}/meta.db"
     subprocess.run(
-        [juicefs, "format", meta, "vol", "--storage", "file", "--bucket", f"{folder}/blocks/"], check=True, capture_output=True
+        [juicefs, "format", meta, "vol", "--storage", "file", "--bucket", f"{folder}/blocks/"],
+        check=True,
+        capture_output=True,
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,7 +64,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _rho_score(*arguments: str) -> tuple[int, str]:
     """The command line in a process of its own, as a user has it, with a Ray cluster of its own."""
     command = [sys.executable, "-c", "from rho_score.cli import run; run()", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -76,7 +80,15 @@ def test_score_select_and_resume_on_s3(s3: None, corpus: Path, make_model: Calla
     for path in corpus.rglob("*"):
         if path.is_file():
             bucket.publish(f"corpus/{path.relative_to(corpus)}", path.read_bytes())
-    score = ["score", "s3://rho/corpus", "s3://rho/scores/ref", "--model", str(make_model(1)), "--id-column", "id"]
+    score = [
+        "score",
+        "s3://rho/corpus",
+        "s3://rho/scores/ref",
+        "--model",
+        str(make_model(1)),
+        "--id-column",
+        "id",
+    ]
     score += ["--group-column", "source", "--unit-bytes", "3000", "--cpus-per-worker", "1"]
     code, said = _rho_score(*score)
     assert code == 3, said

@@ -48,7 +48,10 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"Example: rho-score {command}" in said or f"rho-score {command} " in said
 
 
-@pytest.mark.parametrize("arguments", [[], ["score"], ["score", "in", "out"], ["scores"], ["score", "in", "out", "--model", "m", "--x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["score"], ["score", "in", "out"], ["scores"], ["score", "in", "out", "--model", "m", "--x"]],
+)
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
@@ -60,9 +63,18 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     [
         (["score", "{corpus}", "out", "--model", "/no/model"], ["no directory /no/model"]),
         (["score", "{corpus}", "out", "--model", "{model}", "--workers", "3:1"], ["--workers", "3:1"]),
-        (["score", "{corpus}", "out", "--model", "{model}", "--context", "65"], ["--context 65", "64 positions"]),
-        (["score", "{corpus}", "out", "--model", "{model}", "--context", "8", "--overlap", "7"], ["--overlap 7", "0..6"]),
-        (["score", "{corpus}", "out", "--model", "{model}", "--text-column", "body"], ["no column 'body'", "--text-column"]),
+        (
+            ["score", "{corpus}", "out", "--model", "{model}", "--context", "65"],
+            ["--context 65", "64 positions"],
+        ),
+        (
+            ["score", "{corpus}", "out", "--model", "{model}", "--context", "8", "--overlap", "7"],
+            ["--overlap 7", "0..6"],
+        ),
+        (
+            ["score", "{corpus}", "out", "--model", "{model}", "--text-column", "body"],
+            ["no column 'body'", "--text-column"],
+        ),
         (["select", "--ref", "/no/scores", "out", "--ratio", "0.5"], ["/no/scores", "manifest.json"]),
         (["select", "--ref", "/no/scores", "out"], ["exactly one of --ratio, --tokens, --threshold"]),
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
@@ -83,7 +95,11 @@ def test_what_cannot_be_run_is_2_and_says_why(
 
 
 def test_plan_tells_and_runs_nothing(
-    corpus: Path, make_model: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path,
+    make_model: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["--model", str(make_model(1)), "--tokens-per-second", "10", "--price-per-hour", "2"]  # type: ignore[operator]

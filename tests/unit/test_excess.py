@@ -7,7 +7,10 @@ from rho_score.excess import document_means, first_difference, unit_scores
 from rho_score.masks import group_accounts
 from rho_score.schema import score_schema
 
-LOSSES = st.lists(st.lists(st.tuples(st.floats(0, 50, width=16), st.none() | st.floats(0, 50, width=16)), max_size=5), max_size=6)
+LOSSES = st.lists(
+    st.lists(st.tuples(st.floats(0, 50, width=16), st.none() | st.floats(0, 50, width=16)), max_size=5),
+    max_size=6,
+)
 
 
 def _table(losses: list[list[float | None]], groups: list[str] | None = None) -> pa.Table:
@@ -23,7 +26,9 @@ def _table(losses: list[list[float | None]], groups: list[str] | None = None) ->
 def test_excess_is_base_minus_ref(pairs: list[list[tuple[float, float | None]]]) -> None:
     base, ref = _table([[b for b, _ in d] for d in pairs]), _table([[r for _, r in d] for d in pairs])
     scores = unit_scores(ref, base)
-    wanted = [np.nan if r is None else np.float32(np.float16(np.float32(b) - np.float32(r))) for d in pairs for b, r in d]
+    wanted = [
+        np.nan if r is None else np.float32(np.float16(np.float32(b) - np.float32(r))) for d in pairs for b, r in d
+    ]
     np.testing.assert_array_equal(scores.tokens, np.array(wanted, np.float32))
     means = [float(np.nanmean(scores.tokens[s : s + n])) if n and not np.isnan(scores.tokens[s : s + n]).all() else np.nan
              for s, n in zip(np.cumsum([0, *map(len, pairs)]), map(len, pairs), strict=False)]  # fmt: skip

@@ -50,7 +50,9 @@ def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
     """The mask by histogram, cut and ties, unit by unit, as the job makes it."""
     cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
     present = [np.flatnonzero(~np.isnan(unit)) for unit in units]
-    ties = {str(i): [1] * int(cut.tied(keys_of(u[p])).sum()) for i, (u, p) in enumerate(zip(units, present, strict=True))}
+    ties = {
+        str(i): [1] * int(cut.tied(keys_of(u[p])).sum()) for i, (u, p) in enumerate(zip(units, present, strict=True))
+    }
     quotas = share_ties(cut, ties)
     masks = []
     for i, (unit, items) in enumerate(zip(units, present, strict=True)):

@@ -17,7 +17,8 @@ def _plain(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Ten
 @pytest.mark.parametrize("n_tokens", [0, 1, 7, 130])
 @pytest.mark.parametrize("n_words", [2, 63, 257])
 @pytest.mark.parametrize(
-    ("bias", "scale", "soft_cap"), [(False, 1.0, None), (True, 1.0, None), (False, 0.0625, None), (False, 1.0, 5.0)]
+    ("bias", "scale", "soft_cap"),
+    [(False, 1.0, None), (True, 1.0, None), (False, 0.0625, None), (False, 1.0, 5.0)],
 )
 def test_blocks_change_nothing(n_tokens: int, n_words: int, bias: bool, scale: float, soft_cap: float | None) -> None:
     generator = torch.Generator().manual_seed(n_tokens * 1000 + n_words)
@@ -32,7 +33,10 @@ def test_blocks_change_nothing(n_tokens: int, n_words: int, bias: bool, scale: f
 
 def test_our_error_in_float16_is_no_more_than_the_naive_one() -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden, weight = torch.randn(200, 64, generator=generator).half(), torch.randn(1000, 64, generator=generator).half()
+    hidden, weight = (
+        torch.randn(200, 64, generator=generator).half(),
+        torch.randn(1000, 64, generator=generator).half(),
+    )
     targets = torch.randint(0, 1000, (200,), generator=generator)
     exact = _plain(hidden.float(), targets, Head(weight.float()))
     ours = (token_losses(hidden, targets, Head(weight), block_words=128) - exact).abs().mean()

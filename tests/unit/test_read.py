@@ -37,7 +37,10 @@ def test_units_partition_the_corpus(corpus: Path, unit_bytes: int) -> None:
     read = _read(_config(corpus, unit_bytes=unit_bytes))
     # the line's number is known in a shard's first unit only
     known = [document._replace(error=document.error and document.error.split("byte ")[-1]) for document in read]
-    whole = [document._replace(error=document.error and document.error.split("byte ")[-1]) for document in _read(_config(corpus))]
+    whole = [
+        document._replace(error=document.error and document.error.split("byte ")[-1])
+        for document in _read(_config(corpus))
+    ]
     assert known == whole
     assert len(read) == N_DOCUMENTS
     assert sum(document.error is not None for document in read) == N_QUARANTINED
@@ -46,7 +49,9 @@ def test_units_partition_the_corpus(corpus: Path, unit_bytes: int) -> None:
 
 LINES = st.lists(
     st.one_of(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=30).map(lambda t: json.dumps({"text": t}, ensure_ascii=False)),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=30).map(
+            lambda t: json.dumps({"text": t}, ensure_ascii=False)
+        ),
         st.sampled_from(["", "  ", "{", "[]", '{"text": null}', '{"text": "\\ud800"}', '{"x": "text"}', "\x00"]),
     ),
     min_size=1,
@@ -86,7 +91,14 @@ def test_ids_and_places(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", "b", None]}), tmp_path / "p.parquet", row_group_size=1)
     (tmp_path / "q.jsonl").write_text('{"text": "c"}\n\n{"text": 1}\n{"text": "d"}\n')
     read = _read(CorpusConfig(input=str(tmp_path), unit_bytes=1))
-    assert [d.doc_id for d in read] == ["p.parquet#0", "p.parquet#1", "p.parquet#2", "q.jsonl@0", "q.jsonl@15", "q.jsonl@27"]
+    assert [d.doc_id for d in read] == [
+        "p.parquet#0",
+        "p.parquet#1",
+        "p.parquet#2",
+        "q.jsonl@0",
+        "q.jsonl@15",
+        "q.jsonl@27",
+    ]
     assert read[2].error == "column 'text' is null"
     assert read[4].error == "byte 15: column 'text' is int, not a string"
     whole = _read(CorpusConfig(input=str(tmp_path)))
@@ -104,7 +116,9 @@ def test_invalid_utf8_is_a_record_with_its_place(tmp_path: Path) -> None:
     assert errors[2:] == [None, "column 'text' is not valid UTF-8"]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
 def test_string_types(tmp_path: Path, kind: pa.DataType) -> None:
     pq.write_table(pa.table({"text": pa.array(["a", None, "ä"]).cast(kind), "id": [3, 4, 5]}), tmp_path / "a.parquet")
     read = _read(CorpusConfig(input=str(tmp_path), id_column="id"))
@@ -112,7 +126,9 @@ def test_string_types(tmp_path: Path, kind: pa.DataType) -> None:
 
 
 def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path) -> None:
-    content = gzip.compress(b"".join(b'{"text": "%d %s"}\n' % (i, bytes(str(i * 7919), "ascii") * 30) for i in range(3000)))
+    content = gzip.compress(
+        b"".join(b'{"text": "%d %s"}\n' % (i, bytes(str(i * 7919), "ascii") * 30) for i in range(3000))
+    )
     (tmp_path / "a.jsonl.gz").write_bytes(content[: len(content) // 2])
     read = _read(CorpusConfig(input=str(tmp_path)))
     assert len(read) > 100
@@ -156,7 +172,10 @@ def test_the_plan_depends_on_the_input_alone(corpus: Path, tmp_path: Path) -> No
 def test_a_file_or_a_glob_is_a_corpus_too(corpus: Path) -> None:
     assert {u.shard for u in make_plan(_config(corpus / "a.parquet")).units} == {"a.parquet"}
     assert {u.shard for u in make_plan(_config(f"{corpus}/*.parquet")).units} == {"a.parquet"}
-    assert {u.shard for u in make_plan(_config(f"{corpus}/**/*.parquet")).units} == {"a.parquet", "sub/b.parquet"}
+    assert {u.shard for u in make_plan(_config(f"{corpus}/**/*.parquet")).units} == {
+        "a.parquet",
+        "sub/b.parquet",
+    }
 
 
 def test_a_shard_that_changed_is_refused(tmp_path: Path) -> None:

@@ -28,9 +28,15 @@ DOCUMENTS = st.lists(
 
 
 def _table(documents: list[tuple[str, list[tuple[int, float | None]]]]) -> pa.Table:
-    losses = [[None if x is None else float(round_score(np.array([x], np.float32))[0]) for _, x in d] for _, d in documents]
+    losses = [
+        [None if x is None else float(round_score(np.array([x], np.float32))[0]) for _, x in d] for _, d in documents
+    ]
     return pa.table(
-        {"doc_id": [name for name, _ in documents], "input_ids": [[i for i, _ in d] for _, d in documents], "loss": losses},
+        {
+            "doc_id": [name for name, _ in documents],
+            "input_ids": [[i for i, _ in d] for _, d in documents],
+            "loss": losses,
+        },
         schema=score_schema(grouped=False),
     )
 
@@ -65,8 +71,8 @@ def test_other_columns_than_the_contract_are_refused() -> None:
     table = _table([("a", [(1, 2.0)])])
     with pytest.raises(TypeError, match="columns differ from the contract"):
         parquet_bytes(table, score_schema(grouped=True))
+    wide = table.set_column(1, "input_ids", table["input_ids"].cast(pa.list_(pa.int64())))
     with pytest.raises(TypeError, match="columns differ from the contract"):
-        wide = table.set_column(1, "input_ids", table["input_ids"].cast(pa.list_(pa.int64())))
         parquet_bytes(wide, score_schema(grouped=False))
 
 

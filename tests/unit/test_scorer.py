@@ -105,7 +105,9 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
     make_model: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        scorer_module, "Head", type("Wrong", (), {"of": staticmethod(lambda model: Head(model.lm_head.weight, scale=0.5))})
+        scorer_module,
+        "Head",
+        type("Wrong", (), {"of": staticmethod(lambda model: Head(model.lm_head.weight, scale=0.5))}),
     )
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(make_model(1))

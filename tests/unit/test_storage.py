@@ -70,7 +70,9 @@ def test_what_passes_is_retried() -> None:
     assert with_retries(_Failing(slow_down, ConnectionResetError(), TimeoutError()), longest_wait_s=0.01) == "done"
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("no"), OSError(errno.ENOSPC, "full"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), PermissionError("no"), OSError(errno.ENOSPC, "full"), KeyError("x")]
+)
 def test_what_does_not_pass_is_not(error: Exception) -> None:
     call = _Failing(error, error)
     with pytest.raises(type(error)):

@@ -1,0 +1,31 @@
+# Everything installs into .venv of this clone; models and data packages into .cache. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo check test clean
+
+help:   ## this list
+	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)   ## make .venv with every dependency, pinned by constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
+	$(BIN)/python -m demo.run
+
+check: $(INSTALLED)   ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
+	$(BIN)/python -m pytest
+
+clean:   ## remove what the demo wrote; keeps .venv and .cache
+	rm -rf out

@@ -1,0 +1,62 @@
+"""A real model on real text: the scorer against a plain float32 forward, document by document."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from demo.corpus import CURATED_GROUP, build, curated
+from demo.model import base_model
+from rho_score.config import CorpusConfig
+from rho_score.model import load_tokenizer, resolve_dtype
+from rho_score.plan import make_plan
+from rho_score.read import Columns, Document, documents
+from rho_score.scorer import Scorer
+from rho_score.storage import Folder
+from rho_score.tokens import encode, prefix_id
+from tests.oracle import load_float32, plain_losses
+
+CONTEXT, OVERLAP, FIRST_TOKENS = 128, 32, 240
+
+
+@pytest.fixture(scope="module")
+def demo_documents(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
+    corpus = build(tmp_path_factory.mktemp("demo") / "corpus")
+    plan = make_plan(CorpusConfig(input=str(corpus), id_column="id", group_column="source"))
+    columns = Columns("text", "id", "source")
+    return [document for unit in plan.units for document in documents(Folder(plan.root), unit, columns)]
+
+
+def test_the_demo_corpus_is_what_it_says(demo_documents: list[Document]) -> None:
+    tokenizer = load_tokenizer(str(base_model()))
+    lengths = [len(ids) for ids in encode(tokenizer, [d.text for d in demo_documents if d.text is not None])]
+    assert sum(lengths) >= 60_000
+    assert max(lengths) > 5_000
+    assert 0 in lengths
+    assert sum(1 for n in lengths if 10 <= n < 100) >= 10
+    assert {d.group for d in demo_documents if d.group} == {CURATED_GROUP, "source", "licences", "languages"}
+    assert sum(d.error is not None for d in demo_documents) == 3
+    assert not {text.id for text in curated()} & {d.doc_id for d in demo_documents}
+
+
+def test_sixty_documents_against_a_plain_float32_forward(demo_documents: list[Document]) -> None:
+    model_path: Path = base_model()
+    tokenizer = load_tokenizer(str(model_path))
+    texts = [d.text for d in demo_documents if d.text]
+    ids = [document[:FIRST_TOKENS] for document in encode(tokenizer, texts[:: max(1, len(texts) // 60)][:60])]
+    assert len(ids) == 60
+    torch.set_num_threads(2)
+    prefix = prefix_id(tokenizer)
+    scorer = Scorer(
+        str(model_path), dtype=resolve_dtype("auto", gpu=False), context=CONTEXT, overlap=OVERLAP, prefix_id=prefix,
+        batch_tokens=2048,
+    )  # fmt: skip
+    assert scorer.fast
+    scored = scorer.score_documents(ids)
+    model = load_float32(model_path)
+    for document, losses in zip(ids, scored, strict=True):
+        expected = plain_losses(model, document.tolist(), prefix=prefix, context=CONTEXT, overlap=OVERLAP)
+        assert len(losses) == len(document)
+        stored = losses.astype(np.float16).astype(np.float64)
+        assert np.abs(stored - expected).mean() <= 1e-2
