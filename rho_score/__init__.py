@@ -2,9 +2,10 @@
 
 The flow, a file a step:
 
-    score   config → plan → read → tokens → windows → scorer (loss) → score → store
-    select  store → excess → histogram → select → store
-    after   inspect, report: from the two stores alone
+    score   config → plan → read → tokens → worker (scorer: windows, loss) → publish; put together in score
+    select  config → excess → histogram → masks; put together in select
+    after   inspect, heatmap, charts, report: from the two stores alone
+    under   storage (any URL, atomic), schema (columns), store (what is there), engine (Ray), model, errors
 """
 
 __version__ = "0.1.0"

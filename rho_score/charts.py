@@ -34,6 +34,7 @@ def histogram_figure(
     label: str,
     threshold: float | None = None,
     high: bool = True,
+    items: str = "tokens",
 ) -> Figure:
     """Distributions of scores. values: by name, (scores, their counts). threshold: a line, the kept side tinted."""
     with mpl.rc_context(_STYLE):
@@ -54,7 +55,7 @@ def histogram_figure(
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xlabel(f"{label} (nats)")
-        axes.set_ylabel("% of tokens")
+        axes.set_ylabel(f"% of {items}")
         if len(values) > 1:
             axes.legend()
     return figure

@@ -5,17 +5,18 @@ A configuration file (`--config FILE`, YAML) holds the same options under the sa
 
 import dataclasses
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import tyro
 import yaml
-from ray.exceptions import RayTaskError
 from typeguard import TypeCheckError, check_type
 
 from rho_score.config import PlanConfig, ReportConfig, ScoreConfig, SelectConfig
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.masks import GroupAccounts
 
 QUARANTINED = 3
 
@@ -52,11 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _RUN[type(config)](config)
     except RhoScoreError as error:
         return _fail(error)
-    except RayTaskError as error:
-        cause = _ours(error)
-        if cause is None:
-            raise
-        return _fail(cause)
+    except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed
+        return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
 
 
 def parse(arguments: list[str]) -> Any:
@@ -103,11 +101,23 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
     return arguments, None
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML without base-60 integers: `1:32` is text here, not 92."""
+
+
+_INTEGER = "tag:yaml.org,2002:int"
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+
+
 def _from_file(kind: Any, path: str) -> Any:
     """A configuration with the file's values, what it leaves out still to be given."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            content = yaml.safe_load(file) or {}
+            content = yaml.load(file, _Yaml) or {}
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     hints = get_type_hints(kind)
@@ -117,6 +127,8 @@ def _from_file(kind: Any, path: str) -> Any:
     if unknown := sorted(values.keys() - hints.keys()):
         raise InputError(f"--config {path}: no option {', '.join(unknown)}; there are: {', '.join(hints)}.")
     for name, value in values.items():
+        if hints[name] is str and type(value) is int:
+            value = values[name] = str(value)  # workers: 4
         try:
             check_type(value, hints[name])
         except TypeCheckError as error:
@@ -130,16 +142,6 @@ def _from_file(kind: Any, path: str) -> Any:
 def _fail(error: RhoScoreError) -> int:
     print(f"rho-score: {error}", file=sys.stderr)
     return error.exit_code
-
-
-def _ours(error: BaseException) -> RhoScoreError | None:
-    """The error of ours that a Ray task failed with, if it is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RhoScoreError):
-            return RhoScoreError(str(seen))
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
 
 
 def _plan(config: PlanConfig) -> int:
@@ -180,15 +182,13 @@ def _select(config: SelectConfig) -> int:
     if summary.computed == 0:
         print(f"{summary.output} is finished already; nothing to do.")
     print(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows = (
-        [*summary.groups.items(), ("all", summary.total)]
-        if None not in summary.groups or len(summary.groups) > 1
-        else [("all", summary.total)]
-    )
-    for group, accounts in rows:
-        threshold = summary.thresholds.get(group, summary.thresholds.get(None))
+    rows: list[tuple[str, GroupAccounts, float | None]] = [
+        (group or "(none)", accounts, summary.threshold_of(group)) for group, accounts in summary.groups.items()
+    ]
+    whole = ("all", summary.total, summary.thresholds.get(None) if not config.per_group else None)
+    for name, accounts, threshold in [*(rows if set(summary.groups) != {None} else []), whole]:
         print(
-            f"{group or '(none)':<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
+            f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
             f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.4f}':>10}"
         )
     return 0

@@ -89,7 +89,7 @@ class SelectConfig:
     per_group: bool = False
     """Apply the ratio within each group, with a threshold of its own."""
     workers: int | None = None
-    """Units read at a time. Default: as many as the cluster has CPUs."""
+    """Tasks at a time. Default: as many as the cluster has CPUs for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError
+
+from rho_score.errors import RhoScoreError
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +29,27 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING)
         else:
+            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
             ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     _configure_data()
     try:
         yield
+    except RayError as error:
+        raise _as_ours(error) from error
     finally:
         if ours:
             ray.shutdown()
+
+
+def _as_ours(error: BaseException) -> RhoScoreError:
+    """The error of ours that a task or a worker failed with, else one with all that Ray says."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None)
+        if isinstance(cause, RhoScoreError):
+            return RhoScoreError(str(cause))
+        seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    return RhoScoreError(f"a task of the run failed; run the same command again to resume.\n{error}")
 
 
 def _configure_data() -> None:

@@ -146,7 +146,7 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
     with TemporaryDirectory() as directory:
         for name in store.folder.listing("tokenizer"):
             (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
-        return AutoTokenizer.from_pretrained(directory)
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

@@ -78,7 +78,8 @@ class UnitSelector:
         if ref_footer["content_sha256"] != base_footer["content_sha256"]:
             raise InputError(
                 f"{self.ref}/{data_name(unit)} and {self.base}/{data_name(unit)} do not hold the same documents:\n"
-                f"  {first_difference(ref, base)}\nScore both models over the same corpus with the same options."
+                f"  {first_difference(ref, base)}\nScore both models over the same corpus with the same options. "
+                "(A document that only one of them could score, see quarantine/, differs too: score it in float32.)"
             )
         return unit_scores(ref, base)
 
@@ -115,20 +116,18 @@ class UnitSelector:
         return (np.repeat(owners, scores.lengths) if self.level == "token" else owners), names
 
     def ties(self, unit: str, cuts: Mapping[Group, Cut]) -> dict[Group, list[int]]:
-        """By group, the tokens of the unit's items at the cut, in order; for a rank of tokens just as many ones."""
-        if not any(cut.budget is not None for cut in cuts.values()):
-            rows = self.counts(unit).to_pylist()
-            return {row["group"]: [1] * row["count"] for row in rows if row["key"] == cuts[row["group"]].key}
-        scores = self.load(unit)
-        values, tokens = self._items(scores)
-        assert tokens is not None
-        owners, names = self._item_groups(scores)
-        found: dict[Group, list[int]] = {}
-        for i, name in enumerate(names):
-            items = np.flatnonzero((owners == i) & ~np.isnan(values))
-            at_cut = items[cuts[name].tied(keys_of(values[items]))]
-            if len(at_cut):
-                found[name] = tokens[at_cut].tolist()
+        """By group, what the unit has at the cut: how many items, or, to fill a budget, the tokens of each in order."""
+        rows = self.counts(unit).to_pylist()
+        found = {row["group"]: [row["count"]] for row in rows if row["key"] == cuts[row["group"]].key}
+        budgeted = [group for group in found if cuts[group].budget is not None]
+        if budgeted:
+            scores = self.load(unit)
+            values, tokens = self._items(scores)
+            assert tokens is not None
+            owners, names = self._item_groups(scores)
+            for group in budgeted:
+                items = np.flatnonzero((owners == names.index(group)) & ~np.isnan(values))
+                found[group] = tokens[items[cuts[group].tied(keys_of(values[items]))]].tolist()
         return found
 
     def write(self, unit: str, cuts: Mapping[Group, Cut], quotas: Mapping[Group, int]) -> dict[Group, GroupAccounts]:
@@ -209,13 +208,17 @@ def accounts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupAccounts]:
 
 def share_ties(cut: Cut, ties_of_units: Mapping[str, list[int]]) -> dict[str, int]:
     """How many of its items at the cut each unit keeps: the first in corpus order, `cut.ties` of them, or, with a budget,
-    those that fit it up to the first that does not. `ties_of_units`: tokens of the items at the cut, in corpus order."""
+    those that fit it up to the first that does not. `ties_of_units`: what `UnitSelector.ties` found, in corpus order."""
     quotas: dict[str, int] = {}
     left = cut.ties if cut.budget is None else cut.budget
-    for unit, tokens in ties_of_units.items():
-        costs = np.ones(len(tokens), np.int64) if cut.budget is None else np.array(tokens, np.int64)
+    for unit, found in ties_of_units.items():
+        if cut.budget is None:
+            quotas[unit] = min(left, sum(found))
+            left -= quotas[unit]
+            continue
+        costs = np.array(found, np.int64)
         quotas[unit] = int(np.searchsorted(np.cumsum(costs), left, side="right"))
         left -= int(costs[: quotas[unit]].sum())
-        if quotas[unit] < len(tokens):
+        if quotas[unit] < len(found):
             break
     return quotas

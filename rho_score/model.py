@@ -3,9 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -54,6 +54,11 @@ def model_directory(model: str) -> Path:
         ) from error
 
 
+def pinned(model: str) -> str:
+    """`model` so that every node loads the same: a hub id with the revision that this machine has."""
+    return model if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
+
+
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
@@ -62,7 +67,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     directory = model_directory(model)
     try:
-        return AutoTokenizer.from_pretrained(directory)
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"no tokenizer in {directory}: {error}") from error
 
@@ -89,7 +94,7 @@ def load_config(model: str) -> Any:
     """
     directory = model_directory(model)
     try:
-        config = AutoConfig.from_pretrained(directory)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"no readable config.json in {directory}: {error}") from error
     if config.is_encoder_decoder or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -98,6 +103,12 @@ def load_config(model: str) -> Any:
         )
     if not list(directory.glob("*.safetensors")):
         raise InputError(f"no *.safetensors in {directory}. Pickled weights are never loaded: convert them first.")
+    for path in directory.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as weights:
+                weights.keys()
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     return config
 
 
@@ -131,17 +142,9 @@ def _cpu_has_amx_fp16() -> bool:
     return cpuinfo.exists() and " amx_fp16" in cpuinfo.read_text()
 
 
-@dataclass(frozen=True)
-class ModelHashes:
-    """SHA-256 of what determines a model's numbers."""
-
-    weights: str
-    config: str
-    tokenizer: str
-
-
-def hash_model(model: str) -> ModelHashes:
-    """Hash weights, configuration and tokenizer by content, so that a moved or renamed model stays the same."""
+def model_identity(model: str) -> dict[str, str]:
+    """What determines a model's losses, by content, so that a moved or renamed model stays the same: SHA-256 of weights and
+    configuration, and the versions of torch and transformers."""
     directory = model_directory(model)
     weights = sorted(directory.glob("*.safetensors"))
     total = sum(path.stat().st_size for path in weights)
@@ -149,23 +152,24 @@ def hash_model(model: str) -> ModelHashes:
         log.info("hashing %.0f GB of weights", total / 1e9)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         digests = list(pool.map(_file_sha256, weights))
-    return ModelHashes(
-        weights=hashlib.sha256("".join(digests).encode()).hexdigest(),
-        config=_file_sha256(directory / "config.json"),
-        tokenizer=hash_tokenizer(load_tokenizer(model)),
-    )
+    return {
+        "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
+        "config_sha256": _file_sha256(directory / "config.json"),
+        "torch": version("torch").split("+")[0],
+        "transformers": version("transformers"),
+    }
 
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over the vocabulary, and over the whole pipeline (merges, normaliser, splitting) where it is a fast one."""
+    """SHA-256 over the vocabulary, or over the whole pipeline (merges, normaliser, splitting) where it is a fast one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, _sha256).hexdigest()
-
-
-_sha256: Callable[[], Any] = hashlib.sha256
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
-from rho_score.storage import FileInfo, Folder, with_retries
+from rho_score.storage import FileInfo, Folder, file_at, with_retries
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)  # what readers raise on a broken file
@@ -93,7 +93,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     if corpus.unit_bytes < 1:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
     root, files = _list_corpus(corpus.input)
-    shards = {name: info for name, info in files.items() if name.lower().endswith(FORMATS)}
+    shards = {name: info for name, info in files.items() if _is_shard(name)}
     if not shards:
         raise InputError(
             f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)}. "
@@ -119,25 +119,24 @@ def make_plan(corpus: CorpusConfig) -> Plan:
 
 
 def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
-    """The folder that shards are named from, and all files; hidden names (._) are nobody's shards."""
-    if "*" in url or "?" in url or "[" in url:
-        plain = url[: re.search(r"[*?\[]", url).start()]  # type: ignore[union-attr]
-        root = Folder(plain.rpartition("/")[0] or ".")
+    """The folder that shards are named from, and all files below it that `url` means."""
+    if magic := re.search(r"[*?\[]", url):
+        root = Folder(url[: magic.start()].rpartition("/")[0] or ".")
         wanted = set(with_retries(lambda: root.fs.glob(root.fs._strip_protocol(url))))
-        files = {name: info for name, info in root.listing().items() if root.name(name) in wanted}
-    else:
-        root = Folder(url)
-        if with_retries(lambda: root.fs.isfile(root.path)):
-            head, _, name = url.rpartition("/")
-            root = Folder(head or ("/" if url.startswith("/") else "."))
-            return root, {name: root.listing()[name]}
-        files = root.listing()
-        if not files and not root.exists():
-            raise InputError(
-                f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials."
-            )
-    hidden = re.compile(r"(^|/)_")
-    return root, {name: info for name, info in files.items() if not hidden.search(name)}
+        return root, {name: info for name, info in root.listing().items() if root.name(name) in wanted}
+    root = Folder(url)
+    if with_retries(lambda: root.fs.isfile(root.path)):
+        parent, name = file_at(url.rstrip("/"))
+        return parent, {name: parent.info(name)}
+    files = root.listing()
+    if not files and not root.exists():
+        raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
+    return root, files
+
+
+def _is_shard(name: str) -> bool:
+    """Whether the file holds documents: its ending says so, and no part of its name begins with `_` (others' metadata)."""
+    return name.lower().endswith(FORMATS) and not any(part.startswith("_") for part in name.split("/"))
 
 
 def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
@@ -151,7 +150,7 @@ def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> t
 
 
 def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", shard).lstrip(".-_")[-80:]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", shard)[-80:].lstrip(".-_")
     place = hashlib.sha256(f"{shard}\0{start}\0{stop}".encode()).hexdigest()[:12]
     return Unit(unit=f"{slug}_{start}-{stop}_{place}", shard=shard, start=start, stop=stop, **rest)
 

@@ -3,7 +3,9 @@
 A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
 """
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,10 +20,11 @@ from rho_score.plan import DAMAGE, Unit, decompressed
 from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder, with_retries
 
-# What a reader says of a broken file; other errors are the storage's and end the run, which can be resumed.
-_DAMAGED = re.compile(
-    r"(?i)corrupt|compress|deserializ|truncated|end-of-stream|unexpected end|invalid|checksum|crc|page"
-)
+# What pyarrow says of a broken file with an error that has no number; one with a number is the storage's.
+_DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|unexpected end|invalid|checksum|crc|page")
+
+
+BOM = b"\xef\xbb\xbf"
 
 
 class Columns(NamedTuple):
@@ -105,11 +108,18 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
                 table = with_retries(lambda group=group: shard.read_row_group(group, columns=columns.named))  # type: ignore[misc]
                 yield from _table_documents(table, default_ids, columns)
             except DAMAGE as error:
-                if not _DAMAGED.search(str(error)):
+                if not _is_damage(error):
                     raise
                 reason = f"row group {group} is damaged: {error}"
                 yield from (Document(doc_id, None, None, reason) for doc_id in default_ids)
             row += n_rows
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the file is broken, which quarantines; else it is the storage, which ends the run, to be resumed."""
+    if isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError, pa.ArrowInvalid)):
+        return True
+    return getattr(error, "errno", None) is None and bool(_DAMAGED.search(str(error)))
 
 
 def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) -> Iterator[Document]:
@@ -157,21 +167,21 @@ def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document
             try:
                 line = stream.readline()
             except DAMAGE as error:
-                if not _DAMAGED.search(str(error)):
+                if not _is_damage(error):
                     raise
                 reason = f"{place}: the compressed stream is damaged here, the rest is lost: {error}"
                 yield Document(f"{unit.shard}@{offset}", None, None, reason)
                 return
             if not line:
                 return
-            if line.strip(b" \t\r\n\xef\xbb\xbf"):
+            if line.removeprefix(BOM).strip():
                 yield _line_document(line, f"{unit.shard}@{offset}", place, columns)
             offset += len(line)
 
 
 def _line_document(line: bytes, default_id: str, place: str, columns: Columns) -> Document:
     try:
-        record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
+        record = orjson.loads(line.removeprefix(BOM).rstrip(b"\r\n"))
     except orjson.JSONDecodeError as error:
         return Document(default_id, None, None, f"{place}: not valid JSON: {error}")
     if not isinstance(record, dict):

@@ -19,7 +19,7 @@ from rho_score.inspect import (
     token_texts,
 )
 from rho_score.masks import accounts_in
-from rho_score.storage import file_at
+from rho_score.storage import file_at, without_credentials
 from rho_score.store import Selection, open_store
 
 RARE = 8  # tokens seen less often are not ranked
@@ -54,7 +54,7 @@ def report(config: ReportConfig) -> str:
     )
     page = environment.get_template("report.html.j2").render(
         kind=store.manifest["kind"],
-        place=config.store,
+        place=without_credentials(config.store),
         manifest=store.manifest,
         facts=_facts(store),
         groups=_groups(store),
@@ -116,7 +116,7 @@ def _groups(store: Store) -> list[dict[str, Any]]:
             "tokens": a.tokens,
             "kept": a.tokens_kept,
             "share": a.share_kept,
-            "threshold": thresholds.get(group, thresholds.get(None)),
+            "threshold": thresholds.get(group if store.manifest["parts"]["per_group"] else None),
         }
         for group, a in accounts_in(store.summary).items()
     ]
@@ -139,6 +139,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 label=_LABEL[store.score_column],
                 threshold=threshold,
                 high=selection.summary["keep"] == "high",
+                items=what,
             )
             figures.append(
                 _figure(

@@ -1,12 +1,10 @@
 """The scoring job: plan → read → tokenize → Scorer (actor pool) → publish. One unit in, one file out."""
 
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,11 @@ from rho_score.engine import IO_CPUS, cluster
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import (
     default_context,
-    hash_model,
+    hash_tokenizer,
     load_config,
     load_tokenizer,
+    model_identity,
+    pinned,
     resolve_dtype,
     tokenizer_files,
 )
@@ -42,6 +42,7 @@ from rho_score.store import (
     footers,
     new_manifest,
     published_units,
+    read_manifest,
 )
 from rho_score.tokens import prefix_id, tokenize_unit
 from rho_score.worker import ScoreUnit
@@ -69,6 +70,7 @@ class _Job:
     plan: Plan
     manifest: dict[str, Any]
     scorer: dict[str, Any]
+    identity: dict[str, str]
     columns: Columns
     workers: tuple[int, int]
     cpus: int
@@ -90,7 +92,8 @@ def score(config: ScoreConfig) -> ScoreSummary:
     workers = _worker_range(config.workers)
     plan = make_plan(config)
     output = Folder(config.output)
-    found = json.loads(output.read(MANIFEST)) if output.exists(MANIFEST) else None
+    _refuse_output_in_input(output, Folder(plan.root))
+    found = read_manifest(output) if output.exists(MANIFEST) else None
     return _run(_prepare(config, plan, found, workers), output, started)
 
 
@@ -143,7 +146,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
     )
     dataset = dataset.map_batches(
         tokenize_unit,
-        fn_kwargs={"model": job.config.model},
+        fn_kwargs={"model": job.scorer["model"], "tokenizer_sha256": job.manifest["parts"]["tokenizer_sha256"]},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
@@ -151,7 +154,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
     )
     dataset = dataset.map_batches(
         ScoreUnit,
-        fn_constructor_kwargs={"scorer": job.scorer, "threads": job.cpus, "gpus": job.gpus},
+        fn_constructor_kwargs={"scorer": job.scorer, "identity": job.identity, "threads": job.cpus, "gpus": job.gpus},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=job.cpus,
@@ -198,12 +201,13 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
     else:
         dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
-    hashes = hash_model(config.model)
+    identity = model_identity(config.model)
+    batch_tokens = config.batch_tokens or (32768 if gpus else 2048)
     parts = {
         "schema_version": SCHEMA_VERSION,
-        "weights_sha256": hashes.weights,
-        "config_sha256": hashes.config,
-        "tokenizer_sha256": hashes.tokenizer,
+        **identity,
+        "tokenizer_sha256": hash_tokenizer(tokenizer),
+        "device": "cuda" if gpus else "cpu",
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
@@ -213,8 +217,7 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         "group_column": config.group_column,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
-        "torch": version("torch").split("+")[0],
-        "transformers": version("transformers"),
+        "batch_tokens": batch_tokens,
     }
     manifest = new_manifest(
         "score set",
@@ -228,12 +231,12 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         },
     )
     scorer = {
-        "model": config.model,
+        "model": pinned(config.model),
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
         "prefix_id": parts["prefix_id"],
-        "batch_tokens": config.batch_tokens or (32768 if gpus else 2048),
+        "batch_tokens": batch_tokens,
     }
     columns = Columns(config.text_column, config.id_column, config.group_column)
     return _Job(
@@ -241,6 +244,7 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         plan=plan,
         manifest=manifest,
         scorer=scorer,
+        identity=identity,
         columns=columns,
         workers=workers,
         cpus=cpus,
@@ -259,16 +263,22 @@ def _worker_range(text: str) -> tuple[int, int]:
     return found
 
 
+def _refuse_output_in_input(output: Folder, corpus: Folder) -> None:
+    """An output inside the corpus would be read as a part of it by the next run."""
+    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
+        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")
+
+
 def _preflight(job: _Job) -> None:
     """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever."""
     have = ray.cluster_resources()
-    need = job.workers[1] * job.cpus + 1
-    if not job.gpus and have.get("CPU", 0) < need:
+    need = job.workers[0] * job.cpus + 1
+    if not job.gpus and 0 < have.get("CPU", 0) < need:
         raise InputError(
-            f"{job.workers[1]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
-            f"{have.get('CPU', 0):.0f}. Lower --workers or --cpus-per-worker."
+            f"{job.workers[0]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
+            f"{have['CPU']:.0f}. Lower --workers or --cpus-per-worker."
         )
     if not job.gpus and have.get("GPU", 0):
         log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
-    if job.gpus and have.get("GPU", 0) < job.gpus:
+    if have.get("GPU", 0) < job.gpus:
         log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))

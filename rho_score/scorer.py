@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rho_score.errors import InputError
 from rho_score.loss import Head, token_losses
 from rho_score.model import load_model
 from rho_score.windows import Window, micro_batches, windows
@@ -56,7 +57,8 @@ class Scorer:
         self._model_name = model
         self._models: dict[torch.dtype, Any] = {}
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.fast = True
+        self.fast = False
+        self._refuse_if_not_causal()
         self.fast = self._prove()
 
     def score_documents(self, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -72,12 +74,21 @@ class Scorer:
         """
         losses = self._score(ids, self.dtype)
         for dtype in LADDER.get(self.dtype, [self.dtype])[1:]:
-            bad = [i for i, loss in enumerate(losses) if not self.is_finite(loss)]
-            if bad:
+            if bad := [i for i, loss in enumerate(losses) if not self.is_finite(loss)]:
                 log.warning("%d documents overflow; scoring them again in %s", len(bad), dtype)
-                for i, loss in zip(bad, self._score([ids[i] for i in bad], dtype), strict=True):
+                for i, loss in zip(bad, self._score_wider([ids[i] for i in bad], dtype), strict=True):
                     losses[i] = loss
         return losses
+
+    def _score_wider(self, ids: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
+        """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory."""
+        try:
+            return self._score(ids, dtype)
+        except torch.OutOfMemoryError as error:
+            log.warning("no memory for the model in %s: %s", dtype, error)
+            return [np.full(len(document), np.nan, np.float32) for document in ids]
+        finally:
+            self._models.pop(dtype, None)
 
     def is_finite(self, loss: np.ndarray) -> bool:
         """Whether every token that must have a loss has a finite one."""
@@ -146,11 +157,22 @@ class Scorer:
         block_tokens, block_words = (1024, 1024) if self.device.type == "cpu" else (4096, 32768)
         return token_losses(hidden, targets, Head.of(model), block_tokens=block_tokens, block_words=block_words)
 
+    def _refuse_if_not_causal(self) -> None:
+        """A causal model's losses do not change with what comes after; one whose losses do would score noise."""
+        document = np.random.default_rng(1).integers(0, self._vocabulary, 24)
+        changed = np.concatenate([document[:20], (document[20:] + 1) % self._vocabulary])
+        before, after = (np.nan_to_num(loss[:20]) for loss in self._score([document, changed], self.dtype))
+        if float(np.abs(before - after).mean()) > TOLERANCE[self.dtype]:
+            raise InputError(f"{self._model_name} is not causal: the loss of a token depends on tokens after it.")
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self._model(self.dtype).config.get_text_config().vocab_size)
+
     def _prove(self) -> bool:
         """Compare the fast path with the plain forward on a few documents; whether it may be used."""
-        vocabulary = self._model(self.dtype).config.get_text_config().vocab_size
         random = np.random.default_rng(0)
-        ids = [random.integers(0, vocabulary, n) for n in (3, 40, 17, 2, min(self.context, 100) + 9)]
+        ids = [random.integers(0, self._vocabulary, n) for n in (3, 40, 17, 2, min(self.context, 100) + 9)]
         for dtype in LADDER.get(self.dtype, [self.dtype]):  # a wider one where these documents overflow
             try:
                 self.fast = True

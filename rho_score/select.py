@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import ray.data
 from ray.data import Dataset, TaskPoolStrategy
 
@@ -46,7 +45,7 @@ COMPARABLE = [
     "context",
     "overlap",
     "prefix_id",
-    "plan_sha256",
+    "text_column",
     "id_column",
     "group_column",
 ]
@@ -62,8 +61,13 @@ class SelectSummary:
     computed: int
     total: GroupAccounts
     groups: dict[Group, GroupAccounts]
-    thresholds: dict[Group, float]
+    thresholds: dict[Group, float | None]
+    per_group: bool
     wall_s: float
+
+    def threshold_of(self, group: Group) -> float | None:
+        """The threshold that applies to a group, nats; None where nothing was kept at any."""
+        return self.thresholds.get(group if self.per_group else None)
 
 
 def select(config: SelectConfig) -> SelectSummary:
@@ -80,10 +84,9 @@ def select(config: SelectConfig) -> SelectSummary:
     claim(output, manifest, {PLAN: ref.folder.read(PLAN), **tokenizer})
     done = published_units(output)
     todo = [unit for unit in units if unit not in done]
-    if not output.exists(SUMMARY):
+    if todo or not output.exists(SUMMARY):
         with cluster(local_cpus=max(2, os.cpu_count() or 2)):
-            workers = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            content = _run(config, selector, units, todo, workers)
+            content = _run(config, selector, units, todo)
         output.publish(SUMMARY, dump_json(content))
     content = orjson.loads(output.read(SUMMARY))
     groups = accounts_in(content)
@@ -94,24 +97,23 @@ def select(config: SelectConfig) -> SelectSummary:
         total=sum(groups.values(), GroupAccounts()),
         groups=groups,
         thresholds={row["group"]: row["threshold"] for row in content["thresholds"]},
+        per_group=config.per_group,
         wall_s=time.monotonic() - started,
     )
 
 
-def _run(
-    config: SelectConfig, selector: UnitSelector, units: list[str], todo: list[str], workers: int
-) -> dict[str, Any]:
+def _run(config: SelectConfig, selector: UnitSelector, units: list[str], todo: list[str]) -> dict[str, Any]:
     """The whole job; returns the content of `summary.json`."""
     output, high = Folder(config.output), _keeps_high(config)
-    counted = _over_units(units, _count_units, workers, selector=selector)
+    counted = _over_units(units, _count_units, config.workers, selector=selector)
     histogram = merge(_blocks(counted))
     cuts = {group: _cut(config, rows, high=high) for group, rows in _by_group(histogram).items()}
-    tied = _over_units(units, _tie_units, workers, selector=selector, cuts=cuts)
+    tied = _over_units(units, _tie_units, config.workers, selector=selector, cuts=cuts)
     quotas = _share(units, _blocks(tied), cuts)
     by_unit = {unit: {g: q[unit] for g, q in quotas.items() if unit in q} for unit in todo}
     every: list[Mapping[str, Any]] = list(footers(output, [unit for unit in units if unit not in by_unit]))
     with Progress("select", n_units=len(todo)) as progress:
-        written = _over_units(todo, _write_units, workers, selector=selector, cuts=cuts, quotas=by_unit)
+        written = _over_units(todo, _write_units, config.workers, selector=selector, cuts=cuts, quotas=by_unit)
         for row in (row for block in _blocks(written) for row in block.to_pylist()):
             every.append(row)
             accounts = sum(accounts_in(row).values(), GroupAccounts())
@@ -135,9 +137,9 @@ def _run(
     }
 
 
-def _over_units(units: list[str], work: Callable[..., pa.Table], workers: int, **arguments: Any) -> Dataset:
-    """A Ray Data stage: `work` on tables of at most 64 units, in corpus order, `workers` at a time."""
-    n_units = max(1, min(UNITS_PER_TASK, -(-len(units) // (2 * workers))))
+def _over_units(units: list[str], work: Callable[..., pa.Table], workers: int | None, **arguments: Any) -> Dataset:
+    """A Ray Data stage: `work` on tables of at most 64 units, in corpus order, `workers` at a time (None: Ray's choice)."""
+    n_units = max(1, min(UNITS_PER_TASK, len(units) // 32))
     tables = [pa.table({"unit": pa.array(units[i : i + n_units], pa.string())}) for i in range(0, len(units), n_units)]
     dataset = ray.data.from_arrow(tables or [pa.table({"unit": pa.array([], pa.string())})])
     return dataset.map_batches(
@@ -222,6 +224,11 @@ def _prepare(config: SelectConfig) -> tuple[UnitSelector, dict[str, Any], ScoreS
         raise InputError(
             f"{config.ref} and {config.base} cannot be compared token by token:\n{differs}\n"
             "Score both models over the same files with the same tokenizer, context, overlap and columns."
+        )
+    if base and [unit.unit for unit in ref.units] != [unit.unit for unit in base.units]:
+        raise InputError(
+            f"{config.ref} ({len(ref.units)} units) and {config.base} ({len(base.units)}) are cut into different units. "
+            "Score both models over the same files with the same --unit-bytes."
         )
     if config.per_group and not ref.grouped:
         raise InputError(f"--per-group needs groups, and {config.ref} has none: score with --group-column.")

@@ -17,17 +17,27 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from rho_score.errors import InputError
+
 T = TypeVar("T")
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL}
-_NETWORK_MODULES = {"aiohttp", "aiobotocore", "botocore", "urllib3", "requests", "httpx"}
+_NETWORK_MODULES = {"aiohttp", "urllib3", "requests", "httpx"}
+_BOTOCORE_NETWORK = {
+    "ConnectionClosedError", "ConnectionError", "ConnectTimeoutError", "EndpointConnectionError", "HTTPClientError",
+    "IncompleteReadError", "ProxyConnectionError", "ReadTimeoutError", "ResponseStreamingError",
+}  # fmt: skip
+# Stores whose PUT of a whole object is atomic; elsewhere a temporary file is renamed.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
+READ_BLOCK = 4 << 20  # bytes fetched at a time: a peek at a shard's head must not cost fifty megabytes
 
 
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNO
-    return type(error).__module__.split(".")[0] in _NETWORK_MODULES
+    module, name = type(error).__module__.split(".")[0], type(error).__name__
+    return module in _NETWORK_MODULES or (module == "botocore" and name in _BOTOCORE_NETWORK)
 
 
 def with_retries(call: Callable[[], T], *, attempts: int = 8, longest_wait_s: float = 30) -> T:
@@ -57,7 +67,10 @@ class Folder:
 
     @cached_property
     def _fs_and_path(self) -> tuple[Any, str]:
-        fs, path = fsspec.core.url_to_fs(os.fspath(self.url))
+        try:
+            fs, path = fsspec.core.url_to_fs(os.fspath(self.url))
+        except (ValueError, ImportError) as error:  # an unknown protocol, or its driver is not installed
+            raise InputError(f"{without_credentials(self.url)} cannot be opened: {error}") from error
         return fs, path.rstrip("/")
 
     @property
@@ -112,15 +125,33 @@ class Folder:
 
     def open(self, name: str) -> Any:
         """`name` opened for reading bytes."""
-        return with_retries(lambda: self.fs.open(self.name(name), "rb"))
+        return with_retries(lambda: self.fs.open(self.name(name), "rb", block_size=READ_BLOCK))
 
     def publish(self, name: str, content: bytes) -> None:
         """Write `name` so that it is there whole or not at all; an existing file is replaced."""
         path = self.name(name)
         if isinstance(self.fs, LocalFileSystem):
             _publish_local(Path(path), content)
-        else:
+        elif _OBJECT_STORES.intersection([self.fs.protocol] if isinstance(self.fs.protocol, str) else self.fs.protocol):
             with_retries(lambda: self.fs.pipe_file(path, content))
+        else:
+            with_retries(lambda: self._publish_by_rename(path, content))
+
+    def _publish_by_rename(self, path: str, content: bytes) -> None:
+        parent, _, name = path.rpartition("/")
+        temporary = f"{parent}/.{name[-80:]}.{uuid.uuid4().hex}"
+        self.fs.makedirs(parent, exist_ok=True)
+        self.fs.pipe_file(temporary, content)
+        self.fs.mv(temporary, path)
+
+
+def without_credentials(url: str) -> str:
+    """`url` without a user's name, password or query, fit to be stored and shown."""
+    scheme, separator, rest = os.fspath(url).partition("://")
+    if not separator:
+        return scheme
+    place, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 def file_at(url: str) -> tuple[Folder, str]:

@@ -1,7 +1,7 @@
 """The score set and the selection on storage: what is written, when it counts, how it is read.
 
 Both stores have a manifest (what determines the numbers), a plan (which units there are), a Parquet file a unit, and a
-`_SUCCESS.json` with the totals, written last. A unit's file that exists is a commit: it is complete, and writing it
+`_SUCCESS.json` (a selection: `summary.json`) with the totals, written last. A unit's file that exists is a commit: it is complete, and writing it
 again writes the same bytes.
 """
 
@@ -24,7 +24,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.histogram import values_of
 from rho_score.plan import Unit, read_plan
 from rho_score.schema import footer, parquet_bytes
-from rho_score.storage import Folder
+from rho_score.storage import Folder, without_credentials
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
@@ -73,8 +73,8 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
-def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bool:
-    """Begin a store with this manifest, or go on with the one that is there; True if one was there.
+def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Begin a store with this manifest, or go on with the one that is there.
 
     Raises:
         InputError: the store holds something else, or the same kind made from other inputs; the difference is shown.
@@ -88,8 +88,8 @@ def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes
         for name, content in files.items():
             folder.publish(name, content)
         folder.publish(MANIFEST, dump_json(manifest))
-        return False
-    found = _read_manifest(folder)
+        return
+    found = read_manifest(folder)
     if found.get("kind") != manifest["kind"]:
         raise InputError(f"{folder.url} holds a {found.get('kind')}, not a {manifest['kind']}. Choose another output.")
     if found["fingerprint"] != manifest["fingerprint"]:
@@ -98,7 +98,6 @@ def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes
             f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
             "Resume with the settings it was begun with, or choose another output."
         )
-    return True
 
 
 def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
@@ -123,7 +122,8 @@ def difference(
     )
 
 
-def _read_manifest(folder: Folder) -> dict[str, Any]:
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """The manifest of a store; raises InputError if there is none, or it is not one."""
     try:
         found = orjson.loads(folder.read(MANIFEST))
     except FileNotFoundError:
@@ -159,7 +159,7 @@ class _Store:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Kind, fingerprint, the parts it is made of, input, software."""
-        return _read_manifest(self.folder)
+        return read_manifest(self.folder)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Selection(_Store):
 
 def open_store(url: str) -> ScoreSet | Selection:
     """The finished score set or selection at `url`; raises InputError if there is neither."""
-    kind = _read_manifest(Folder(url))["kind"]
+    kind = read_manifest(Folder(url))["kind"]
     return Selection.open(url) if kind == "selection" else ScoreSet.open(url)
 
 
@@ -265,4 +265,4 @@ def relative_url(url: str, start: str) -> str:
     here, there = Folder(url), Folder(start)
     if here.fs == there.fs:
         return posixpath.relpath(here.path, there.path)
-    return url
+    return without_credentials(url)

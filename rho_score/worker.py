@@ -9,24 +9,28 @@ import torch
 import transformers
 
 from rho_score.errors import RhoScoreError
+from rho_score.model import model_identity
 from rho_score.schema import SCORED, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
+from rho_score.store import difference
 
 
 class ScoreUnit:
     """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
 
-    def __init__(self, *, scorer: dict[str, Any], threads: int, gpus: float) -> None:
+    def __init__(self, *, scorer: dict[str, Any], identity: dict[str, str], threads: int, gpus: float) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        if gpus and not torch.cuda.is_available():
-            raise RhoScoreError(
-                "this worker was given a GPU but torch sees none; install a CUDA build of torch on the nodes."
-            )
-        self._scorer = Scorer(**scorer, device="cuda" if gpus else "cpu")
+        self._refusal: RhoScoreError | None = None
+        try:
+            self._scorer = _load(scorer, identity, gpus)
+        except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
+            self._refusal = error
 
     def __call__(self, unit: pa.Table) -> pa.Table:
+        if self._refusal:
+            raise self._refusal
         lengths = list_lengths(unit["input_ids"])
         values = flat_values(unit["input_ids"]).to_numpy(zero_copy_only=False)
         ids = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
@@ -42,3 +46,17 @@ class ScoreUnit:
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
         return unit.append_column(SCORED.field("loss"), column)
+
+
+def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float) -> Scorer:
+    """The scorer, if this node has what the run was begun with."""
+    if gpus and not torch.cuda.is_available():
+        raise RhoScoreError(
+            "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."
+        )
+    if differs := difference(identity, model_identity(scorer["model"]), "the driver", "this worker"):
+        raise RhoScoreError(
+            f"a worker would score with something else than the run was begun with:\n{differs}\n"
+            "Give every node the same model files and the same versions."
+        )
+    return Scorer(**scorer, device="cuda" if gpus else "cpu")

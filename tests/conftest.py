@@ -4,6 +4,11 @@ import gzip
 import json
 import os
 import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +18,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rho_score.storage import Folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is wrong
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -128,10 +135,52 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """A local cluster of 6 logical CPUs with a dashboard; the address of its job server."""
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A gateway with a bucket `rho`, and the environment that points s3:// at it."""
+    folder = tmp_path_factory.mktemp("juicefs")
+    juicefs = shutil.which("juicefs", path=str(Path(sys.executable).parent)) or "juicefs"
+    meta = f"sqlite3://{folder}/meta.db"
+    subprocess.run(
+        [juicefs, "format", meta, "vol", "--storage", "file", "--bucket", f"{folder}/blocks/"],
+        check=True,
+        capture_output=True,
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    secrets = {"MINIO_ROOT_USER": "rho-score", "MINIO_ROOT_PASSWORD": "only-for-tests"}
+    log = (folder / "gateway.log").open("wb")
+    gateway = subprocess.Popen(
+        [juicefs, "gateway", "--multi-buckets", "--no-usage-report", meta, f"127.0.0.1:{port}"],
+        env=os.environ | secrets, stdout=log, stderr=log,
+    )  # fmt: skip
+    environment = pytest.MonkeyPatch()
+    environment.setenv("AWS_ACCESS_KEY_ID", secrets["MINIO_ROOT_USER"])
+    environment.setenv("AWS_SECRET_ACCESS_KEY", secrets["MINIO_ROOT_PASSWORD"])
+    environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                Folder("s3://rho").fs.mkdir("rho")
+                break
+            except OSError:
+                assert time.monotonic() < end, (folder / "gateway.log").read_text()
+                time.sleep(0.5)
+        yield
+    finally:
+        environment.undo()
+        gateway.terminate()
+        gateway.wait(20)
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3: None) -> Iterator[str]:
+    """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server."""
     import ray
 
-    context = ray.init(address="local", num_cpus=6, include_dashboard=True, log_to_driver=True)
+    context = ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=True)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()

@@ -17,7 +17,7 @@ from rho_score.storage import Folder
 from rho_score.tokens import encode, prefix_id
 from tests.oracle import load_float32, plain_losses
 
-CONTEXT, OVERLAP, FIRST_TOKENS = 128, 32, 240
+CONTEXT, OVERLAP, FIRST_TOKENS = 96, 24, 150
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from ray.util.state import list_actors
 from tests.conftest import some_text
 from tests.ray.conftest import digests, score_into
 
-N_UNITS = 120
+N_UNITS = 60
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.config import CorpusConfig
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.model import model_identity
 from rho_score.plan import make_plan
 from rho_score.read import Columns, documents
 from rho_score.storage import Folder
@@ -100,6 +101,17 @@ def test_another_fingerprint_is_refused_with_the_difference(
     assert digests(scores["ref"]) == before
 
 
+def test_a_worker_with_another_model_is_refused(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver says what the run is of; a node that has something else at that path must not score with it."""
+    other = {**model_identity(str(make_model(1))), "weights_sha256": "of the driver's model"}
+    monkeypatch.setattr("rho_score.score.model_identity", lambda _: other)
+    with pytest.raises(RhoScoreError, match='weights_sha256: the driver "of the driver\'s model", this worker'):
+        score_into(corpus, tmp_path / "out", make_model(1))
+    assert not (tmp_path / "out" / "_SUCCESS.json").exists()
+
+
 def test_a_folder_of_other_things_is_not_written_to(
     corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -112,5 +124,5 @@ def test_a_folder_of_other_things_is_not_written_to(
 def test_more_workers_than_the_cluster_has_are_refused(
     ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="6 workers of 1 CPUs and one CPU for reading need 7, the cluster has 6"):
-        score_into(corpus, tmp_path / "out", make_model(1), workers="6")
+    with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, the cluster has 4"):
+        score_into(corpus, tmp_path / "out", make_model(1), workers="4")

@@ -19,6 +19,13 @@ def test_a_file_gives_options_and_flags_win(tmp_path: Path) -> None:
     assert config == ScoreConfig(input="in", output="out", model="m", unit_bytes=300, dtype="float32")
 
 
+@pytest.mark.parametrize("workers", ["4", "1:8", "1:32", "1:64", "'2:3'"])
+def test_workers_in_a_file_are_what_is_written(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "run.yaml").write_text(f"model: m\nworkers: {workers}\n")
+    config = parse(["score", "--config", str(tmp_path / "run.yaml"), "in", "out"])
+    assert config.workers == workers.strip("'")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -75,6 +82,8 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
             ["score", "{corpus}", "out", "--model", "{model}", "--text-column", "body"],
             ["no column 'body'", "--text-column"],
         ),
+        (["score", "{corpus}", "{corpus}/out", "--model", "{model}"], ["lies inside the corpus"]),
+        (["plan", "nosuch://bucket/corpus"], ["nosuch://bucket/corpus", "cannot be opened"]),
         (["select", "--ref", "/no/scores", "out", "--ratio", "0.5"], ["/no/scores", "manifest.json"]),
         (["select", "--ref", "/no/scores", "out"], ["exactly one of --ratio, --tokens, --threshold"]),
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),

@@ -50,9 +50,7 @@ def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
     """The mask by histogram, cut and ties, unit by unit, as the job makes it."""
     cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
     present = [np.flatnonzero(~np.isnan(unit)) for unit in units]
-    ties = {
-        str(i): [1] * int(cut.tied(keys_of(u[p])).sum()) for i, (u, p) in enumerate(zip(units, present, strict=True))
-    }
+    ties = {str(i): [int(cut.tied(keys_of(u[p])).sum())] for i, (u, p) in enumerate(zip(units, present, strict=True))}
     quotas = share_ties(cut, ties)
     masks = []
     for i, (unit, items) in enumerate(zip(units, present, strict=True)):
@@ -97,7 +95,8 @@ def test_a_budget_is_filled_in_rank_order_up_to_the_first_that_does_not_fit(
     keys = keys_of(scores)
     tied = np.flatnonzero(cut.tied(keys))
     kept = cut.past(keys)
-    kept[tied[: share_ties(cut, {"u": tokens[tied].tolist()}).get("u", 0)]] = True
+    found = [len(tied)] if cut.budget is None else tokens[tied].tolist()
+    kept[tied[: share_ties(cut, {"u": found}).get("u", 0)]] = True
     assert np.array_equal(np.flatnonzero(kept), np.sort(wanted))
 
 

@@ -160,6 +160,46 @@ def test_a_unit_without_documents_is_one_row_of_nulls(tmp_path: Path) -> None:
     assert table["doc_id"].to_pylist() == [None]
 
 
+def test_a_gzip_with_garbage_behind_is_a_record(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n{"text": "b"}\n') + b"garbage")
+    read = _read(CorpusConfig(input=str(tmp_path)))
+    assert [document.text for document in read] == ["a", "b", None]
+    assert read[2].error is not None
+    assert "the rest is lost" in read[2].error
+
+
+def test_an_error_of_the_storage_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says `invalid` may be a token of the store: it must end the run, not quarantine a row group."""
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    plan = make_plan(CorpusConfig(input=str(tmp_path)))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(22, "The provided token is malformed or otherwise invalid.")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read_row_group", refuse)
+    with pytest.raises(OSError, match="otherwise invalid"):
+        list(documents(Folder(plan.root), plan.units[0], Columns("text")))
+
+
+def test_every_file_is_a_shard_or_named_as_left_out(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "_b.jsonl", "_raw/c.jsonl", "d.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    plan = make_plan(CorpusConfig(input=str(tmp_path)))
+    assert {unit.shard for unit in plan.units} == {"a.jsonl"}
+    assert set(plan.not_shards) == {"_b.jsonl", "_raw/c.jsonl", "d.csv"}
+
+
+def test_names_of_units_are_names_that_readers_see(tmp_path: Path) -> None:
+    name = "x" * 60 + "/" + "_" * 70 + "y.jsonl"
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    shard = tmp_path / ("x" * 60) / ("a" + "_" * 75 + ".jsonl")
+    shard.write_text('{"text": "a"}\n')
+    for unit in make_plan(CorpusConfig(input=str(tmp_path))).units:
+        assert unit.unit[0] not in "._-"
+
+
 def test_the_plan_depends_on_the_input_alone(corpus: Path, tmp_path: Path) -> None:
     plan = make_plan(_config(corpus, unit_bytes=500))
     assert read_plan(plan.to_parquet()) == plan.units

@@ -59,12 +59,13 @@ def test_the_content_hash_tells_documents_apart(a: list[tuple[str, list]], b: li
     assert content_sha256(rechunked["doc_id"], rechunked["input_ids"]) == hashes[0]
 
 
-def test_losses_are_byte_stream_split() -> None:
+def test_scores_and_ids_take_a_dictionary() -> None:
     content = parquet_bytes(_table([("a", [(1, 2.0), (2, 3.0)])]), score_schema(grouped=False))
     columns = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0)
     encodings = {columns.column(i).path_in_schema: columns.column(i).encodings for i in range(columns.num_columns)}
-    assert "BYTE_STREAM_SPLIT" in encodings["loss.list.element"]
+    assert "RLE_DICTIONARY" in encodings["loss.list.element"]
     assert "RLE_DICTIONARY" in encodings["input_ids.list.element"]
+    assert "RLE_DICTIONARY" not in encodings["doc_id"]
 
 
 def test_other_columns_than_the_contract_are_refused() -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -20,6 +22,7 @@ from transformers import (
 )
 
 from rho_score import scorer as scorer_module
+from rho_score.errors import InputError
 from rho_score.loss import Head
 from rho_score.scorer import Scorer
 from tests.oracle import load_float32, plain_losses
@@ -116,6 +119,12 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
     (document,) = _documents(400, [50])
     expected = plain_losses(load_float32(make_model(1)), document.tolist(), prefix=0, context=32, overlap=8)
     np.testing.assert_allclose(scorer.score_documents([document])[0], expected, atol=2e-4)
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
+    BertLMHeadModel(BertConfig(**WITHOUT, is_decoder=False)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is not causal"):
+        _scorer(tmp_path)
 
 
 def test_what_overflows_in_float16_is_scored_in_a_wider_type(

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from rho_score.storage import Folder, with_retries
+from rho_score.errors import InputError
+from rho_score.storage import Folder, with_retries, without_credentials
 
 
 def test_publish_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -53,6 +55,44 @@ def test_any_fsspec_url() -> None:
     assert folder.exists("data/a")
     assert not folder.exists("data/b")
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+class _NoAtomicPut(MemoryFileSystem):
+    """Stands for sftp, hdfs, smb: a write that is cut off leaves what was written."""
+
+    protocol = "nap"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("nap://", "memory://")))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: object) -> None:
+        super().pipe_file(path, value[:1], mode, **kwargs)
+        if value == b"cut off":
+            raise ConnectionResetError
+        super().pipe_file(path, value, mode, **kwargs)
+
+
+def test_other_file_systems_are_published_to_by_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("nap", _NoAtomicPut, clobber=True)
+    monkeypatch.setattr("rho_score.storage.with_retries", lambda call: call())
+    folder = Folder("nap://store")
+    folder.publish("data/a", b"whole")
+    assert folder.read("data/a") == b"whole"
+    with pytest.raises(ConnectionResetError):
+        folder.publish("data/b", b"cut off")
+    assert list(folder.listing()) == ["data/a"]
+
+
+def test_an_unknown_protocol_is_wrong_usage() -> None:
+    with pytest.raises(InputError, match="nosuch://x/y cannot be opened"):
+        Folder("nosuch://user:secret@x/y?token=1").listing()
+
+
+def test_credentials_are_taken_out_of_urls() -> None:
+    assert without_credentials("sftp://me:pw@host/a/b") == "sftp://host/a/b"
+    assert without_credentials("https://host/a?sig=1") == "https://host/a"
+    assert without_credentials("/a/b@c") == "/a/b@c"
 
 
 class _Failing:
