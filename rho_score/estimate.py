@@ -20,9 +20,10 @@ def estimate(config: PlanConfig) -> str:
         InputError: the corpus or the model's tokenizer cannot be read.
     """
     plan = make_plan(config)
-    sample = _sample(config, plan)
+    sampled = _sample(config, plan)
+    sample = [document for _, document in sampled]
     texts = [document.text for document in sample if document.text]
-    sampled_bytes = sum(len(text.encode()) for text in texts)
+    sampled_bytes = _text_bytes(sample)
     if config.model and sampled_bytes:
         n_tokens = sum(len(ids) for ids in encode(load_tokenizer(config.model), texts))
         bytes_per_token, source = (
@@ -33,9 +34,9 @@ def estimate(config: PlanConfig) -> str:
         bytes_per_token, source = BYTES_PER_TOKEN, "4 bytes a token; give --model for a better figure"
     text_bytes = sum(unit.text_bytes for unit in plan.units)
     known = [unit.rows for unit in plan.units if unit.rows is not None]
-    guessed = sum(unit.text_bytes for unit in plan.units if unit.rows is None) / max(
-        sampled_bytes / max(len(sample), 1), 1
-    )
+    lines_of = [document for unit, document in sampled if unit.rows is None]
+    jsonl_bytes = sum(unit.text_bytes for unit in plan.units if unit.rows is None)
+    guessed = jsonl_bytes * len(lines_of) / max(_text_bytes(lines_of), 1)
     tokens = text_bytes / bytes_per_token
     exact = len(known) == len(plan.units)
     lines = [
@@ -67,14 +68,18 @@ def estimate(config: PlanConfig) -> str:
     return "\n".join(lines)
 
 
+def _text_bytes(documents: list[Document]) -> int:
+    return sum(len((document.text or "").encode()) for document in documents)
+
+
 def _plain(plan: Plan) -> bool:
     return all(unit.format in (".parquet", ".jsonl") for unit in plan.units)
 
 
-def _sample(config: PlanConfig, plan: Plan) -> list[Document]:
-    """The first documents of a few units spread over the corpus."""
+def _sample(config: PlanConfig, plan: Plan) -> list[tuple[Unit, Document]]:
+    """The first documents of a few units spread over the corpus, with their units."""
     step = max(1, len(plan.units) // SAMPLED_UNITS)
     units: list[Unit] = list(plan.units[::step])[:SAMPLED_UNITS]
     columns = Columns(config.text_column, config.id_column, config.group_column)
     per_unit = max(1, config.sample_documents // len(units))
-    return [d for unit in units for d in islice(documents(Folder(plan.root), unit, columns), per_unit)]
+    return [(unit, d) for unit in units for d in islice(documents(Folder(plan.root), unit, columns), per_unit)]

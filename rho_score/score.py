@@ -183,20 +183,8 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
     model_config, tokenizer = load_config(config.model), load_tokenizer(config.model)
-    longest = getattr(model_config, "max_position_embeddings", None)
-    context = config.context or default_context(model_config)
-    if longest and context > longest:
-        raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")
-    overlap = context // 4 if config.overlap is None else config.overlap
-    if context < 2 or not 0 <= overlap < context - 1:
-        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
-    if len(tokenizer) > model_config.get_text_config().vocab_size:
-        used = max(tokenizer.get_vocab().values())
-        if used >= model_config.get_text_config().vocab_size:
-            raise InputError(
-                f"the tokenizer of {config.model} has ids up to {used}, its model a vocabulary of "
-                f"{model_config.get_text_config().vocab_size}: they do not belong together."
-            )
+    context, overlap = _windows(config, model_config)
+    _check_vocabulary(config.model, tokenizer, model_config.get_text_config().vocab_size)
     if config.dtype == "auto" and found is not None:
         dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
     else:
@@ -250,6 +238,27 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         cpus=cpus,
         gpus=gpus,
     )
+
+
+def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
+    """Context and overlap, given or by default, checked against the model."""
+    longest = getattr(model_config, "max_position_embeddings", None)
+    context = config.context or default_context(model_config)
+    if longest and context > longest:
+        raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")
+    overlap = context // 4 if config.overlap is None else config.overlap
+    if context < 2 or not 0 <= overlap < context - 1:
+        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
+    return context, overlap
+
+
+def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
+    used = max(tokenizer.get_vocab().values())
+    if used >= vocabulary:
+        raise InputError(
+            f"the tokenizer of {model} has ids up to {used}, its model a vocabulary of {vocabulary}: "
+            "they do not belong together."
+        )
 
 
 def _worker_range(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rho_score.config import SelectConfig
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.excess import document_means
 from rho_score.histogram import round_score
 from rho_score.masks import GroupAccounts
@@ -179,6 +179,25 @@ def test_sets_with_other_settings_are_not_compared(
             SelectConfig(output=str(tmp_path / "sel"), ref=str(scores["ref"]), base=str(tmp_path / "other"), ratio=0.6)
         )
     assert not (tmp_path / "sel").exists()
+
+
+def test_documents_that_differ_are_found_and_named(
+    scores: dict[str, Path], corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "copy")  # other times of change, the same documents
+    score_into(tmp_path / "copy", tmp_path / "same", make_model(2))
+    summary = select(SelectConfig(output=f"{tmp_path}/sel", ref=str(scores["ref"]), base=f"{tmp_path}/same", ratio=0.6))
+    assert summary.total.tokens_kept == round(0.6 * summary.total.tokens)
+
+    text = (tmp_path / "copy" / "c.jsonl").read_text()
+    first = text.index("quantile", len(text) // 2)
+    (tmp_path / "copy" / "c.jsonl").write_text(text[:first] + "Quantile" + text[first + 8 :])
+    score_into(tmp_path / "copy", tmp_path / "other", make_model(2))
+    with pytest.raises(RhoScoreError, match="do not hold the same documents") as error:
+        select(SelectConfig(output=f"{tmp_path}/sel2", ref=str(scores["ref"]), base=f"{tmp_path}/other", ratio=0.6))
+    for word in (f"{scores['ref']}/data/c.jsonl_", f"{tmp_path}/other/data/c.jsonl_", "tokens differ from position"):
+        assert word in str(error.value)
+    assert not (tmp_path / "sel2" / "summary.json").exists()
 
 
 def test_an_unfinished_set_is_refused(scores: dict[str, Path], tmp_path: Path) -> None:
