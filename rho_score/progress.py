@@ -1,5 +1,6 @@
 """Progress of a long run: a live bar on a terminal, a line every few seconds in a log."""
 
+import shutil
 import sys
 import threading
 import time
@@ -23,7 +24,10 @@ class Progress:
         self._last_line = self._started
         self._stop = threading.Event()
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=n_units, desc=what, unit="unit", disable=not self._terminal, dynamic_ncols=True)
+        size = shutil.get_terminal_size()  # 80 x 24 where a terminal does not tell; tqdm by itself shows nothing then
+        self._bar = tqdm(
+            total=n_units, desc=what, unit="unit", disable=not self._terminal, ncols=size.columns, nrows=size.lines
+        )
         self._heartbeat = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Progress":

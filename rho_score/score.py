@@ -92,7 +92,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
     workers = _worker_range(config.workers)
     plan = make_plan(config)
     output = Folder(config.output)
-    _refuse_output_in_input(output, Folder(plan.root))
+    _refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
     found = read_manifest(output) if output.exists(MANIFEST) else None
     return _run(_prepare(config, plan, found, workers), output, started)
 

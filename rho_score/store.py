@@ -126,7 +126,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     """The manifest of a store; raises InputError if there is none, or it is not one."""
     try:
         found = orjson.loads(folder.read(MANIFEST))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder.url} is no store of ours: it has no {MANIFEST}. Check the path.") from None
     except orjson.JSONDecodeError as error:
         raise InputError(f"{folder.url}/{MANIFEST} is damaged: {error}") from None

@@ -88,6 +88,8 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["select", "--ref", "/no/scores", "out"], ["exactly one of --ratio, --tokens, --threshold"]),
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
         (["report", "/no/store", "out.html"], ["/no/store"]),
+        (["report", "{corpus}/c.jsonl", "out.html"], ["c.jsonl is no store of ours"]),
+        (["score", "{corpus}/**/*.jsonl", "{corpus}/out", "--model", "{model}"], ["lies inside the corpus"]),
     ],
 )
 def test_what_cannot_be_run_is_2_and_says_why(
