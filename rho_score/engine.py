@@ -11,8 +11,6 @@ from ray.exceptions import RayError
 
 from rho_score.errors import RhoScoreError
 
-log = logging.getLogger(__name__)
-
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
 # model worker's keeps Ray from fusing them into it, where they would stop the model.
 IO_CPUS = 0.5

@@ -63,9 +63,9 @@ def quarantine_name(unit: str) -> str:
     return f"quarantine/{unit}.parquet"
 
 
-def published_units(folder: Folder, under: str = "data") -> set[str]:
+def published_units(folder: Folder) -> set[str]:
     """Units whose file is there: one listing."""
-    return {name.removesuffix(".parquet") for name in folder.listing(under) if name.endswith(".parquet")}
+    return {name.removesuffix(".parquet") for name in folder.listing("data") if name.endswith(".parquet")}
 
 
 def dump_json(content: Mapping[str, Any]) -> bytes:
