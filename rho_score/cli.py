@@ -152,8 +152,11 @@ def _plan(config: PlanConfig) -> int:
 
 
 def _score(config: ScoreConfig) -> int:
-    from rho_score.score import score
+    from rho_score.score import score, verify
 
+    if config.verify is not None:
+        print(verify(config))
+        return 0
     summary = score(config)
     accounts = summary.accounts
     if summary.computed == 0:
@@ -162,13 +165,16 @@ def _score(config: ScoreConfig) -> int:
         rate = summary.computed_tokens / summary.wall_s
         print(
             f"scored {summary.computed} of {summary.units} units in {summary.wall_s:.0f} s "
-            f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end)"
+            f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
+            f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
         )
     mean = accounts.total_nats / accounts.losses if accounts.losses else float("nan")
     print(
         f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
         f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
+    if accounts.rescored:
+        print(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:
         print(f"reasons are in {summary.output}/quarantine/ (columns doc_id, reason)")
         return 0 if config.allow_quarantine else QUARANTINED

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["int8", "int4"]
+Signal = Literal["entropy", "rank"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +50,35 @@ class ScoreConfig(CorpusConfig):
     """Score set to write: a path or any fsspec URL. Run the same command again to resume."""
     model: str
     """Causal language model: a Hugging Face id (optionally ID@REVISION) or a directory that every node sees."""
+    signals: tuple[Signal, ...] = ()
+    """More columns from the same pass: entropy (of the next-token distribution, nats), rank (of the true token, 0 where it
+    is the most likely one)."""
     context: int | None = None
-    """Positions in one forward pass, prefix included. Default: the model's maximum, at most 2048."""
+    """Tokens that a token may see, prefix included. Default: the model's maximum, at most 2048. Where it is longer than
+    --batch-tokens a cache of keys and values carries it from pass to pass: up to the model's maximum nothing is cut."""
     overlap: int | None = None
     """Tokens of context that a window at least repeats from the one before it. Default: a quarter of the context."""
     dtype: Dtype = "auto"
-    """Arithmetic of the forward pass. auto: float16 where the device computes it fast (CUDA, AMX-FP16), else float32."""
+    """Arithmetic of the forward pass. auto: float16 where the device computes it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16),
+    else float32."""
+    compile: bool = True
+    """Compile the model's layers: seconds to a minute once on each node, faster from then on."""
     workers: str = "1"
     """Model workers: N, or MIN:MAX to grow and shrink with the cluster."""
     gpus_per_worker: float | None = None
-    """GPUs of each worker. Default: 1 where this machine has a GPU, else 0. Give it where only the workers have GPUs."""
+    """GPUs of each worker. Default: 1 where this machine has a GPU, else 0. Give it where only the workers have GPUs.
+    2 or more: the layers of one model are spread over so many GPUs of a node."""
+    quantize: Quantize | None = None
+    """Load the body's weights in 8 or 4 bits (bitsandbytes), for models that do not fit otherwise. --verify tells the error."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model. Only for models whose code you have read."""
     cpus_per_worker: int | None = None
     """CPUs (torch threads) of each worker. Default: 2 with a GPU, else all cores of this machine."""
     batch_tokens: int | None = None
-    """Padded tokens in one forward pass. Default: 32768 on a GPU, 2048 on a CPU."""
+    """Tokens in one forward pass. Default: by the GPU's free memory, 2048 on a CPU. Out of memory, it is halved."""
+    verify: int | None = None
+    """Score so many random documents both ways, as the run would and by a plain float32 forward, print how they differ, and
+    stop: nothing is written."""
     allow_quarantine: bool = False
     """Exit with 0, not 3, when documents were quarantined."""
 

@@ -1,9 +1,13 @@
-"""Token losses from hidden states, without the tokens x vocabulary matrix."""
+"""Token losses, entropies and ranks from hidden states, without the tokens x vocabulary matrix."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Accumulate = Callable[..., State]
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,32 @@ class Head:
             getattr(config, "final_logit_softcapping", None),
         )
 
+    @property
+    def _float32_product(self) -> bool:
+        """Whether products come out in float32: always, but for half precision on a CPU, which rounds them."""
+        return self.weight.is_cuda or self.weight.dtype == torch.float32
+
     def logits(self, hidden: torch.Tensor, first: int, stop: int) -> torch.Tensor:
         """Logits of the words [first, stop), float32. hidden: Shape (N, D). Returns Shape (N, stop - first)."""
-        bias = None if self.bias is None else self.bias[first:stop]
-        logits = torch.nn.functional.linear(hidden, self.weight[first:stop], bias).float()
+        weight = self.weight[first:stop]
+        if self.weight.is_cuda and self.weight.dtype != torch.float32:
+            product = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        else:
+            product = torch.nn.functional.linear(hidden, weight).float()
+        if self.bias is not None:
+            product += self.bias[first:stop]
+        return self._transform(product)
+
+    def target_logits(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Logit of one word a row, float32, to be compared with `logits`. targets: Shape (N,). Returns Shape (N,)."""
+        product = (hidden.float() * self.weight[targets].float()).sum(dim=1)
+        if not self._float32_product:
+            product = product.to(self.weight.dtype).float()
+        if self.bias is not None:
+            product += self.bias[targets]
+        return self._transform(product)
+
+    def _transform(self, logits: torch.Tensor) -> torch.Tensor:
         if self.scale != 1.0:
             logits = logits.mul_(self.scale)
         if self.soft_cap is not None:
@@ -44,33 +70,92 @@ class Head:
         return logits
 
 
-def token_losses(
+def accumulate(
+    logits: torch.Tensor,
+    column: torch.Tensor,
+    bar: torch.Tensor | None,
+    state: State,
+    *,
+    entropy: bool,
+) -> State:
+    """Take a block of logits into the running sums of each row.
+
+    logits: Shape (N, W). column: Shape (N,), the target's column in this block, outside [0, W) where it is in another.
+    bar: Shape (N,), count the other words above this logit; None: don't. State, each of Shape (N,):
+    peak = max z, total = sum exp(z - peak), weighted = sum (z - peak) exp(z - peak), above = count, target = z[column].
+    """
+    peak, total, weighted, above, target = state
+    inside = (column >= 0) & (column < logits.shape[1])
+    place = column.clamp(0, logits.shape[1] - 1)[:, None]
+    target = torch.where(inside, logits.gather(1, place)[:, 0], target)
+    new = torch.maximum(peak, logits.amax(dim=1))
+    shifted = logits - new[:, None]
+    weights = shifted.exp()
+    fade = (peak - new).exp()
+    if entropy:
+        weighted = fade * (weighted + (peak - new) * total) + (shifted * weights).sum(dim=1)
+    total = fade * total + weights.sum(dim=1)
+    if bar is not None:
+        itself = inside & (logits.gather(1, place)[:, 0] > bar)
+        above = above + (logits > bar[:, None]).sum(dim=1).float() - itself.float()
+    return new, total, weighted, above, target
+
+
+def token_statistics(
     hidden: torch.Tensor,
     targets: torch.Tensor,
     head: Head,
     *,
+    entropy: bool = False,
+    rank: bool = False,
     block_tokens: int = 1024,
     block_words: int = 1024,
+    accumulate: Accumulate = accumulate,
 ) -> torch.Tensor:
-    """`loss = logsumexp(logits) - logits[target]` in float32, over blocks of tokens and of the vocabulary.
+    """Loss and, on request, entropy and rank of each target, over blocks of tokens and of the vocabulary.
 
-    The log-sum-exp and the target's logit come from the same product. Peak memory beside the inputs is about
-    2 x block_tokens x block_words x 4 bytes; on a CPU the default block, 4 MiB, stays in the cache.
+    `loss = logsumexp(z) - z[target]` in nats, >= 0, both from the same product. `entropy = -sum p log p` of the next-token
+    distribution in nats. `rank` = words with a higher logit than the target's, 0 where it is the argmax; where another word's
+    logit is the target's up to the rounding of the product, either may count as the higher one.
 
-    hidden: Shape (N, D). targets: Shape (N,), int64. Returns Shape (N,), float32, nats, >= 0.
+    Sums are float32. Peak memory beside the inputs is about 4 x block_tokens x block_words x 4 bytes: 16 MiB at the
+    default, which stays in a CPU's cache.
+
+    hidden: Shape (N, D). targets: Shape (N,), int64. Returns Shape (1 + entropy + rank, N), float32.
     """
     n_words = head.weight.shape[0]
-    losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    found = torch.empty(1 + entropy + rank, len(targets), dtype=torch.float32, device=hidden.device)
     for at in range(0, len(targets), block_tokens):
         rows, target = hidden[at : at + block_tokens], targets[at : at + block_tokens]
-        total = torch.full(target.shape, -torch.inf, dtype=torch.float32, device=hidden.device)
-        target_logit = torch.zeros_like(total)
+        bar = head.target_logits(rows, target) if rank else None
+        total, weighted, above, target_logit = torch.zeros(4, len(target), dtype=torch.float32, device=hidden.device)
+        peak = torch.full_like(total, torch.finfo(torch.float32).min)
+        state: State = (peak, total, weighted, above, target_logit)
         for first in range(0, n_words, block_words):
-            stop = min(first + block_words, n_words)
-            logits = head.logits(rows, first, stop)
-            inside = (target >= first) & (target < stop)
-            column = (target - first).clamp(0, stop - first - 1)
-            target_logit = torch.where(inside, logits.gather(1, column[:, None])[:, 0], target_logit)
-            total = torch.logaddexp(total, logits.logsumexp(dim=1))
-        losses[at : at + block_tokens] = (total - target_logit).clamp_min(0)
-    return losses
+            logits = head.logits(rows, first, min(first + block_words, n_words))
+            state = accumulate(logits, target - first, bar, state, entropy=entropy)
+        peak, total, weighted, above, target_logit = state
+        columns = [(total.log() + peak - target_logit).clamp_min(0)]
+        if entropy:
+            columns.append((total.log() - weighted / total).clamp_min(0))
+        if rank:
+            columns.append(above)
+        found[:, at : at + block_tokens] = torch.stack(columns)
+    return found
+
+
+def fused_losses(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """Losses by the fused CUDA kernel of the package `cut-cross-entropy`, which never writes a logit to memory.
+
+    The same shapes and units as `token_statistics` without other signals; float32 accumulation.
+
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: the head has a bias or a scale, which the kernel does not do.
+    """
+    from cut_cross_entropy import linear_cross_entropy
+
+    if head.bias is not None or head.scale != 1.0:
+        raise ValueError("the fused head does neither bias nor scale")
+    losses: torch.Tensor = linear_cross_entropy(hidden, head.weight, targets, softcap=head.soft_cap, reduction="none")
+    return losses.float().clamp_min(0)[None]

@@ -4,7 +4,9 @@ import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,36 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from rho_score.config import Quantize
 from rho_score.errors import InputError
 
 log = logging.getLogger(__name__)
 
-MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
 LONGEST_DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Which model, and how it is loaded."""
+
+    model: str
+    """A directory, or a Hugging Face id (`ID` or `ID@REVISION`)."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model."""
+    quantize: Quantize | None = None
+    """Weights of the body in 8 or 4 bits (bitsandbytes)."""
+    n_gpus: int = 1
+    """GPUs of one node that the layers are spread over."""
 
 
 def model_directory(model: str) -> Path:
@@ -59,7 +82,7 @@ def pinned(model: str) -> str:
     return model if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
     Raises:
@@ -67,7 +90,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     directory = model_directory(model)
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"no tokenizer in {directory}: {error}") from error
 
@@ -86,7 +109,7 @@ def tokenizer_files(model: str) -> list[Path]:
     return sorted({path for pattern in patterns for path in model_directory(model).glob(pattern) if path.is_file()})
 
 
-def load_config(model: str) -> Any:
+def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     """The model's configuration, checked to be that of a causal language model with safetensors.
 
     Raises:
@@ -94,10 +117,13 @@ def load_config(model: str) -> Any:
     """
     directory = model_directory(model)
     try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no readable config.json in {directory}: {error}") from error
-    if config.is_encoder_decoder or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        remedy = " To run the model's own code, give --trust-remote-code." if "remote code" in str(error) else ""
+        raise InputError(f"no readable config.json in {directory}: {error}{remedy}") from error
+    brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
+    if config.is_encoder_decoder or not known:
         raise InputError(
             f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses."
         )
@@ -112,13 +138,48 @@ def load_config(model: str) -> Any:
     return config
 
 
-def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model for inference, weights in `dtype` on `device`."""
-    load_config(model)
+def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
+    """The model for inference, arithmetic in `dtype`, on `device` or spread over the GPUs that this process sees.
+
+    Raises:
+        InputError: the GPUs are too small for it, or a package that it needs is not installed.
+    """
+    load_config(source.model, trust_remote_code=source.trust_remote_code)
+    spread = source.n_gpus > 1
+    options: dict[str, Any] = {}
+    if source.quantize is not None:
+        _require("bitsandbytes", f"--quantize {source.quantize}")
+        options["quantization_config"] = _quantization(source.quantize, dtype)
+    if spread or source.quantize is not None:
+        _require("accelerate", "a model on several GPUs, or a quantized one,")
+        options["device_map"] = "auto" if spread else {"": str(device)}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model_directory(model), dtype=dtype, use_safetensors=True, trust_remote_code=False
+        model_directory(source.model),
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=source.trust_remote_code,
+        **options,
     )
-    return loaded.to(device).eval().requires_grad_(False)
+    if outside := {str(place) for place in getattr(loaded, "hf_device_map", {}).values()} & {"cpu", "disk"}:
+        if device.type != "cpu":
+            raise InputError(
+                f"{source.model} does not fit into {source.n_gpus} GPU(s): parts of it would lie on {sorted(outside)}. "
+                "Raise --gpus-per-worker, or give --quantize int8."
+            )
+    elif not options:
+        loaded = loaded.to(device)
+    return loaded.eval().requires_grad_(False)
+
+
+def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantize == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _require(package: str, what: str) -> None:
+    if find_spec(package) is None:
+        raise InputError(f"{what} needs the package {package}: pip install 'rho-score[large]' on every node.")
 
 
 def default_context(config: Any) -> int:
@@ -128,18 +189,17 @@ def default_context(config: Any) -> int:
 
 
 def resolve_dtype(dtype: str, *, gpu: bool) -> str:
-    """`auto` made concrete: float16 on CUDA and on a CPU with AMX-FP16, else float32.
+    """`auto` made concrete: float16 where the device computes it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16), else float32.
 
-    bfloat16 is never chosen: its error (3e-2 nats in the mean on SmolLM2-135M) is six times float16's.
+    Mean error to float32 on SmolLM2-135M: float16 4.5e-3 nats, bfloat16 2.8e-2 to 3.7e-2 (docs/decisions/004).
     """
     if dtype != "auto":
         return dtype
-    return "float16" if gpu or _cpu_has_amx_fp16() else "float32"
-
-
-def _cpu_has_amx_fp16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and " amx_fp16" in cpuinfo.read_text()
+    flags = set(cpuinfo.read_text().split()) if not gpu and cpuinfo.exists() else set()
+    if gpu or "amx_fp16" in flags:
+        return "float16"
+    return "bfloat16" if "amx_bf16" in flags else "float32"
 
 
 def model_identity(model: str) -> dict[str, str]:
@@ -147,6 +207,7 @@ def model_identity(model: str) -> dict[str, str]:
     configuration, and the versions of torch and transformers."""
     directory = model_directory(model)
     weights = sorted(directory.glob("*.safetensors"))
+    code = sorted(directory.glob("*.py"))
     total = sum(path.stat().st_size for path in weights)
     if total > 10 << 30:
         log.info("hashing %.0f GB of weights", total / 1e9)
@@ -155,6 +216,7 @@ def model_identity(model: str) -> dict[str, str]:
     return {
         "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
         "config_sha256": _file_sha256(directory / "config.json"),
+        **({"code_sha256": hashlib.sha256("".join(map(_file_sha256, code)).encode()).hexdigest()} if code else {}),
         "torch": version("torch").split("+")[0],
         "transformers": version("transformers"),
     }

@@ -1,5 +1,6 @@
 """The last step of a unit: its table becomes a file, its quarantined documents another, its accounts a row."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -18,12 +19,22 @@ from rho_score.schema import (
 )
 from rho_score.storage import Folder
 from rho_score.store import Accounts, data_name, quarantine_name
+from rho_score.worker import read_passage
 
 
 def publish_unit(
-    unit: pa.Table, *, output: str, fingerprint: str, grouped: bool, expected_rows: dict[str, int]
+    unit: pa.Table,
+    *,
+    output: str,
+    fingerprint: str,
+    grouped: bool,
+    signals: Sequence[str],
+    expected_rows: dict[str, int],
 ) -> pa.Table:
-    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row."""
+    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row.
+
+    What the worker noted of the unit's passage comes in the table's own metadata (`worker.PASSAGE`).
+    """
     folder, name = Folder(output), unit["unit"][0].as_py()
     documents = unit.filter(unit["doc_id"].is_valid())
     good = documents["error"].is_null()
@@ -32,6 +43,7 @@ def publish_unit(
         documents=len(documents),
         scored=len(scored),
         quarantined=len(quarantined),
+        rescored=(passage := read_passage(unit)).rescored,
         tokens=int(list_lengths(scored["input_ids"]).sum()),
         losses=len(flat := flat_values(scored["loss"])) - flat.null_count,
         total_nats=float(np.nansum(flat.to_numpy(zero_copy_only=False), dtype=np.float64)),
@@ -43,7 +55,7 @@ def publish_unit(
     if len(quarantined):
         table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
         folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
-    schema = score_schema(grouped=grouped)
+    schema = score_schema(grouped=grouped, signals=signals)
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
@@ -52,4 +64,4 @@ def publish_unit(
         "content_sha256": content_sha256(scored["doc_id"], scored["input_ids"]),
     }
     folder.publish(data_name(name), parquet_bytes(scored.select(schema.names).cast(schema), schema, metadata))
-    return pa.Table.from_pylist([asdict(accounts)])
+    return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage)}])

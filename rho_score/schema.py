@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,14 @@ DOCUMENTS = pa.schema(
     ]
 )
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
-SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])
+SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)}
+SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])  # and a field of SIGNALS for each that was asked for
 QUARANTINE = pa.schema(
     [pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
 )
 
 
-def score_schema(*, grouped: bool) -> pa.Schema:
+def score_schema(*, grouped: bool, signals: Sequence[str] = ()) -> pa.Schema:
     """Columns of OUT/data/<unit>.parquet."""
     group = [pa.field("group", pa.string())] if grouped else []
     return pa.schema(
@@ -43,6 +45,7 @@ def score_schema(*, grouped: bool) -> pa.Schema:
             *group,
             pa.field("input_ids", IDS),
             pa.field("loss", FLOATS),
+            *(SIGNALS[signal] for signal in signals),
         ]
     )
 

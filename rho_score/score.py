@@ -17,6 +17,7 @@ from rho_score.config import ScoreConfig
 from rho_score.engine import IO_CPUS, cluster
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import (
+    ModelSource,
     default_context,
     hash_tokenizer,
     load_config,
@@ -30,7 +31,8 @@ from rho_score.plan import Plan, Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
 from rho_score.read import Columns, CorpusUnits
-from rho_score.schema import SCHEMA_VERSION
+from rho_score.schema import SCHEMA_VERSION, SIGNALS
+from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
 from rho_score.store import (
     MANIFEST,
@@ -45,7 +47,9 @@ from rho_score.store import (
     read_manifest,
 )
 from rho_score.tokens import prefix_id, tokenize_unit
-from rho_score.worker import ScoreUnit
+from rho_score.verify import Comparison
+from rho_score.verify import verify as compare_with_plain
+from rho_score.worker import Passage, ScoreUnit, busy_share
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,10 @@ class ScoreSummary:
     computed_tokens: int
     accounts: Accounts
     wall_s: float
+    busy_share: float
+    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
+    padding_share: float
+    """Share of padding in the positions that went through the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +105,20 @@ def score(config: ScoreConfig) -> ScoreSummary:
     return _run(_prepare(config, plan, found, workers), output, started)
 
 
+def verify(config: ScoreConfig) -> Comparison:
+    """Compare what `score` would compute with a plain float32 forward, on `config.verify` random documents.
+
+    Raises:
+        InputError: as `score`.
+    """
+    if config.verify is None or config.verify < 1:
+        raise InputError(f"--verify takes a number of documents, got {config.verify}.")
+    plan = make_plan(config)
+    job = _prepare(config, plan, None, _worker_range(config.workers))
+    torch.set_num_threads(job.cpus)
+    return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
+
+
 def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
@@ -104,6 +126,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
     todo = [unit for unit in job.plan.units if unit.unit not in done]
     earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
     computed: list[Accounts] = []
+    passages: list[Passage] = []
     if todo:
         if earlier:
             log.info(
@@ -117,8 +140,9 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
             Progress("score", n_units=len(todo)) as progress,
         ):
             _preflight(job)
-            for accounts in _pipeline(job, todo):
+            for accounts, passage in _pipeline(job, todo):
                 computed.append(accounts)
+                passages.append(passage)
                 progress.add(documents=accounts.documents, tokens=accounts.tokens)
     total = Accounts.total([*computed, *(Accounts(**found["accounts"]) for found in footers(output, earlier))])
     if missing := len(todo) - len(computed):
@@ -132,10 +156,12 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
         computed_tokens=sum(accounts.tokens for accounts in computed),
         accounts=total,
         wall_s=time.monotonic() - started,
+        busy_share=busy_share(passages),
+        padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
     )
 
 
-def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
+def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
     low, high = job.workers
     dataset = ray.data.read_datasource(
@@ -146,7 +172,11 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
     )
     dataset = dataset.map_batches(
         tokenize_unit,
-        fn_kwargs={"model": job.scorer["model"], "tokenizer_sha256": job.manifest["parts"]["tokenizer_sha256"]},
+        fn_kwargs={
+            "model": job.scorer["model"].model,
+            "trust_remote_code": job.config.trust_remote_code,
+            "tokenizer_sha256": job.manifest["parts"]["tokenizer_sha256"],
+        },
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
@@ -167,6 +197,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
             "output": job.config.output,
             "fingerprint": job.fingerprint,
             "grouped": job.config.group_column is not None,
+            "signals": job.manifest["parts"]["signals"],
             "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
         },
         batch_size=None,
@@ -175,14 +206,18 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[Accounts]:
         compute=TaskPoolStrategy(),
     )
     for row in dataset.iter_rows():
-        yield Accounts(**row)
+        yield Accounts(**row["accounts"]), Passage(**row["passage"])
 
 
 def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> _Job:
     """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(f"--gpus-per-worker above 1 is a whole number of GPUs, got {gpus}.")
     cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
-    model_config, tokenizer = load_config(config.model), load_tokenizer(config.model)
+    trust = config.trust_remote_code
+    model_config = load_config(config.model, trust_remote_code=trust)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=trust)
     context, overlap = _windows(config, model_config)
     _check_vocabulary(config.model, tokenizer, model_config.get_text_config().vocab_size)
     if config.dtype == "auto" and found is not None:
@@ -190,7 +225,8 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
     else:
         dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
     identity = model_identity(config.model)
-    batch_tokens = config.batch_tokens or (32768 if gpus else 2048)
+    batch_tokens = config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS)
+    signals = [signal for signal in SIGNALS if signal in config.signals]
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
@@ -205,7 +241,10 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         "group_column": config.group_column,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
-        "batch_tokens": batch_tokens,
+        "batch_tokens": batch_tokens or "by memory",
+        "signals": signals,
+        "compile": config.compile,
+        "quantize": config.quantize,
     }
     manifest = new_manifest(
         "score set",
@@ -219,12 +258,16 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         },
     )
     scorer = {
-        "model": pinned(config.model),
+        "model": ModelSource(
+            model=pinned(config.model), trust_remote_code=trust, quantize=config.quantize, n_gpus=max(1, int(gpus))
+        ),
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
         "prefix_id": parts["prefix_id"],
         "batch_tokens": batch_tokens,
+        "signals": signals,
+        "compile": config.compile,
     }
     columns = Columns(config.text_column, config.id_column, config.group_column)
     return _Job(

@@ -38,6 +38,8 @@ class Accounts:
     documents: int = 0
     scored: int = 0
     quarantined: int = 0
+    rescored: int = 0
+    """Documents that overflowed in the run's dtype and were scored again in a wider one."""
     tokens: int = 0
     """Tokens of the scored documents."""
     losses: int = 0

@@ -43,9 +43,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(model: str, sha256: str) -> PreTrainedTokenizerBase:
+def _tokenizer(model: str, trust_remote_code: bool, sha256: str) -> PreTrainedTokenizerBase:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the task asked for half a CPU, not for all
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     if hash_tokenizer(tokenizer) != sha256:
         raise RhoScoreError(
             f"this node's tokenizer of {model} is another than the driver's. Give every node the same files."
@@ -53,11 +53,11 @@ def _tokenizer(model: str, sha256: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenize_unit(documents: pa.Table, *, model: str, tokenizer_sha256: str) -> pa.Table:
+def tokenize_unit(documents: pa.Table, *, model: str, trust_remote_code: bool, tokenizer_sha256: str) -> pa.Table:
     """Replace the text of a unit by its token ids; `schema.DOCUMENTS` → `schema.TOKENIZED`."""
     texts = documents["text"]
     present = texts.is_valid().to_numpy()
-    encoded = encode(_tokenizer(model, tokenizer_sha256), texts.drop_null().to_pylist())
+    encoded = encode(_tokenizer(model, trust_remote_code, tokenizer_sha256), texts.drop_null().to_pylist())
     lengths = np.zeros(len(present), np.int64)
     lengths[present] = [len(ids) for ids in encoded]
     values = np.concatenate([np.zeros(0, np.int32), *encoded])

@@ -1,4 +1,4 @@
-"""How a document becomes forward passes: overlapping windows, then micro-batches. Pure functions."""
+"""How a document becomes forward passes: overlapping windows, then packs of them. Pure functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,7 +38,31 @@ def windows(n_tokens: int, *, context: int, overlap: int, has_prefix: bool) -> l
     return cut
 
 
-def micro_batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+def packs(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+    """Indices of sequences grouped so that their lengths add up to at most `batch_tokens` (a longer one goes alone).
+
+    First-fit decreasing: longest first, equal lengths in input order, each into the first pack that has room. The grouping
+    depends on the lengths alone.
+    """
+    groups: list[list[int]] = []
+    rooms: list[int] = []
+    roomy: list[int] = []  # packs that still have room for the shortest
+    shortest = min(lengths, default=0)
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        pack = next((at for at in roomy if rooms[at] >= lengths[index]), None)
+        if pack is None:
+            pack = len(groups)
+            groups.append([])
+            rooms.append(batch_tokens)
+            roomy.append(pack)
+        groups[pack].append(index)
+        rooms[pack] -= lengths[index]
+        if rooms[pack] < shortest:
+            roomy.remove(pack)
+    return groups
+
+
+def rectangles(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
     """Indices of sequences grouped so that count x longest <= `batch_tokens` (a longer sequence goes alone).
 
     Longest first, equal lengths in input order: the grouping depends on the lengths alone.

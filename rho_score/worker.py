@@ -1,18 +1,59 @@
 """The worker of the actor pool: one model, one unit at a time. It knows tables and the scorer, nothing of storage."""
 
 import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import torch
 import transformers
 
 from rho_score.errors import RhoScoreError
 from rho_score.model import model_identity
-from rho_score.schema import SCORED, flat_values, list_column, list_lengths
+from rho_score.schema import SCORED, SIGNALS, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
 from rho_score.store import difference
+
+PASSAGE = b"rho_score.passage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """How a unit went through a worker: what its file does not hold, since it is another each time."""
+
+    rescored: int = 0
+    positions: int = 0
+    """Positions that went through the model, padding included."""
+    padding: int = 0
+    worker: str = ""
+    """Which worker."""
+    started: float = 0.0
+    """When it took the unit, seconds since the epoch."""
+    ended: float = 0.0
+    """When it gave the unit on."""
+    model_s: float = 0.0
+    """Seconds in the scorer."""
+
+
+def busy_share(passages: Iterable[Passage]) -> float:
+    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
+    of: dict[str, list[Passage]] = defaultdict(list)
+    for passage in passages:
+        of[passage.worker].append(passage)
+    spans = [max(p.ended for p in own) - min(p.started for p in own) for own in of.values()]
+    model_s = sum(p.model_s for own in of.values() for p in own)
+    return model_s / sum(spans) if sum(spans) else float("nan")
+
+
+def read_passage(unit: pa.Table) -> Passage:
+    """What a worker noted on a unit's table."""
+    return Passage(**orjson.loads((unit.schema.metadata or {}).get(PASSAGE, b"{}")))
 
 
 class ScoreUnit:
@@ -31,21 +72,42 @@ class ScoreUnit:
     def __call__(self, unit: pa.Table) -> pa.Table:
         if self._refusal:
             raise self._refusal
+        started = time.time()
         lengths = list_lengths(unit["input_ids"])
         values = flat_values(unit["input_ids"]).to_numpy(zero_copy_only=False)
         ids = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
-        losses = self._scorer.score_documents(ids)
+        before = time.perf_counter()
+        scored = self._scorer.score(ids)
+        model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
-        for i, loss in enumerate(losses):
+        for i, loss in enumerate(scored.loss):
             if not self._scorer.is_finite(loss):
                 errors[i] = "its losses are not finite, in float32 either: the model overflows on it"
-        flat = np.concatenate([np.zeros(0, np.float32), *losses])
-        flat = flat.astype(np.float16).astype(np.float32)
-        column = list_column(pa.array(flat, pa.float32(), mask=np.isnan(flat)), lengths)
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
-        return unit.append_column(SCORED.field("loss"), column)
+        for name, values in (("loss", scored.loss), *scored.signals.items()):
+            field = SIGNALS.get(name, SCORED.field("loss"))
+            unit = unit.append_column(field, list_column(_as_stored(values, field.type.value_type), lengths))
+        passage = Passage(
+            rescored=scored.rescored,
+            positions=scored.positions,
+            padding=scored.padding,
+            worker=f"{os.uname().nodename}/{os.getpid()}",
+            started=started,
+            ended=time.time(),
+            model_s=model_s,
+        )
+        return unit.replace_schema_metadata({PASSAGE: orjson.dumps(asdict(passage))})
+
+
+def _as_stored(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:
+    """Values of all documents in a row, null for NaN: floats in float16 precision, ranks as integers."""
+    flat = np.concatenate([np.zeros(0, np.float32), *values])
+    missing = np.isnan(flat)
+    if pa.types.is_integer(kind):
+        return pa.array(np.where(missing, 0, flat).astype(np.int32), kind, mask=missing)
+    return pa.array(flat.astype(np.float16).astype(np.float32), kind, mask=missing)
 
 
 def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float) -> Scorer:
@@ -54,7 +116,7 @@ def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float) -> Scor
         raise RhoScoreError(
             "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."
         )
-    if differs := difference(identity, model_identity(scorer["model"]), "the driver", "this worker"):
+    if differs := difference(identity, model_identity(scorer["model"].model), "the driver", "this worker"):
         raise RhoScoreError(
             f"a worker would score with something else than the run was begun with:\n{differs}\n"
             "Give every node the same model files and the same versions."

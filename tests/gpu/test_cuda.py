@@ -22,7 +22,7 @@ def test_losses_on_the_gpu_are_those_of_a_plain_float32_forward(
     scorer = Scorer(
         str(make_model(1)), dtype=dtype, context=32, overlap=8, prefix_id=0, batch_tokens=256, device="cuda"
     )
-    assert scorer.fast
+    assert scorer.way.layout == "packed"
     model = load_float32(make_model(1))
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
         expected = plain_losses(model, document.tolist(), prefix=0, context=32, overlap=8)

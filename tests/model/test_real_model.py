@@ -17,6 +17,8 @@ from rho_score.storage import Folder
 from rho_score.tokens import encode, prefix_id
 from tests.oracle import load_float32, plain_losses
 
+# Mean nats of a document, the rounding of what is stored included.
+ALLOWED = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 CONTEXT, OVERLAP, FIRST_TOKENS = 96, 24, 150
 
 
@@ -52,11 +54,11 @@ def test_sixty_documents_against_a_plain_float32_forward(demo_documents: list[Do
         str(model_path), dtype=resolve_dtype("auto", gpu=False), context=CONTEXT, overlap=OVERLAP, prefix_id=prefix,
         batch_tokens=2048,
     )  # fmt: skip
-    assert scorer.fast
+    assert scorer.way.layout == "packed"
     scored = scorer.score_documents(ids)
     model = load_float32(model_path)
     for document, losses in zip(ids, scored, strict=True):
         expected = plain_losses(model, document.tolist(), prefix=prefix, context=CONTEXT, overlap=OVERLAP)
         assert len(losses) == len(document)
         stored = losses.astype(np.float16).astype(np.float64)
-        assert np.abs(stored - expected).mean() <= 1e-2
+        assert np.abs(stored - expected).mean() <= ALLOWED[scorer.dtype]

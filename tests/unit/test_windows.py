@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.windows import Window, micro_batches, windows
+from rho_score.windows import Window, packs, rectangles, windows
 
 SETTINGS = st.integers(2, 40).flatmap(lambda context: st.tuples(st.just(context), st.integers(0, context - 2)))
 
@@ -37,8 +38,26 @@ def test_settings_that_cannot_advance_are_refused(context: int, overlap: int) ->
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
-def test_micro_batches_hold_each_sequence_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = micro_batches(lengths, batch_tokens=budget)
+def test_packs_hold_each_sequence_once_and_waste_no_room(lengths: list[int], budget: int) -> None:
+    groups = packs(lengths, batch_tokens=budget)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for at, group in enumerate(groups):
+        used = sum(lengths[i] for i in group)
+        assert len(group) == 1 or used <= budget
+        for later in groups[at + 1 :]:
+            assert all(lengths[i] > budget - used for i in later)  # it would have gone into the earlier one
+
+
+def test_packs_of_many_short_sequences_are_full() -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(10, 400, 20_000).tolist()
+    groups = packs(lengths, batch_tokens=2048)
+    assert sum(lengths) / (len(groups) * 2048) > 0.995
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
+def test_rectangles_hold_each_sequence_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = rectangles(lengths, batch_tokens=budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[i] for i in batch)
