@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo check test clean
+.PHONY: help setup demo check test bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ check: $(INSTALLED)   ## ruff and mypy
 
 test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)   ## the scorer beside its limits and its peers, about 25 minutes on two cores (writes out/bench)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m bench.scoring
 
 clean:   ## remove what the demo wrote; keeps .venv and .cache
 	rm -rf out

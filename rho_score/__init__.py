@@ -2,7 +2,8 @@
 
 The flow, a file a step:
 
-    score   config → plan → read → tokens → worker (scorer: windows, loss) → publish; put together in score
+    score   config → plan → read → tokens → worker (scorer) → publish; put together in score; verify checks it
+    scorer  windows → passes → forward (attention, loss); proof says which way it may take
     select  config → excess → histogram → masks; put together in select
     after   inspect, heatmap, charts, report: from the two stores alone
     under   storage (any URL, atomic), schema (columns), store (what is there), engine (Ray), model, errors

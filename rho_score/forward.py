@@ -56,6 +56,16 @@ class Forward:
         self._way = Way("plain")
 
     @property
+    def n_statistics(self) -> int:
+        """Values a token: the loss, and one for each signal."""
+        return 1 + self._entropy + self._rank
+
+    @property
+    def vocabulary(self) -> int:
+        """Words of the model."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
     def way(self) -> Way:
         """The way in use."""
         return self._way

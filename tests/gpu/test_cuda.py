@@ -1,29 +1,107 @@
 """What only a GPU can show; skipped, with the reason, where there is none."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rho_score.scorer import Scorer
+from rho_score.attention import packed_attention
+from rho_score.forward import Way
+from rho_score.loss import Head, fused_losses, token_statistics
+from rho_score.scorer import CUDA_BATCH_TOKENS, Scorer
 from tests.oracle import load_float32, plain_losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
-@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("float16", 2e-2), ("bfloat16", 2e-1)])
-def test_losses_on_the_gpu_are_those_of_a_plain_float32_forward(
-    make_model: Callable[[int], Path], dtype: str, error: float
-) -> None:
+def _documents(lengths: list[int]) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    ids = [random.integers(0, 400, n).astype(np.int32) for n in (1, 2, 31, 33, 90, 200)]
-    scorer = Scorer(
-        str(make_model(1)), dtype=dtype, context=32, overlap=8, prefix_id=0, batch_tokens=256, device="cuda"
-    )
+    return [random.integers(0, 400, n).astype(np.int32) for n in lengths]
+
+
+def _scorer(model: Path, **changes: Any) -> Scorer:
+    settings = {"dtype": "float16", "context": 32, "overlap": 8, "prefix_id": 0, "batch_tokens": 256}
+    return Scorer(str(model), **(settings | changes), device="cuda")
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("float16", 2e-2), ("bfloat16", 2e-1)])
+@pytest.mark.parametrize("batch_tokens", [256, 16])
+def test_losses_on_the_gpu_are_those_of_a_plain_float32_forward(
+    make_model: Callable[[int], Path], dtype: str, error: float, batch_tokens: int
+) -> None:
+    ids = _documents([1, 2, 31, 33, 90, 200])
+    scorer = _scorer(make_model(1), dtype=dtype, batch_tokens=batch_tokens)
     assert scorer.way.layout == "packed"
     model = load_float32(make_model(1))
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
         expected = plain_losses(model, document.tolist(), prefix=0, context=32, overlap=8)
         assert np.abs(losses - expected).mean() <= error
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize(("lengths", "past"), [([7, 30, 1], 0), ([16], 33)])
+def test_the_variable_length_kernel_does_what_the_loop_does(lengths: list[int], past: int, window: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    n = sum(lengths)
+    query = torch.randn(1, 4, n, 64, generator=generator)
+    key, value = (torch.randn(1, 2, n + past, 64, generator=generator) for _ in range(2))
+    ends = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    settings = {"max_length_q": max(lengths), "sliding_window": window}
+    expected, _ = packed_attention(torch.nn.Identity(), query, key, value, None, cu_seq_lens_q=ends, **settings)
+    on_gpu = (tensor.half().cuda() for tensor in (query, key, value))
+    found, _ = packed_attention(torch.nn.Identity(), *on_gpu, None, cu_seq_lens_q=ends.cuda(), **settings)
+    torch.testing.assert_close(found.float().cpu(), expected, atol=5e-3, rtol=5e-3)
+
+
+def test_neighbours_change_no_bit(make_model: Callable[[int], Path]) -> None:
+    scorer = _scorer(make_model(1), batch_tokens=512)
+    one, *others = _documents([25, 3, 17, 29, 60, 8, 31, 12])
+    full = scorer.score_documents([*others * 4, one])
+    again = scorer.score_documents([*[other[::-1].copy() for other in others] * 4, one])
+    assert full[-1].tobytes() == again[-1].tobytes()
+
+
+def test_compiled_layers_and_signals(make_model: Callable[[int], Path]) -> None:
+    ids = _documents([31, 5, 90])
+    plain = _scorer(make_model(1), signals=("entropy", "rank")).score(ids)
+    scorer = _scorer(make_model(1), signals=("entropy", "rank"), compile=True)
+    assert scorer.way == Way("packed", compiled=True)
+    compiled = scorer.score(ids)
+    for a, b in zip(plain.loss, compiled.loss, strict=True):
+        assert np.abs(a - b).mean() <= 2e-2
+    assert all(np.isfinite(values).all() for values in compiled.signals["rank"])
+
+
+def test_the_fused_head_gives_the_losses_of_the_blocks() -> None:
+    pytest.importorskip("cut_cross_entropy")
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 128, generator=generator).half().cuda()
+    head = Head(torch.randn(5000, 128, generator=generator).half().cuda())
+    targets = torch.randint(0, 5000, (300,), generator=generator).cuda()
+    found, expected = fused_losses(hidden, targets, head), token_statistics(hidden, targets, head)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_the_budget_comes_from_memory_and_is_halved_when_it_runs_out(
+    make_model: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = _scorer(make_model(1), batch_tokens=None)
+    assert CUDA_BATCH_TOKENS[0] <= scorer.passes.batch_tokens <= CUDA_BATCH_TOKENS[1]
+    ids = _documents([200] * 400)
+    expected = scorer.score_documents(ids)
+    taken = torch.cuda.memory_allocated() / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, taken + 0.0003))
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = scorer.score_documents(ids)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory: going on with" in caplog.text
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-2)

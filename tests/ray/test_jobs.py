@@ -37,9 +37,7 @@ def _submit(address: str, working_dir: Path, entrypoint: str) -> tuple[JobInfo, 
 def test_score_and_select_as_jobs(
     ray_cluster: str, working_dir: Path, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    score = (
-        f"ray_jobs/score.py {corpus} {tmp_path}/ref --model {make_model(1)} --group-column source --cpus-per-worker 1"
-    )
+    score = f"ray_jobs/score.py {corpus} {tmp_path}/ref --model {make_model(1)} --group-column source --cpus-per-worker 1 --no-compile"
     info, log = _submit(ray_cluster, working_dir, score)
     assert info.driver_exit_code == 3, log  # documents were quarantined
     assert f"quarantined {N_QUARANTINED}" in log

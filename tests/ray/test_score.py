@@ -1,11 +1,14 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
+from rho_score.cli import main
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import model_identity
@@ -126,3 +129,52 @@ def test_more_workers_than_the_cluster_has_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, the cluster has 4"):
         score_into(corpus, tmp_path / "out", make_model(1), workers="4")
+
+
+def test_entropy_and_rank_are_columns_on_request(
+    ray_cluster: str, corpus: Path, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    summary = score_into(corpus, tmp_path / "out", make_model(1), signals=("rank", "entropy"))
+    assert 0 < summary.busy_share <= 1
+    assert 0 <= summary.padding_share < 1
+    store, plain = ScoreSet.open(str(tmp_path / "out")), ScoreSet.open(str(scores["ref"]))
+    ranks: list[int] = []
+    for unit in store.units:
+        table = store.unit_table(unit.unit)
+        assert table.column_names == ["doc_id", "group", "input_ids", "loss", "entropy", "rank"]
+        assert table["loss"].equals(plain.unit_table(unit.unit)["loss"])
+        for row in table.to_pylist():
+            assert len(row["entropy"]) == len(row["rank"]) == len(row["input_ids"])
+            assert all(0 <= entropy <= np.log(400) + 1e-2 for entropy in row["entropy"])
+            ranks += row["rank"]
+    assert min(ranks) >= 0
+    assert max(ranks) < 400
+    assert store.manifest["parts"]["signals"] == ["entropy", "rank"]
+
+
+def test_verify_compares_with_a_plain_forward_and_writes_nothing(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["score", str(corpus), str(tmp_path / "out"), "--model", str(make_model(1)), "--context", "32"]
+    assert main([*command, "--verify", "20", "--no-compile", "--gpus-per-worker", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "verified 20 documents" in said
+    assert "going packed in float32" in said
+    mean = float(said.split("mean difference ")[1].split()[0])
+    assert 0 <= mean < 1e-4
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--verify", "0"]) == 2
+
+
+def test_a_document_that_overflows_is_counted(
+    ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    model = load_float32(make_model(1))
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[:, :] *= 3e5
+    shutil.copytree(make_model(1), tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    summary = score_into(corpus, tmp_path / "out", tmp_path / "model", dtype="float16")
+    assert summary.accounts.rescored > 0
+    assert summary.accounts.scored == N_DOCUMENTS - N_QUARANTINED
+    assert ScoreSet.open(str(tmp_path / "out")).summary["rescored"] == summary.accounts.rescored

