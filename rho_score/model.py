@@ -172,8 +172,10 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
 
 
 def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """No outlier columns in 8 bits: they are found over all tokens of a pass, so that a token's loss would depend on its neighbours."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
     if quantize == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 

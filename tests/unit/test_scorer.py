@@ -34,6 +34,7 @@ from rho_score import forward as forward_module
 from rho_score.errors import InputError
 from rho_score.forward import Way
 from rho_score.loss import Head
+from rho_score.model import ModelSource
 from rho_score.scorer import Scorer
 from tests.oracle import load_float32, plain_losses
 
@@ -87,9 +88,9 @@ def _documents(vocabulary: int, lengths: list[int], seed: int = 0) -> list[np.nd
     return [random.integers(0, vocabulary, n).astype(np.int32) for n in lengths]
 
 
-def _scorer(model: Path, **changes: Any) -> Scorer:
+def _scorer(model: Path | ModelSource, **changes: Any) -> Scorer:
     settings = {"dtype": "float32", "context": 32, "overlap": 8, "prefix_id": 0, "batch_tokens": 64}
-    return Scorer(str(model), **(settings | changes))
+    return Scorer(model if isinstance(model, ModelSource) else str(model), **(settings | changes))
 
 
 @pytest.mark.parametrize("prefix_id", [0, None])
@@ -270,3 +271,17 @@ def test_what_overflows_in_float16_is_scored_in_a_wider_type(
     assert "scoring them again in torch.bfloat16" in caplog.text
     expected = plain_losses(load_float32(tmp_path), document.tolist(), prefix=0, context=32, overlap=8)
     assert np.abs(losses - expected).mean() < 0.5  # bfloat16 of a model with wild weights
+
+
+@pytest.mark.parametrize(("quantize", "allowed"), [("int8", 0.5), ("int4", 3.0)])
+def test_quantized_weights_are_near_and_neighbours_do_not_matter(
+    make_model: Callable[[int], Path], quantize: Any, allowed: float
+) -> None:
+    scorer = _scorer(ModelSource(model=str(make_model(1)), quantize=quantize), batch_tokens=512)
+    assert scorer.way == Way("packed")
+    one, *others = _documents(400, [60, 3, 17, 29, 60, 8])
+    exact = _scorer(make_model(1)).score_documents([one])[0]
+    full = scorer.score_documents([*others, one])[-1]
+    assert 0 < np.abs(full - exact).mean() < allowed
+    changed = scorer.score_documents([*(other[::-1].copy() for other in others), one])[-1]
+    np.testing.assert_allclose(changed, full, atol=1e-5)
