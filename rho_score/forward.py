@@ -1,7 +1,7 @@
 """One forward pass over a few windows of tokens, in the fastest layout that a model was proved to stand."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -91,7 +91,7 @@ class Forward:
 
     def __call__(self, inputs: Sequence[Input], *, size: int | None = None) -> torch.Tensor:
         """Statistics of every target, in the order of `inputs`. size: pad a pack to so many positions."""
-        with self._compiling():
+        with self._eager_unless(self._way.compiled):
             if self._way.layout == "plain":
                 return torch.cat([self._plain(one) for one in inputs], dim=1)
             targets = self._to_device(np.concatenate([one.targets for one in inputs]))
@@ -100,7 +100,7 @@ class Forward:
 
     def in_chunks(self, one: Input, chunk: int) -> torch.Tensor:
         """The same of one window, in pieces of `chunk` positions: a cache carries keys and values, nothing is computed twice."""
-        with torch.compiler.set_stance("force_eager"):  # compiled code would be specialised to every layer's cache
+        with self._eager_unless(False):  # compiled code would be specialised to every layer's cache
             return self._in_chunks(one, chunk)
 
     def _in_chunks(self, one: Input, chunk: int) -> torch.Tensor:
@@ -162,10 +162,11 @@ class Forward:
             columns.append((logits > logits.gather(1, targets)).sum(dim=1).float())
         return torch.stack(columns)
 
-    def _compiling(self) -> AbstractContextManager[None]:
-        stance: AbstractContextManager[None] = torch.compiler.set_stance(
-            "default" if self._way.compiled else "force_eager"
-        )
+    def _eager_unless(self, compiled: bool) -> AbstractContextManager[None]:
+        """Run what was compiled as it was written, unless `compiled`."""
+        if compiled or self._accumulate is accumulate:  # nothing to switch off: don't import the compiler
+            return nullcontext()
+        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
         return stance
 
     def _body(self, ids: torch.Tensor, **extra: Any) -> torch.Tensor:

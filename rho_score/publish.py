@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.errors import RhoScoreError
+from rho_score.passage import read_passage
 from rho_score.schema import (
     QUARANTINE,
     SCHEMA_VERSION,
@@ -19,7 +20,6 @@ from rho_score.schema import (
 )
 from rho_score.storage import Folder
 from rho_score.store import Accounts, data_name, quarantine_name
-from rho_score.worker import read_passage
 
 
 def publish_unit(
@@ -33,7 +33,7 @@ def publish_unit(
 ) -> pa.Table:
     """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row.
 
-    What the worker noted of the unit's passage comes in the table's own metadata (`worker.PASSAGE`).
+    What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`).
     """
     folder, name = Folder(output), unit["unit"][0].as_py()
     documents = unit.filter(unit["doc_id"].is_valid())

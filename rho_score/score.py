@@ -27,6 +27,7 @@ from rho_score.model import (
     resolve_dtype,
     tokenizer_files,
 )
+from rho_score.passage import Passage, busy_share
 from rho_score.plan import Plan, Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
@@ -49,7 +50,7 @@ from rho_score.store import (
 from rho_score.tokens import prefix_id, tokenize_unit
 from rho_score.verify import Comparison
 from rho_score.verify import verify as compare_with_plain
-from rho_score.worker import Passage, ScoreUnit, busy_share
+from rho_score.worker import ScoreUnit
 
 log = logging.getLogger(__name__)
 

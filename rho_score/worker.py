@@ -3,57 +3,19 @@
 import logging
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import torch
 import transformers
 
 from rho_score.errors import RhoScoreError
 from rho_score.model import model_identity
+from rho_score.passage import Passage, noted
 from rho_score.schema import SCORED, SIGNALS, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
 from rho_score.store import difference
-
-PASSAGE = b"rho_score.passage"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """How a unit went through a worker: what its file does not hold, since it is another each time."""
-
-    rescored: int = 0
-    positions: int = 0
-    """Positions that went through the model, padding included."""
-    padding: int = 0
-    worker: str = ""
-    """Which worker."""
-    started: float = 0.0
-    """When it took the unit, seconds since the epoch."""
-    ended: float = 0.0
-    """When it gave the unit on."""
-    model_s: float = 0.0
-    """Seconds in the scorer."""
-
-
-def busy_share(passages: Iterable[Passage]) -> float:
-    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
-    of: dict[str, list[Passage]] = defaultdict(list)
-    for passage in passages:
-        of[passage.worker].append(passage)
-    spans = [max(p.ended for p in own) - min(p.started for p in own) for own in of.values()]
-    model_s = sum(p.model_s for own in of.values() for p in own)
-    return model_s / sum(spans) if sum(spans) else float("nan")
-
-
-def read_passage(unit: pa.Table) -> Passage:
-    """What a worker noted on a unit's table."""
-    return Passage(**orjson.loads((unit.schema.metadata or {}).get(PASSAGE, b"{}")))
 
 
 class ScoreUnit:
@@ -98,7 +60,7 @@ class ScoreUnit:
             ended=time.time(),
             model_s=model_s,
         )
-        return unit.replace_schema_metadata({PASSAGE: orjson.dumps(asdict(passage))})
+        return noted(unit, passage)
 
 
 def _as_stored(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:

@@ -13,6 +13,7 @@ from rho_score.score import ScoreSummary, score
 OPTIONS: dict[str, Any] = {
     "id_column": "id", "group_column": "source", "context": 32, "overlap": 8, "batch_tokens": 128, "cpus_per_worker": 1,
     "unit_bytes": 2000, "gpus_per_worker": 0, "compile": False,
+    "dtype": "float32",
 }  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def test_verify_compares_with_a_plain_forward_and_writes_nothing(
     corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["score", str(corpus), str(tmp_path / "out"), "--model", str(make_model(1)), "--context", "32"]
-    assert main([*command, "--verify", "20", "--no-compile", "--gpus-per-worker", "0"]) == 0
+    assert main([*command, "--verify", "20", "--no-compile", "--dtype", "float32", "--gpus-per-worker", "0"]) == 0
     said = capsys.readouterr().out
     assert "verified 20 documents" in said
     assert "going packed in float32" in said

@@ -1,6 +1,8 @@
 """The architecture, as far as a test can hold it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"
@@ -29,3 +31,8 @@ def test_pure_modules_know_nothing_of_ray_or_files() -> None:
         ours = {module for module in _imports(PACKAGE / f"{name}.py") if module.startswith("rho_score")}
         assert not modules & {"ray", "fsspec", "pathlib", "os", "io"}, name
         assert ours <= {"rho_score.histogram", "rho_score.schema"}, name
+
+
+def test_reading_and_publishing_tasks_start_without_torch() -> None:
+    code = "import sys, rho_score.read, rho_score.publish; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
