@@ -28,6 +28,8 @@ Example: rho-score plan s3://corpora/web --model HuggingFaceTB/SmolLM2-135M""",
 
 Example, on this machine: rho-score score corpus/ scores/ref --model models/ref --group-column source
 
+Example, how far from float32 its scores would be: rho-score score corpus/ scores/ref --model models/ref --verify 50
+
 Example, on a cluster: rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref --workers 1:200 --gpus-per-worker 1
 
 Exit codes: 0 all done; 1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined.""",

@@ -38,9 +38,9 @@ class Head:
         )
 
     @property
-    def _float32_product(self) -> bool:
-        """Whether products come out in float32: always, but for half precision on a CPU, which rounds them."""
-        return self.weight.is_cuda or self.weight.dtype == torch.float32
+    def rounds(self) -> bool:
+        """Whether products come out rounded: those of half precision on a CPU do, all others are float32."""
+        return not self.weight.is_cuda and self.weight.dtype != torch.float32
 
     def logits(self, hidden: torch.Tensor, first: int, stop: int) -> torch.Tensor:
         """Logits of the words [first, stop), float32. hidden: Shape (N, D). Returns Shape (N, stop - first)."""
@@ -54,10 +54,8 @@ class Head:
         return self._transform(product)
 
     def target_logits(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Logit of one word a row, float32, to be compared with `logits`. targets: Shape (N,). Returns Shape (N,)."""
+        """Logit of one word a row, in float32 whatever the dtype. targets: Shape (N,). Returns Shape (N,)."""
         product = (hidden.float() * self.weight[targets].float()).sum(dim=1)
-        if not self._float32_product:
-            product = product.to(self.weight.dtype).float()
         if self.bias is not None:
             product += self.bias[targets]
         return self._transform(product)
@@ -114,7 +112,8 @@ def token_statistics(
 ) -> torch.Tensor:
     """Loss and, on request, entropy and rank of each target, over blocks of tokens and of the vocabulary.
 
-    `loss = logsumexp(z) - z[target]` in nats, >= 0, both from the same product. `entropy = -sum p log p` of the next-token
+    `loss = logsumexp(z) - z[target]` in nats, >= 0, both from the same z; where products come out rounded to half precision
+    the target's is put in its place unrounded. `entropy = -sum p log p` of the next-token
     distribution in nats. `rank` = words with a higher logit than the target's, 0 where it is the argmax; where another word's
     logit is the target's up to the rounding of the product, either may count as the higher one.
 
@@ -127,12 +126,16 @@ def token_statistics(
     found = torch.empty(1 + entropy + rank, len(targets), dtype=torch.float32, device=hidden.device)
     for at in range(0, len(targets), block_tokens):
         rows, target = hidden[at : at + block_tokens], targets[at : at + block_tokens]
-        bar = head.target_logits(rows, target) if rank else None
+        exact = head.target_logits(rows, target) if rank or head.rounds else None
+        bar = exact if rank else None
         total, weighted, above, target_logit = torch.zeros(4, len(target), dtype=torch.float32, device=hidden.device)
         peak = torch.full_like(total, torch.finfo(torch.float32).min)
         state: State = (peak, total, weighted, above, target_logit)
         for first in range(0, n_words, block_words):
             logits = head.logits(rows, first, min(first + block_words, n_words))
+            if exact is not None and head.rounds:
+                inside = torch.nonzero((target >= first) & (target < first + logits.shape[1]))[:, 0]
+                logits[inside, target[inside] - first] = exact[inside]
             state = accumulate(logits, target - first, bar, state, entropy=entropy)
         peak, total, weighted, above, target_logit = state
         columns = [(total.log() + peak - target_logit).clamp_min(0)]

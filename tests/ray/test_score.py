@@ -9,11 +9,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config import CorpusConfig
+from rho_score.config import CorpusConfig, SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import model_identity
 from rho_score.plan import make_plan
 from rho_score.read import Columns, documents
+from rho_score.select import select
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED
@@ -150,6 +151,8 @@ def test_entropy_and_rank_are_columns_on_request(
     assert min(ranks) >= 0
     assert max(ranks) < 400
     assert store.manifest["parts"]["signals"] == ["entropy", "rank"]
+    kept = select(SelectConfig(ref=str(tmp_path / "out"), output=str(tmp_path / "sel"), ratio=0.6)).total.tokens_kept
+    assert kept == round(0.6 * len(ranks))  # the other columns are not in its way
 
 
 def test_verify_compares_with_a_plain_forward_and_writes_nothing(
