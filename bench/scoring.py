@@ -238,11 +238,11 @@ def cuda_rows(bench: Bench, dealt: list[Slice]) -> list[Row]:
 
 
 def whole_job(bench: Bench, dealt: list[Slice], folder: Path) -> list[Row]:
-    """`rho-score score` over the same documents, one worker, a unit some 1,500 tokens."""
+    """`rho-score score` over the same documents, one worker; a unit is a long document or some 20,000 bytes of short ones."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        pa.table({"text": [text for one in dealt for text in one.texts]}), corpus / "texts.parquet", row_group_size=8
+        pa.table({"text": [text for one in dealt for text in one.texts]}), corpus / "texts.parquet", row_group_size=1
     )
     config = ScoreConfig(
         input=str(corpus), output=str(folder / "scores"), model=bench.model, context=CONTEXT, overlap=OVERLAP,
