@@ -71,15 +71,7 @@ def _packed(
 
 
 @_packed.register_fake
-def _(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_lens: torch.Tensor,
-    max_length: int,
-    scale: float,
-    window: int,
-) -> torch.Tensor:
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> torch.Tensor:
     return query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
 
 
@@ -91,9 +83,7 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     parts = []
     step = max(1, MASK_ENTRIES // m)
     for at in range(0, n, step):
-        rows = torch.arange(m - n + at, m - n + min(at + step, n), device=query.device)[
-            :, None
-        ]  # positions of the queries
+        rows = torch.arange(m - n + at, m - n + min(at + step, n), device=query.device)[:, None]  # the queries' places
         last = int(rows[-1]) + 1
         first = max(0, int(rows[0]) - window + 1) if window else 0
         columns = torch.arange(first, last, device=query.device)
