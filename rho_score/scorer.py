@@ -75,10 +75,15 @@ class Scorer:
         self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
         self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
         refuse_if_not_causal(self.passes, self.dtype, self._source.model)
-        self.way, self.passes.chunked = self._prove(compile)
-        self.passes.forward.go(self.way)
+        way, self.passes.chunked = self._prove(compile)
+        self.passes.forward.go(way)
         if batch_tokens is None and self.device.type == "cuda":
             self.passes.batch_tokens = self._budget()
+
+    @property
+    def way(self) -> Way:
+        """The way that documents take through the model."""
+        return self.passes.forward.way
 
     def score_documents(self, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Loss of every token, in nats: `score(ids).loss`."""
