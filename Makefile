@@ -27,9 +27,12 @@ check: $(INSTALLED)   ## ruff and mypy
 test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
 	$(BIN)/python -m pytest
 
-bench: $(INSTALLED)   ## the scorer beside its limits and its peers, about 25 minutes on two cores (writes out/bench)
+bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of a million units; hours on two cores (writes out/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.selection
+	$(BIN)/python -m bench.selection --check
+	$(BIN)/python -m bench.scale
 
 clean:   ## remove what the demo wrote; keeps .venv and .cache
 	rm -rf out

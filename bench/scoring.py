@@ -306,8 +306,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     folder = ROOT / "out" / "bench"
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
-    folder.mkdir(parents=True)
+    for made in ("corpus", "scores", "slice.json", "scoring.md"):  # what other benchmarks made stays
+        subprocess.run(["rm", "-rf", str(folder / made)], check=True)
+    folder.mkdir(parents=True, exist_ok=True)
     dealt = slices(given.tokens)
     bench = Bench(given.dtype)
     peer_dtype = given.peer_dtype or resolve_dtype("auto", gpu=bench.gpu)

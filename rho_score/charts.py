@@ -113,12 +113,65 @@ def position_figure(position: np.ndarray, value: np.ndarray, *, label: str) -> F
     return figure
 
 
+def curve_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str, items: str) -> Figure:
+    """Share kept at every threshold, a line a group. curves: by name, (thresholds, shares), the whole first."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(height=3.6)
+        whole = next(iter(curves.values()))
+        shares = np.diff(np.array(whole[1]), prepend=0)
+        low, top = weighted_quantiles(np.array(whole[0]), shares, (0.002, 0.998))
+        colours = [INK, *mpl.color_sequences["tab10"]]
+        for (name, (thresholds, kept)), colour in zip(curves.items(), colours, strict=False):
+            axes.plot(
+                thresholds,
+                np.array(kept) * 100,
+                color=colour,
+                linewidth=2 if name == next(iter(curves)) else 1.3,
+                label=name,
+            )
+        axes.set_xlim(low, max(top, low + 1e-3))
+        axes.set_ylim(0, 100)
+        axes.set_xlabel(f"threshold, {label}")
+        axes.set_ylabel(f"% of {items} kept")
+        axes.grid(alpha=0.25)
+        if len(curves) > 1:
+            axes.legend(fontsize=8)
+    return figure
+
+
+def shares_figure(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Stacked bars, one a group: the share of its tokens in each category."""
+    with mpl.rc_context(_STYLE):
+        names = list(shares)[:20]
+        figure, axes = _figure(height=0.42 * len(names) + 1.2)
+        left = np.zeros(len(names))
+        for kind, colour in zip(shares[names[0]] if names else [], (REF, "#e8a33d", KEPT, BASE), strict=False):
+            part = np.array([shares[name][kind] * 100 for name in names])
+            drawn = axes.barh(range(len(names)), part, left=left, color=colour, alpha=0.85, height=0.66, label=kind)
+            axes.bar_label(
+                drawn, [f"{p:.0f}" if p >= 4 else "" for p in part], label_type="center", color="white", fontsize=8
+            )
+            left += part
+        axes.set_yticks(range(len(names)), [name[:28] for name in names])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of tokens")
+        axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """The figure as a file: svg, png or pdf. The same figure gives the same bytes."""
+    sink = io.BytesIO()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}.get(kind, {"Date": None, "Creator": None})
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "rho-score"}):
+        figure.savefig(sink, format=kind, bbox_inches="tight", dpi=150, metadata=metadata)
+    return sink.getvalue()
+
+
 def data_url(figure: Figure) -> str:
     """The figure as an SVG image inside a URL."""
-    sink = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": "rho-score"}):
-        figure.savefig(sink, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(sink.getvalue().encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(image(figure, "svg")).decode()
 
 
 def _figure(height: float = 3.0) -> tuple[Figure, Axes]:

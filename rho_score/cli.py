@@ -1,24 +1,43 @@
-"""`rho-score plan | score | select | report`: parse into a frozen dataclass, make one library call, print what came out.
+"""`rho-score plan | score | select | curve | dynamics | export | report`: parse into a frozen dataclass, make one library call, print what came out.
 
 A configuration file (`--config FILE`, YAML) holds the same options under the same names; flags given beside it win.
 """
 
 import dataclasses
+import functools
 import logging
+import operator
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn, get_origin, get_type_hints
 
 import tyro
 import yaml
 from typeguard import TypeCheckError, check_type
 
-from rho_score.config import PlanConfig, ReportConfig, ScoreConfig, SelectConfig
+from rho_score.accounts import GroupAccounts
+from rho_score.config import (
+    CurveConfig,
+    DynamicsConfig,
+    ExportConfig,
+    PlanConfig,
+    ReportConfig,
+    ScoreConfig,
+    SelectConfig,
+)
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.masks import GroupAccounts
 
 QUARANTINED = 3
+_KINDS: dict[str, Any] = {
+    "plan": PlanConfig,
+    "score": ScoreConfig,
+    "select": SelectConfig,
+    "curve": CurveConfig,
+    "dynamics": DynamicsConfig,
+    "export": ExportConfig,
+    "report": ReportConfig,
+}
 
 EXAMPLES = {
     "plan": """Say what a run would do and cost; run nothing.
@@ -33,11 +52,38 @@ Example, how far from float32 its scores would be: rho-score score corpus/ score
 Example, on a cluster: rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref --workers 1:200 --gpus-per-worker 1
 
 Exit codes: 0 all done; 1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined.""",
-    "select": """Keep the tokens (or documents) that score best over the whole corpus; write a selection.
+    "select": """Keep the tokens (or documents) that score best over the whole corpus; write a selection. Reads scores, never a model.
 
 Example, the method of Rho-1: rho-score select --ref scores/ref --base scores/base selection --ratio 0.6
 
-Example, the best billion tokens as whole documents: rho-score select --ref scores/ref selection --tokens 1000000000 --level document""",
+Example, what would that keep? rho-score select --ref scores/ref --base scores/base selection --ratio 0.6 --dry-run
+
+Example, the best billion tokens as whole documents: rho-score select --ref scores/ref selection --tokens 1000000000 --level document
+
+Example, without the 5 % noisiest: rho-score select --ref scores/ref --base scores/base selection --ratio 0.6 --drop-top 0.05
+
+Example, quotas: rho-score select --ref scores/ref --base scores/base selection --quota code=0.8 --quota web=5000000000 --quota '*=0.5'
+
+Example, two experts: rho-score select --ref math=scores/math --ref code=scores/code --base scores/base selection --combine union --ratio 0.3 --share code=0.5
+
+Ties at the threshold go to the first in corpus order: shard's name, place in the shard, place in the document.""",
+    "curve": """Print what every ratio, budget or threshold would keep, per group, from the histogram of a selection: reads no scores.
+
+Example: rho-score curve selection
+
+Example: rho-score curve selection --tokens 1000000000 5000000000 --threshold 0 0.5 --plot curve.svg --csv curve.csv""",
+    "dynamics": """Sort every token by how its loss went over checkpoints of one model: H-H, L-H, H-L (learnt), L-L; write a selection.
+
+Example: rho-score dynamics --scores scores/step-1000 scores/step-5000 scores/step-20000 dynamics --plot dynamics.svg
+
+Example, train on what was learnt or stays hard: rho-score dynamics --scores scores/c0 scores/c1 dynamics --keep H-L H-H""",
+    "export": """Write a selection in a form that trainers read.
+
+Example, for Hugging Face's Trainer, in blocks: rho-score export selection train --format labels --block-size 2048
+
+Example, nanoGPT's .bin with a mask: rho-score export selection train --format bin
+
+Example, the kept documents with all their own columns: rho-score export sel-documents corpus-kept --format parquet""",
     "report": """Write one self-contained HTML page about a score set or a selection. Needs the stores only: no model, no corpus.
 
 Example: rho-score report selection report.html""",
@@ -67,13 +113,7 @@ def parse(arguments: list[str]) -> Any:
     """
     arguments, file = _take_config_file(arguments)
     command = arguments[0] if arguments else ""
-    kinds: dict[str, Any] = {
-        "plan": PlanConfig,
-        "score": ScoreConfig,
-        "select": SelectConfig,
-        "report": ReportConfig,
-    }
-    given = {command: _from_file(kinds[command], file)} if file and command in kinds else {}
+    given = {command: _from_file(_KINDS[command], file)} if file and command in _KINDS else {}
     choices = tuple(
         Annotated[
             kind,
@@ -81,9 +121,9 @@ def parse(arguments: list[str]) -> Any:
                 name, description=EXAMPLES[name], **({"default": given[name]} if name in given else {})
             ),
         ]
-        for name, kind in kinds.items()
+        for name, kind in _KINDS.items()
     )
-    union: Any = choices[0] | choices[1] | choices[2] | choices[3]
+    union: Any = functools.reduce(operator.or_, choices)
     return tyro.cli(
         union,
         prog="rho-score",
@@ -131,6 +171,8 @@ def _from_file(kind: Any, path: str) -> Any:
     for name, value in values.items():
         if hints[name] is str and type(value) is int:
             value = values[name] = str(value)  # workers: 4
+        if get_origin(hints[name]) is tuple and isinstance(value, list | str):
+            value = values[name] = (value,) if isinstance(value, str) else tuple(value)
         try:
             check_type(value, hints[name])
         except TypeCheckError as error:
@@ -187,18 +229,81 @@ def _select(config: SelectConfig) -> int:
     from rho_score.select import select
 
     summary = select(config)
-    if summary.computed == 0:
+    if config.dry_run:
+        print("a dry run: this is what would be kept; nothing was written")
+    elif summary.computed == 0:
         print(f"{summary.output} is finished already; nothing to do.")
+    whole = summary.thresholds.get(None) if not summary.per_group else None
+    _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
+    for row in summary.cuts:
+        if row["expert"] is not None:
+            place = row["expert"] + (f", {row['group']}" if summary.per_group else "")
+            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.4f}"
+            print(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
+    if summary.approximate:
+        print(
+            "Figures of groups (of documents: tokens too) share the items at the threshold in proportion; exact once written."
+        )
+    if unaligned := summary.total.documents_unaligned:
+        print(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
+    for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
+        if (ref := accounts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
+            base = accounts.bits_per_byte("base") if config.base else None
+            more = "" if base is None else f", base {base:.4f}"
+            print(f"{group or '(none)':<24.24} bits per byte: reference {ref:.4f}{more}")
+    return 0
+
+
+def _print_groups(
+    groups: dict[str | None, GroupAccounts],
+    total: GroupAccounts,
+    threshold_of: Callable[[str | None], float | None],
+    whole: float | None,
+) -> None:
     print(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows: list[tuple[str, GroupAccounts, float | None]] = [
-        (group or "(none)", accounts, summary.threshold_of(group)) for group, accounts in summary.groups.items()
-    ]
-    whole = ("all", summary.total, summary.thresholds.get(None) if not config.per_group else None)
-    for name, accounts, threshold in [*(rows if set(summary.groups) != {None} else []), whole]:
+    rows = [(group or "(none)", accounts, threshold_of(group)) for group, accounts in groups.items()]
+    for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
         print(
             f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
             f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.4f}':>10}"
         )
+
+
+def _curve(config: CurveConfig) -> int:
+    from rho_score.curve import curve
+
+    print(curve(config))
+    for path in (config.plot, config.csv):
+        if path:
+            print(f"wrote {path}")
+    return 0
+
+
+def _dynamics(config: DynamicsConfig) -> int:
+    from rho_score.dynamics import CATEGORIES, dynamics, plotted
+
+    summary = dynamics(config)
+    if summary.computed == 0:
+        print(f"{summary.output} is finished already; nothing to do.")
+    print(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
+    for name, shares in plotted(summary).items():
+        print(f"{name:<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
+    total = summary.total
+    print(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
+    if config.plot:
+        print(f"wrote {config.plot}")
+    return 0
+
+
+def _export(config: ExportConfig) -> int:
+    from rho_score.export import export
+
+    summary = export(config)
+    if summary.computed == 0:
+        print(f"{summary.output} is finished already; nothing to do.")
+    print(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
+    for field in dataclasses.fields(summary.counts):
+        print(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
     return 0
 
 
@@ -213,6 +318,9 @@ _RUN: dict[type, Callable[[Any], int]] = {
     PlanConfig: _plan,
     ScoreConfig: _score,
     SelectConfig: _select,
+    CurveConfig: _curve,
+    DynamicsConfig: _dynamics,
+    ExportConfig: _export,
     ReportConfig: _report,
 }
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["int8", "int4"]
+Precision = Literal["float16", "float32"]
 Signal = Literal["entropy", "rank"]
 
 
@@ -61,6 +62,8 @@ class ScoreConfig(CorpusConfig):
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass. auto: float16 where the device computes it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16),
     else float32."""
+    precision: Precision = "float16"
+    """Precision that losses are stored and ranked with: float16 values take 1.8 bytes a token, float32 nearly twice that."""
     compile: bool = True
     """Compile the model's layers: seconds to a minute once on each node, faster from then on."""
     workers: str = "1"
@@ -89,10 +92,21 @@ class SelectConfig:
 
     output: Annotated[Positional[str], arg(metavar="OUTPUT")]
     """Selection to write: a path or any fsspec URL. Run the same command again to resume."""
-    ref: str
-    """Score set of the reference model."""
+    ref: UseAppendAction[tuple[str, ...]]
+    """Score set of the reference model. Repeat it as NAME=SCORES for several references (experts)."""
     base: str | None = None
     """Score set of the base model. With it the rank is by excess loss (base - ref), without it by the reference's loss."""
+    combine: Literal["min", "mean", "union"] = "min"
+    """Several references: the lowest of their losses for each token, their mean, or each ranks for itself and keeps its own
+    share, and a token that any of them keeps is kept (union)."""
+    share: UseAppendAction[tuple[str, ...]] = ()
+    """Union: NAME=RATIO, the share that one reference keeps; repeat it. The others keep --ratio."""
+    expert_masks: bool = False
+    """Union: write the mask of each reference too, in a column mask_NAME."""
+    align: Literal["tokens", "bytes"] = "tokens"
+    """bytes: references may have other tokenizers than the base model; losses are compared over the UTF-8 bytes of its
+    tokens."""
+
     ratio: float | None = None
     """Share to keep, 0 to 1: of the scored tokens, or with --level document of the documents. Exact to one."""
     tokens: int | None = None
@@ -101,10 +115,86 @@ class SelectConfig:
     """Keep what scores at least this many nats (at most, with --keep low)."""
     keep: Literal["auto", "high", "low"] = "auto"
     """Which end to keep. auto: high for excess loss, low for the reference's loss alone."""
+    drop_top: float = 0.0
+    """Leave out this share at the kept end, the noisiest; --ratio and --tokens count what comes after it (a band)."""
+
     level: Literal["token", "document"] = "token"
-    """What is ranked: tokens, or documents by their mean score (mean excess, or mean loss)."""
+    """What is ranked: tokens, or documents by --document-score."""
+    document_score: Literal["mean", "per-byte", "kept-share"] = "mean"
+    """What documents are ranked by: the mean score of their tokens, the sum of the scores over the document's bytes, or the
+    share of their tokens among the best --token-ratio of all tokens."""
+    token_ratio: float | None = None
+    """For --document-score kept-share: the share of all tokens that counts as kept."""
+
     per_group: bool = False
-    """Apply the ratio within each group, with a threshold of its own."""
+    """Apply the ratio or the threshold within each group, with a cut of its own."""
+    quota: UseAppendAction[tuple[str, ...]] = ()
+    """GROUP=SHARE (with a decimal point: 0.3) or GROUP=TOKENS (a whole number), instead of a ratio; repeat it. GROUP * is
+    every group that is not named."""
+    scope: Literal["corpus", "document", "batch"] = "corpus"
+    """What the ratio is of: the whole corpus (or group), each document, or each batch of --batch-tokens as in the paper."""
+    batch_tokens: int | None = None
+    """For --scope batch: so many consecutive tokens of a unit are ranked among themselves."""
+
+    sample: Literal["gumbel", "random"] | None = None
+    """gumbel: draw without replacement, a score s with weight exp(s / temperature). random: draw evenly, a control of the
+    same size."""
+    temperature: float = 1.0
+    """Of --sample gumbel, nats: near 0 the best, large values even."""
+    seed: int = 0
+    """Of --sample: the same seed draws the same tokens, whatever the units or workers."""
+    min_run: int = 1
+    """Take shorter runs of kept tokens out of the mask (2: no islands of one token). Fewer tokens than asked for are left."""
+
+    dry_run: bool = False
+    """Print what would be kept and stop: nothing is written."""
+    workers: int | None = None
+    """Tasks at a time. Default: as many as the cluster has CPUs for."""
+
+    def __post_init__(self) -> None:
+        for name in ("ref", "share", "quota"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, (value,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveConfig:
+    """Print what every ratio, budget or threshold of a selection would keep, from its histogram alone."""
+
+    selection: Annotated[Positional[str], arg(metavar="SELECTION")]
+    """Selection: a path or any fsspec URL."""
+    ratio: tuple[float, ...] = ()
+    """Ratios to tell about. Default, where nothing is asked for: 0.01 to 0.99 in steps."""
+    tokens: tuple[int, ...] = ()
+    """Budgets to tell about, tokens."""
+    threshold: tuple[float, ...] = ()
+    """Thresholds to tell about, nats."""
+    expert: str | None = None
+    """Reference of a union whose ranking is meant."""
+    plot: str | None = None
+    """Write the curves as a figure (.svg, .png or .pdf): a path or any fsspec URL."""
+    csv: str | None = None
+    """Write every point of the curves (group, threshold, ratio, items, tokens) as CSV: a path or any fsspec URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig:
+    """Sort every token by how its loss went over two or more checkpoints; write a selection."""
+
+    output: Annotated[Positional[str], arg(metavar="OUTPUT")]
+    """Selection to write: a path or any fsspec URL. Run the same command again to resume."""
+    scores: tuple[str, ...]
+    """Score sets of one model at two or more checkpoints, the earliest first."""
+    steps: tuple[float, ...] = ()
+    """Where the checkpoints are in training (steps or tokens), for unequal distances. Default: equally spaced."""
+    rise: float = 0.2
+    """L→H: the fitted loss rose by more than so many nats from the first checkpoint to the last."""
+    fall: float = 0.2
+    """H→L: it fell by more than so many nats."""
+    keep: tuple[Literal["H-H", "L-H", "H-L", "L-L"], ...] = ("H-L",)
+    """Categories that the mask keeps."""
+    plot: str | None = None
+    """Write the shares of the categories as a figure (.svg, .png or .pdf): a path or any fsspec URL."""
     workers: int | None = None
     """Tasks at a time. Default: as many as the cluster has CPUs for."""
 
@@ -125,3 +215,38 @@ class ReportConfig:
     """Documents shown as heat maps."""
     sample_tokens: int = 2_000_000
     """Tokens read for the figures that need the tokens themselves; counts and thresholds are always exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a selection in a form that trainers read."""
+
+    selection: Annotated[Positional[str], arg(metavar="SELECTION")]
+    """Selection: a path or any fsspec URL."""
+    output: Annotated[Positional[str], arg(metavar="OUTPUT")]
+    """Export to write: a path or any fsspec URL. Run the same command again to resume."""
+    format: Literal["labels", "bin", "megatron", "parquet", "jsonl"]
+    """labels: Parquet with input_ids and labels (-100: not trained on), for Hugging Face's Trainer. bin: nanoGPT's .bin with
+    a .mask. megatron: Megatron-LM's indexed dataset with one of the mask. parquet, jsonl: the kept documents, whole, with
+    all their own columns (--level document)."""
+    block_size: int | None = None
+    """For labels: pack the documents into blocks of exactly so many tokens. Default: a row a document."""
+    order: Literal["corpus", "easy-first", "hard-first"] = "corpus"
+    """Order of the documents: as in the corpus, or by difficulty, the mean score of a document's tokens (a curriculum)."""
+    prefix: bool = True
+    """Put the token that a document's first one was scored after (BOS, else EOS) before each document, never trained on."""
+    eos_id: int | None = None
+    """Token that ends each document. Default: the tokenizer's EOS."""
+    train_eos: bool = False
+    """Train on that token too, though it has no score, so that the model learns where documents end."""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    """Of jsonl."""
+    input: str | None = None
+    """For parquet and jsonl: where the corpus is now (folder, file or glob, as it was scored). Default: where its score set
+    says. With it, shards are compared by size and ids alone, as copies have other times of change."""
+    scores: str | None = None
+    """Score set that the selection was made from, where the selection's own note of its place no longer holds."""
+    units_per_part: int = 16
+    """Units of the selection in one part: a task, and a file (or a few). Fewer need less memory and make more files."""
+    workers: int | None = None
+    """Tasks at a time. Default: a few for each CPU of the cluster."""

@@ -2,11 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import ray
-from ray.data import DataContext
 from ray.exceptions import RayError
 
 from rho_score.errors import RhoScoreError
@@ -14,6 +14,12 @@ from rho_score.errors import RhoScoreError
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
 # model worker's keeps Ray from fusing them into it, where they would stop the model.
 IO_CPUS = 0.5
+
+T = TypeVar("T")
+Reference = ray.ObjectRef[Any]
+
+# Nodes vanish: a task is run again that often, elsewhere. An error of its own ends the run at once.
+TASK_RETRIES = 20
 
 
 @contextmanager
@@ -29,7 +35,6 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
         else:
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
             ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
-    _configure_data()
     try:
         yield
     except RayError as error:
@@ -37,6 +42,46 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def in_tasks(
+    work: Callable[[Any], Any], items: Iterable[Any], *, workers: int | None = None
+) -> Iterator[tuple[int, Reference]]:
+    """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
+
+    At most `workers` are under way; by default a few for each CPU of the cluster, so that an autoscaler sees more to do.
+    """
+
+    @ray.remote(num_cpus=1, max_retries=TASK_RETRIES)
+    def task(item: Any) -> Any:
+        return work(item)
+
+    limit = workers or max(16, 4 * int(ray.cluster_resources().get("CPU", 1)))
+    running: dict[Reference, int] = {}
+    for index, item in enumerate(items):
+        if len(running) >= limit:
+            yield from _finished(running)
+        running[task.remote(item)] = index
+    while running:
+        yield from _finished(running)
+
+
+def in_order(results: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
+    """Numbered results as they come, by their numbers from 0 on; those that came early are held."""
+    early: dict[int, T] = {}
+    following = 0
+    for index, result in results:
+        early[index] = result
+        while following in early:
+            yield following, early.pop(following)
+            following += 1
+
+
+def _finished(running: dict[Reference, int]) -> Iterator[tuple[int, Reference]]:
+    """Wait for one at least, and take those that are done out of `running`."""
+    ready, _ = ray.wait(list(running), num_returns=1, fetch_local=False)
+    for reference in ready:
+        yield running.pop(reference), reference
 
 
 def _as_ours(error: BaseException) -> RhoScoreError:
@@ -50,7 +95,10 @@ def _as_ours(error: BaseException) -> RhoScoreError:
     return RhoScoreError(f"a task of the run failed; run the same command again to resume.\n{error}")
 
 
-def _configure_data() -> None:
+def configure_data() -> None:
+    """Set Ray Data up for a run of a block a unit on nodes that vanish."""
+    from ray.data import DataContext  # a second to import, for those who need it
+
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is never split: block == unit
     context.execution_no_progress_timeout_s = -1  # spot nodes may be away for an hour

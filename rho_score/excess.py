@@ -1,25 +1,36 @@
-"""The scores of a unit: its verified join of two score sets, and what tokens and documents are ranked by. Pure functions."""
+"""The scores of a unit: what tokens and documents are ranked by. Pure functions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from rho_score.histogram import round_score
-from rho_score.schema import flat_values, list_column, list_lengths
+from rho_score.histogram import Bits, Expert, round_score
+from rho_score.schema import list_column
+
+Combine = Literal["min", "mean", "union"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnitScores:
-    """One unit, ready to be ranked.
+    """One unit, ready to be ranked. Scores have the precision that they are ranked with (float16 or float32); NaN: there is none.
 
-    documents: columns doc_id, [group], input_ids. lengths: tokens a document, int64[n_docs]. tokens: their scores in
-    order, float32 holding float16 values, NaN where there is none, float32[n_tokens].
+    documents: the columns that were asked for of doc_id, group, input_ids. lengths: tokens a document, int64[n_docs].
+    tokens: the score that is stored, float[n_tokens]. rankings: the scores that are ranked, by expert (None: the only
+    one), float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens], where they matter. ref_loss, base_loss:
+    nats, float[n_tokens], of the tokens of `documents`. unaligned: documents that tokenizers do not read alike, bool[n_docs].
     """
 
     documents: pa.Table
     lengths: np.ndarray
     tokens: np.ndarray
+    rankings: Mapping[Expert, np.ndarray]
+    ref_loss: np.ndarray
+    base_loss: np.ndarray | None
+    n_bytes: np.ndarray | None = None
+    unaligned: np.ndarray | None = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -29,20 +40,33 @@ class UnitScores:
         return np.array(self.documents["group"].to_pylist(), object)
 
     @property
-    def document_scores(self) -> np.ndarray:
-        """Mean score of the scored tokens of each document, rounded as it is stored, float32[n_docs]; NaN without any."""
-        return round_score(document_means(self.tokens, self.lengths))
-
-    @property
-    def scored_lengths(self) -> np.ndarray:
-        """Tokens with a score of each document, int64[n_docs]."""
-        return _sums((~np.isnan(self.tokens)).astype(np.float64), self.lengths).astype(np.int64)
+    def doc_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of the scored tokens of each document, int64[n_docs]."""
+        assert self.n_bytes is not None
+        return run_sums(np.where(np.isnan(self.tokens), 0, self.n_bytes), self.lengths).astype(np.int64)
 
 
-def unit_scores(ref: pa.Table, base: pa.Table | None) -> UnitScores:
-    """Scores of a unit: excess loss `base - ref`, or the loss of `ref` alone. The tables hold the same documents."""
-    scores = _losses(ref) if base is None else _losses(base) - _losses(ref)
-    return UnitScores(ref.drop_columns("loss"), list_lengths(ref["input_ids"]), round_score(scores))
+def combined(
+    refs: Mapping[str, np.ndarray], base: np.ndarray | None, how: Combine, bits: Bits
+) -> tuple[np.ndarray, np.ndarray, dict[Expert, np.ndarray]]:
+    """(reference loss, score, rankings) of tokens, from the losses under each reference and under the base model, float[n].
+
+    The score is the excess loss `base - ref`, or the loss of `ref` alone. `how`: ref is the lowest or the mean of the
+    references' losses; with union each reference ranks for itself, and ref is the lowest.
+    """
+    losses = list(refs.values())
+    ref = losses[0]
+    if len(losses) > 1:
+        ref = np.mean(losses, axis=0) if how == "mean" else np.minimum.reduce(losses)
+
+    def score(loss: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # inf - inf: no score
+            return round_score(loss if base is None else base - loss, bits)
+
+    whole = score(ref)
+    if how == "union" and len(losses) > 1:
+        return ref, whole, {name: score(loss) for name, loss in refs.items()}
+    return ref, whole, {None: whole}
 
 
 def first_difference(left: pa.Table, right: pa.Table) -> str | None:
@@ -67,25 +91,44 @@ def first_difference(left: pa.Table, right: pa.Table) -> str | None:
 def document_means(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Mean over each document's scored tokens (not NaN), float64[n_docs]; NaN for a document without any."""
     present = ~np.isnan(tokens)
-    sums = _sums(np.where(present, tokens, 0).astype(np.float64), lengths)
-    counts = _sums(present.astype(np.float64), lengths)
+    sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
+    counts = run_sums(present, lengths)
     with np.errstate(invalid="ignore", divide="ignore"):
         means: np.ndarray = sums / counts
     return means
 
 
-def score_lists(scores: UnitScores) -> pa.ListArray:
-    """The tokens' scores as a list column; null where there is none."""
-    return list_column(pa.array(scores.tokens, pa.float32(), mask=np.isnan(scores.tokens)), scores.lengths)
+def document_rates(tokens: np.ndarray, lengths: np.ndarray, doc_bytes: np.ndarray) -> np.ndarray:
+    """Sum over each document's scored tokens, by their bytes, float64[n_docs]; NaN for a document without any."""
+    present = ~np.isnan(tokens)
+    sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates: np.ndarray = np.where(run_sums(present, lengths) > 0, sums / doc_bytes, np.nan)
+    return rates
 
 
-def _losses(table: pa.Table) -> np.ndarray:
-    losses: np.ndarray = flat_values(table["loss"]).to_numpy(zero_copy_only=False).astype(np.float32)
-    return losses
+def score_lists(tokens: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """The tokens' scores (float[n_tokens]) as a list column of float32; null where there is none, -0.0 as 0.0."""
+    values = tokens.astype(np.float32) + np.float32(0)
+    missing = np.isnan(values)
+    return list_column(pa.array(values, mask=missing if missing.any() else None), lengths)
 
 
-def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Sums of consecutive runs of `values`, float64[len(lengths)]."""
+def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sums of consecutive runs of `values` (float, int or bool [n]), float64[len(lengths)]."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     sums: np.ndarray = np.bincount(owner, values, len(lengths))
     return sums
+
+
+def longer_runs(mask: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
+    """`mask` (bool[n_tokens]) without runs of True shorter than `n` within a document."""
+    if n <= 1 or not len(mask):
+        return mask
+    starts = np.zeros(len(mask) + 1, bool)  # where a run may begin: at a document's start, or where the mask changes
+    starts[np.cumsum(lengths)] = starts[0] = starts[-1] = True
+    starts[1:-1] |= mask[1:] != mask[:-1]
+    edges = np.flatnonzero(starts)
+    long = np.diff(edges) >= n
+    kept: np.ndarray = mask & np.repeat(long, np.diff(edges))
+    return kept

@@ -1,71 +1,213 @@
 """Exact global selection from histograms: order-preserving keys, counts that merge by addition, cuts. Pure functions.
 
-A score is a float16 value, so there are 65,536 of them. A histogram over all of them loses nothing: the count that a
-quantile needs is read off it exactly, and histograms of parts add up to that of the whole in any order.
+A score of `bits` bits (a float16 or a float32 value) is mapped to a key of so many bits that orders as the values do. 16-bit
+keys are counted one by one, so their histogram loses nothing: the count that a quantile needs is read off it exactly, and
+histograms of parts add up to that of the whole in any order. 32-bit keys are counted in two passes: by their high halves,
+and within the one high half where a cut falls, by their low halves.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numba
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-N_KEYS = 1 << 16
+Bits = Literal[16, 32]
+Group = str | None
+Expert = str | None
+
+N_COUNTERS = 1 << 16
 
 COUNTS = pa.schema(
     [
+        pa.field("expert", pa.string()),
         pa.field("group", pa.string()),
-        pa.field("key", pa.uint16(), nullable=False),
+        pa.field("key", pa.uint32(), nullable=False),
         pa.field("count", pa.int64(), nullable=False),
         pa.field("tokens", pa.int64(), nullable=False),
     ]
 )
-"""A histogram as a table: items (tokens, or documents) and the tokens they hold, a row for each key that occurs."""
+"""A histogram as a table: items (tokens, or documents) and the tokens they hold, a row for each key that occurs.
+
+expert: whose ranking it is, null where there is one only. group: null without groups. A 32-bit key whose low half was not
+counted has zeros there.
+"""
 
 
-def round_score(scores: np.ndarray) -> np.ndarray:
-    """Scores as they are stored: float32[n] holding float16 values; -0.0 becomes 0.0, NaN stays."""
-    with np.errstate(over="ignore"):
-        return scores.astype(np.float16).astype(np.float32) + np.float32(0)
+def round_score(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
+    """Scores in the precision that they are ranked with: float16[n] or float32[n]."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded: np.ndarray = scores.astype(np.float16 if bits == 16 else np.float32, copy=False)
+        return rounded
 
 
-def keys_of(scores: np.ndarray) -> np.ndarray:
-    """uint16[n] that orders as the float16 `scores` do: a < b exactly if key(a) < key(b). No NaN."""
-    bits = round_score(scores).astype(np.float16).view(np.uint16)
-    negative = bits >> 15 == 1
-    return np.where(negative, ~bits, bits | np.uint16(0x8000))
+def keys_of(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
+    """uint32[n] that orders as the rounded `scores` do: a < b exactly if key(a) < key(b); -0.0 is 0.0, NaN has no place."""
+    raw: np.ndarray = round_score(scores, bits).view(np.uint16 if bits == 16 else np.uint32)
+    sign = raw.dtype.type(1 << (bits - 1))
+    raw = np.where(raw == sign, raw.dtype.type(0), raw)  # -0.0
+    keys: np.ndarray = np.where(np.bitwise_and(raw, sign), np.invert(raw), np.bitwise_or(raw, sign))
+    return keys.astype(np.uint32)
 
 
-def values_of(keys: np.ndarray) -> np.ndarray:
+def values_of(keys: np.ndarray, bits: Bits = 16) -> np.ndarray:
     """float32[n]: the inverse of `keys_of`."""
-    keys = keys.astype(np.uint16)
-    bits = np.where(keys & 0x8000, keys & np.uint16(0x7FFF), ~keys)
-    values: np.ndarray = bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    keys = keys.astype(np.uint16 if bits == 16 else np.uint32)
+    sign = keys.dtype.type(1 << (bits - 1))
+    raw = np.where(keys & sign, keys ^ sign, ~keys)
+    with np.errstate(invalid="ignore"):
+        values: np.ndarray = raw.view(np.float16 if bits == 16 else np.float32).astype(np.float32)
     return values
 
 
-def count(group: str | None, scores: np.ndarray, tokens: np.ndarray | None = None) -> pa.Table:
-    """The histogram of `scores` (float[n], NaN are no items); `tokens` (int[n]) are what each item holds, one if not given."""
-    present = ~np.isnan(scores)
-    keys = keys_of(scores[present])
-    counts = np.bincount(keys, minlength=N_KEYS)
-    weights = counts if tokens is None else np.bincount(keys, tokens[present], N_KEYS).astype(np.int64)
-    found = np.flatnonzero(counts)
-    groups = pa.array([group] * len(found), pa.string())
-    columns = [
-        groups,
-        found.astype(np.uint16),
-        counts[found].astype(np.int64),
-        weights[found].astype(np.int64),
-    ]
-    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=COUNTS)
+@numba.njit(nogil=True, cache=True)
+def count_keys(keys: np.ndarray, lengths: np.ndarray, rows: np.ndarray, counters: np.ndarray) -> None:
+    """Add to `counters` (int64[n_rows, 65536]), for consecutive runs of `keys` (uint16[n]), each run to a row of its own.
+
+    lengths: int64[n_runs], they sum to n. rows: int64[n_runs].
+    """
+    at = 0
+    for run in range(lengths.shape[0]):
+        row = counters[rows[run]]
+        for i in range(at, at + lengths[run]):
+            row[keys[i]] += 1
+        at += lengths[run]
+
+
+class Counter:
+    """Counts items of many units, a row of 65,536 counters for each expert and group.
+
+    within: only items whose key has this high half are counted, by the low half (the second pass over 32-bit keys).
+    """
+
+    def __init__(self, bits: Bits, within: Mapping[tuple[Expert, Group], Sequence[int]] | None = None) -> None:
+        self._bits, self._within = bits, within
+        self._counts = np.zeros((1, N_COUNTERS), np.int64)
+        self._tokens: np.ndarray | None = None  # what the items hold, where that is not one token each
+        self._rows: dict[tuple[Expert, Group, int], int] = {}
+
+    def add(
+        self,
+        expert: Expert,
+        scores: np.ndarray,
+        lengths: np.ndarray,
+        owners: np.ndarray,
+        names: Sequence[Group],
+        tokens: np.ndarray | None = None,
+    ) -> None:
+        """Count `scores` (float32[n], rounded; NaN are no items), which come in runs: a document's tokens, or one document.
+
+        lengths: of the runs, int64[n_runs]. owners: index of each run's group in `names`, int64[n_runs].
+        tokens: what each item holds, int64[n]; one if not given.
+        """
+        if self._within is None:
+            rows = np.array([self._row(expert, name, 0) for name in names], np.int64)[owners]
+            self._count(_bins(scores, self._bits), lengths, rows, tokens)
+            return
+        keys = keys_of(scores, self._bits)
+        owner = np.repeat(owners, lengths)
+        for i, name in enumerate(names):
+            for high in self._within.get((expert, name), ()):
+                chosen = np.flatnonzero((owner == i) & (keys >> 16 == high) & ~np.isnan(scores))
+                one = np.array([len(chosen)]), np.array([self._row(expert, name, high)])
+                low = (keys[chosen] & 0xFFFF).astype(np.uint16)
+                self._count(low, *one, None if tokens is None else tokens[chosen])
+
+    def table(self) -> pa.Table:
+        """The histogram (`COUNTS`)."""
+        keys = _bin_keys(self._bits) if self._within is None else np.arange(N_COUNTERS)
+        order = np.argsort(keys, kind="stable")
+        starts = np.flatnonzero(np.diff(keys[order], prepend=-2))  # two bins may be one key: 0.0 and -0.0
+        distinct = keys[order][starts]
+        parts = []
+        for (expert, group, high), row in sorted(self._rows.items(), key=str):
+            counts = np.add.reduceat(self._counts[row][order], starts)
+            tokens = counts if self._tokens is None else np.add.reduceat(self._tokens[row][order], starts)
+            used = np.flatnonzero((counts > 0) & (distinct >= 0))
+            names = [pa.repeat(pa.scalar(name, pa.string()), len(used)) for name in (expert, group)]
+            columns = [pa.array(high << 16 | distinct[used], pa.uint32()), counts[used], tokens[used]]
+            parts.append(pa.Table.from_arrays([*names, *map(pa.array, columns)], schema=COUNTS))
+        return pa.concat_tables([COUNTS.empty_table(), *parts])
+
+    def _row(self, expert: Expert, group: Group, high: int) -> int:
+        row = self._rows.setdefault((expert, group, high), len(self._rows))
+        if row >= len(self._counts):
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+            self._tokens = None if self._tokens is None else np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+        return row
+
+    def _count(self, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, tokens: np.ndarray | None) -> None:
+        count_keys(bins, lengths, rows, self._counts)
+        if tokens is not None:
+            self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
+            np.add.at(self._tokens, (np.repeat(rows, lengths), bins), tokens)
+
+
+def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
+    """uint16[n]: a float16's own bits, or the high half of a 32-bit key. `_bin_keys` tells which keys they are."""
+    if bits == 16:
+        return round_score(scores).view(np.uint16)
+    return (keys_of(scores, bits) >> 16).astype(np.uint16)
+
+
+def _bin_keys(bits: Bits) -> np.ndarray:
+    """int64[65536]: the key of each bin, or the first of its keys; -1 for the bins of NaN."""
+    bins = np.arange(N_COUNTERS, dtype=np.uint16)
+    values = bins.view(np.float16) if bits == 16 else values_of(bins.astype(np.uint32) << 16, 32)
+    keys = keys_of(values, bits) if bits == 16 else bins.astype(np.int64) << 16
+    return np.where(np.isnan(values), -1, keys.astype(np.int64))
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
-    """The histogram of the whole: counts of equal group and key added, ordered by group and key."""
-    whole = pa.concat_tables([COUNTS.empty_table(), *parts]).group_by(["group", "key"])
-    added = whole.aggregate([("count", "sum"), ("tokens", "sum")]).rename_columns(COUNTS.names)
-    return added.cast(COUNTS).sort_by([("group", "ascending"), ("key", "ascending")])
+    """The histogram of the whole: counts of equal expert, group and key added, ordered by them."""
+    found: dict[tuple[Expert, Group], list[tuple[np.ndarray, ...]]] = {}
+    for part in parts:
+        for place, rows in by_place(part):
+            found.setdefault(place, []).append(tuple(rows[name].to_numpy() for name in ("key", "count", "tokens")))
+    tables = [COUNTS.empty_table()]
+    for (expert, group), columns in sorted(
+        found.items(), key=lambda item: [(name is not None, name) for name in item[0]]
+    ):
+        keys, counts, tokens = (np.concatenate(column) for column in zip(*columns, strict=True))
+        order = np.argsort(keys, kind="stable")
+        starts = np.flatnonzero(np.diff(keys[order].astype(np.int64), prepend=-1))
+        sums = [np.add.reduceat(column[order], starts) for column in (counts, tokens)]
+        names = [pa.repeat(pa.scalar(name, pa.string()), len(starts)) for name in (expert, group)]
+        tables.append(pa.Table.from_arrays([*names, *map(pa.array, (keys[order][starts], *sums))], schema=COUNTS))
+    return pa.concat_tables(tables)
+
+
+def by_place(histogram: pa.Table) -> Iterator[tuple[tuple[Expert, Group], pa.Table]]:
+    """The histogram of each expert and group, as runs of rows: a table that `merge` made has one run of each."""
+    if not len(histogram):
+        return
+    codes = [histogram[name].combine_chunks().dictionary_encode() for name in ("expert", "group")]
+    numbers = [pc.fill_null(code.indices, -1).to_numpy() for code in codes]
+    edges = np.flatnonzero(np.logical_or(*(np.diff(number, prepend=-2) != 0 for number in numbers)))
+    for start, stop in zip(edges, [*edges[1:], len(histogram)], strict=True):
+        expert, group = (code[int(start)].as_py() for code in codes)
+        yield (expert, group), histogram.slice(start, stop - start)
+
+
+def without_groups(histogram: pa.Table) -> pa.Table:
+    """The histogram of all groups together."""
+    nulls = pa.nulls(len(histogram), pa.string())
+    return merge([histogram.set_column(1, COUNTS.field("group"), nulls)])
+
+
+def refine(coarse: pa.Table, fine: pa.Table) -> pa.Table:
+    """A histogram by high halves of 32-bit keys, with the rows that `fine` counts in detail replaced by those."""
+    detailed: dict[tuple[Expert, Group], np.ndarray] = {}
+    for place, rows in by_place(merge([fine])):
+        detailed[place] = np.unique(rows["key"].to_numpy() >> 16)
+    left = [fine]
+    for place, rows in by_place(coarse):
+        known = np.isin(rows["key"].to_numpy() >> 16, detailed.get(place, []))
+        left.append(rows.filter(pa.array(~known)))
+    return merge(left)
 
 
 @dataclass(frozen=True)
@@ -75,48 +217,59 @@ class Cut:
     key: int
     ties: int
     high: bool
-    """Whether high scores are kept (items past the key are those above it), or low ones."""
+    """Whether high scores come first (items past the key are those above it), or low ones."""
     kept: int = 0
     """Items kept."""
+    tied: int = 0
+    """Items at `key`."""
     budget: int | None = None
     """Tokens left for the documents at `key`, taken in corpus order up to the first that does not fit; `ties` is then
-    the number of documents there are."""
+    the number of documents there are, and `kept` does not count them."""
 
     @property
-    def threshold(self) -> float:
+    def nothing(self) -> bool:
+        """Whether no item is kept at any score."""
+        return not 0 <= self.key < 1 << 32
+
+    @property
+    def partial(self) -> bool:
+        """Whether some of the items at the cut are kept, or may be, and others are not."""
+        return self.budget is not None or 0 < self.ties < self.tied
+
+    def value(self, bits: Bits) -> float:
         """The score at the cut, nats; NaN where nothing is kept at any score."""
-        return float(values_of(np.array([self.key]))[0]) if 0 <= self.key < N_KEYS else float("nan")
+        return float("nan") if self.nothing else float(values_of(np.array([self.key]), bits)[0])
 
-    def past(self, keys: np.ndarray) -> np.ndarray:
-        """bool[n]: items that are kept whatever becomes of the ties."""
-        return keys.astype(np.int64) > self.key if self.high else keys.astype(np.int64) < self.key
-
-    def tied(self, keys: np.ndarray) -> np.ndarray:
-        """bool[n]: items at the cut."""
-        found: np.ndarray = keys.astype(np.int64) == self.key
-        return found
+    def first(self, values: np.ndarray, n_ties: int, bits: Bits) -> np.ndarray:
+        """bool[n]: the items before the cut, and the first `n_ties` of those at it. values: rounded, NaN are none."""
+        at = self.value(bits)
+        with np.errstate(invalid="ignore"):
+            kept = values > at if self.high else values < at
+            kept[np.flatnonzero(values == at)[:n_ties]] = True
+        return kept
 
 
 def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:
-    """The cut that keeps exactly `n_keep` items (all, if there are fewer) of one group's histogram."""
-    keys, counts, _ = _ranked(histogram, high=high)
+    """The cut that keeps exactly `n_keep` items (all, if there are fewer) of one histogram."""
+    keys, counts, _ = ranked(histogram, high=high)
     total = np.cumsum(counts)
     n_keep = min(n_keep, int(total[-1]) if len(total) else 0)
     if n_keep <= 0:
         return _nothing(high)
     at = int(np.searchsorted(total, n_keep))
     before = int(total[at] - counts[at])
-    return Cut(int(keys[at]), n_keep - before, high, kept=n_keep)
+    return Cut(int(keys[at]), n_keep - before, high, kept=n_keep, tied=int(counts[at]))
 
 
-def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool) -> Cut:
+def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool, bits: Bits = 16) -> Cut:
     """The cut that keeps every item with score >= `threshold` (<=, for the low end)."""
-    keys, counts, _ = _ranked(histogram, high=high)
-    values = values_of(keys)
+    keys, counts, _ = ranked(histogram, high=high)
+    values = values_of(keys, bits).astype(np.float64)
     wanted = int(np.sum(values >= threshold) if high else np.sum(values <= threshold))
     if wanted == 0:
         return _nothing(high)
-    return Cut(int(keys[wanted - 1]), int(counts[wanted - 1]), high, kept=int(counts[:wanted].sum()))
+    tied = int(counts[wanted - 1])
+    return Cut(int(keys[wanted - 1]), tied, high, kept=int(counts[:wanted].sum()), tied=tied)
 
 
 def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
@@ -124,17 +277,17 @@ def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
 
     `kept` counts the items past the key only: how many of those at it fit is known once their lengths are.
     """
-    keys, counts, tokens = _ranked(histogram, high=high)
+    keys, counts, tokens = ranked(histogram, high=high)
     total = np.cumsum(tokens)
     at = int(np.searchsorted(total, n_tokens, side="right"))  # the first key whose items do not all fit
     if at == len(keys):
-        return Cut(int(keys[-1]), int(counts[-1]), high, kept=int(counts.sum())) if len(keys) else _nothing(high)
-    before = int(total[at] - tokens[at])
-    return Cut(int(keys[at]), int(counts[at]), high, kept=int(counts[:at].sum()), budget=n_tokens - before)
+        return cut_items(histogram, int(counts.sum()), high=high)
+    left, tied = n_tokens - int(total[at] - tokens[at]), int(counts[at])
+    return Cut(int(keys[at]), tied, high, kept=int(counts[:at].sum()), tied=tied, budget=left)
 
 
-def _ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys best first, with their counts and tokens."""
+def ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys best first, with their counts and tokens, of one histogram."""
     columns = [histogram[name].to_numpy() for name in ("key", "count", "tokens")]
     order = np.argsort(columns[0])
     order = order[::-1] if high else order
@@ -142,4 +295,4 @@ def _ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray,
 
 
 def _nothing(high: bool) -> Cut:
-    return Cut(N_KEYS if high else -1, 0, high)
+    return Cut(1 << 32 if high else -1, 0, high)

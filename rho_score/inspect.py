@@ -114,6 +114,8 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
 def scores_behind(selection: Selection, *, ref: str | None = None, base: str | None = None) -> dict[str, ScoreSet]:
     """The score sets that a selection was made from, by "ref" and "base", as far as they are still to be found.
 
+    One of several references, a set that is cut into other units or one of another vocabulary is not looked for.
+
     `ref`, `base`: where they are now, if not where the selection's manifest says.
 
     Raises:
@@ -134,11 +136,19 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
             if given:
                 raise
             continue
-        if scores.manifest["fingerprint"] == selection.manifest["parts"][name]:
+        if given is None and not _same_rows(selection, scores):
+            continue
+        if scores.manifest["fingerprint"] == selection.manifest["parts"]["scores"].get(name):
             found[name] = scores
         elif given:
             raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
     return found
+
+
+def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
+    """Whether the units of both have the same tokens row by row: neither cut otherwise nor of another vocabulary."""
+    same = selection.tokenizer_sha256 == scores.tokenizer_sha256
+    return same and selection.plan_names()["unit"].equals(scores.plan_names()["unit"])
 
 
 def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:

@@ -1,224 +1,311 @@
-"""What the selection does with one unit: load and verify, count, find its ties, write its mask. No Ray here."""
+"""What the selection does with one unit or a batch of them: count, look at the ties of a cut, write masks. No Ray here."""
 
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rho_score.errors import InputError
-from rho_score.excess import UnitScores, first_difference, score_lists, unit_scores
-from rho_score.histogram import COUNTS, Cut, count, keys_of, merge
-from rho_score.schema import SCHEMA_VERSION, list_column, parquet_bytes, selection_schema
+from rho_score.accounts import GroupAccounts, accounts_in, byte_columns, group_accounts, group_codes
+from rho_score.config import SelectConfig
+from rho_score.excess import UnitScores, document_means, document_rates, longer_runs, score_lists
+from rho_score.histogram import COUNTS, Bits, Counter, Cut, Expert, Group, round_score
+from rho_score.join import Join, JoinedUnit
+from rho_score.rules import Band, Rule, local_mask
+from rho_score.sampling import gumbel, uniforms
+from rho_score.schema import SCHEMA_VERSION, footer, list_column, parquet_bytes, selection_schema
 from rho_score.storage import Folder
-from rho_score.store import ScoreSet, data_name
+from rho_score.store import data_name, footers
 
-Group = str | None
+Place = tuple[Expert, Group]
+"""Whose ranking, in which group (None: the whole corpus)."""
+Ties = Mapping[Place, Sequence[int]]
+"""How many items at each of a band's cuts are kept, the first in corpus order."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroupAccounts:
-    """What was kept of the documents of one group."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive units that are one task. `index` numbers the batches in corpus order."""
 
-    documents: int = 0
-    documents_kept: int = 0
-    """Documents with at least one kept token."""
-    tokens: int = 0
-    tokens_scored: int = 0
-    """Tokens that have a score, and so can be kept at token level."""
-    tokens_kept: int = 0
-
-    def __add__(self, other: "GroupAccounts") -> "GroupAccounts":
-        return GroupAccounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+    index: int
+    units: tuple[JoinedUnit, ...]
 
     @property
-    def share_kept(self) -> float:
-        """Kept tokens over all tokens; 0 where there are none."""
-        return self.tokens_kept / self.tokens if self.tokens else 0.0
+    def names(self) -> list[str]:
+        """Names of the units."""
+        return [unit.unit for unit in self.units]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitSelector:
+class Selector:
     """The selection of any unit; small, and sent to every worker."""
 
-    ref: str
-    base: str | None
-    output: str
+    config: SelectConfig
+    join: Join
     fingerprint: str
-    level: Literal["token", "document"]
-    per_group: bool
-    score: Literal["excess", "loss"]
-
-    @cached_property
-    def _ref(self) -> ScoreSet:
-        return ScoreSet.open(self.ref)
-
-    @cached_property
-    def _base(self) -> ScoreSet | None:
-        return ScoreSet.open(self.base) if self.base else None
+    grouped: bool
+    high: bool
+    token_cuts: Mapping[Expert, Cut] = field(default_factory=dict)
+    """For documents ranked by their share of kept tokens: the cut of the tokens, by expert."""
 
     @cached_property
     def _output(self) -> Folder:
-        return Folder(self.output)
+        return Folder(self.config.output)
 
-    def load(self, unit: str) -> UnitScores:
-        """The scores of a unit; both score sets must hold the same documents and tokens, shown by their footers' hashes.
+    @property
+    def bits(self) -> Bits:
+        """Precision that items are ranked with."""
+        return 32 if self.config.sample else self.join.bits
 
-        Raises:
-            InputError: they do not; names both files and the first row that differs.
+    @property
+    def score(self) -> str:
+        """Name of the score's column."""
+        return "excess" if self.join.base else "loss"
+
+    @property
+    def experts(self) -> list[Expert]:
+        """Whose rankings there are."""
+        union = self.config.combine == "union" and len(self.join.refs) > 1
+        return list(self.join.refs) if union else [None]
+
+    def counts(self, batch: Batch, within: Mapping[Place, Sequence[int]] | None = None) -> pa.Table:
+        """The batch's histogram, read from its file, or counted and published.
+
+        within: the second pass over 32-bit keys, see `histogram.Counter`.
         """
-        ref, ref_footer = self._ref.read_unit(unit)
-        if self._base is None:
-            return unit_scores(ref, None)
-        base, base_footer = self._base.read_unit(unit)
-        if ref_footer["content_sha256"] != base_footer["content_sha256"]:
-            raise InputError(
-                f"{self.ref}/{data_name(unit)} and {self.base}/{data_name(unit)} do not hold the same documents:\n"
-                f"  {first_difference(ref, base)}\nScore both models over the same corpus with the same options. "
-                "(A document that only one of them could score, see quarantine/, differs too: score it in float32.)"
-            )
-        return unit_scores(ref, base)
-
-    def counts(self, unit: str) -> pa.Table:
-        """The unit's histogram (`histogram.COUNTS`): read from its file, or counted and published."""
-        name = f"counts/{unit}.parquet"
+        if self.config.dry_run:
+            return self._count(batch, within)
+        name = f"counts/{self.config.level}-{batch.index:06}{'' if within is None else '-fine'}.parquet"
+        about = {
+            "fingerprint": self.fingerprint,
+            "units": batch.names,
+            "within": None if within is None else sorted([*map(str, place), *highs] for place, highs in within.items()),
+            "token_cuts": {str(expert): cut.key for expert, cut in self.token_cuts.items()},
+        }
         try:
-            return pq.read_table(io.BytesIO(self._output.read(name))).cast(COUNTS)
+            file = pq.ParquetFile(io.BytesIO(self._output.read(name)))
+            if footer(file) == about:
+                return file.read().cast(COUNTS)
         except FileNotFoundError:
-            counted = self._count(self.load(unit))
-            self._output.publish(name, parquet_bytes(counted, COUNTS))
-            return counted
+            pass
+        counted = self._count(batch, within)
+        self._output.publish(name, parquet_bytes(counted, COUNTS, about))
+        return counted
 
-    def _count(self, scores: UnitScores) -> pa.Table:
-        values, tokens = self._items(scores)
-        owners, names = self._item_groups(scores)
-        return merge(
-            count(name, values[owners == i], None if tokens is None else tokens[owners == i])
-            for i, name in enumerate(names)
-        )
+    def _count(self, batch: Batch, within: Mapping[Place, Sequence[int]] | None) -> pa.Table:
+        counter = Counter(self.bits, within)
+        for unit in batch.units:
+            scores = self.join.load(unit, self._columns())
+            owners, names = group_codes(scores.groups)
+            for expert in self.experts:
+                values, runs, tokens = self._items(scores, expert)
+                counter.add(expert, values, runs, owners, names, tokens)
+        return counter.table()
 
-    def _items(self, scores: UnitScores) -> tuple[np.ndarray, np.ndarray | None]:
-        """What is ranked: the scores of tokens, or of documents with the tokens that each holds."""
-        if self.level == "token":
-            return scores.tokens, None
-        return scores.document_scores, scores.lengths
+    def _columns(self) -> list[str]:
+        """Columns that counting needs beside the losses."""
+        return [*(["group"] if self.grouped else []), *(["doc_id"] if self.config.sample else [])]
 
-    def _item_groups(self, scores: UnitScores) -> tuple[np.ndarray, list[Group]]:
-        """Index of each item's group, int64[n_items], and the groups' names; one group where they do not matter."""
-        n_items = len(scores.tokens) if self.level == "token" else len(scores.lengths)
-        if not self.per_group:
-            return np.zeros(n_items, np.int64), [None]
-        owners, names = group_codes(scores.groups)
-        return (np.repeat(owners, scores.lengths) if self.level == "token" else owners), names
+    def _items(self, scores: UnitScores, expert: Expert) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What is ranked, float[n]; how many items each document has; and the tokens of each item, one if None."""
+        runs, tokens = scores.lengths, None
+        if self.config.level == "token":
+            values = scores.rankings[expert]
+        else:
+            values = round_score(self._document_scores(scores, expert), self.join.bits)
+            runs, tokens = np.ones(len(scores.lengths), np.int64), scores.lengths
+        if self.config.sample:
+            noise = uniforms(f"{self.config.seed}/{expert or ''}", scores.documents["doc_id"].to_pylist(), runs)
+            if self.config.sample == "gumbel":
+                sign = 1 if self.high else -1
+                noise = values.astype(np.float64) * (sign / self.config.temperature) + gumbel(noise)
+            values = round_score(np.where(np.isnan(values), np.nan, noise), 32)
+        return values, runs, tokens
 
-    def ties(self, unit: str, cuts: Mapping[Group, Cut]) -> dict[Group, list[int]]:
-        """By group, what the unit has at the cut: how many items, or, to fill a budget, the tokens of each in order."""
-        rows = self.counts(unit).to_pylist()
-        found = {row["group"]: [row["count"]] for row in rows if row["key"] == cuts[row["group"]].key}
-        budgeted = [group for group in found if cuts[group].budget is not None]
-        if budgeted:
-            scores = self.load(unit)
-            values, tokens = self._items(scores)
-            assert tokens is not None
-            owners, names = self._item_groups(scores)
-            for group in budgeted:
-                items = np.flatnonzero((owners == names.index(group)) & ~np.isnan(values))
-                found[group] = tokens[items[cuts[group].tied(keys_of(values[items]))]].tolist()
+    def _document_scores(self, scores: UnitScores, expert: Expert) -> np.ndarray:
+        """What documents are ranked by, float64[n_docs]; NaN for one without a scored token."""
+        tokens = scores.rankings[expert]
+        if self.config.document_score == "per-byte":
+            return document_rates(tokens, scores.lengths, scores.doc_bytes)
+        if self.config.document_score == "kept-share":
+            n_at = len(tokens)  # all that reach the threshold
+            kept = self.token_cuts[expert].first(tokens, n_at, self.join.bits).astype(np.float32)
+            return document_means(np.where(np.isnan(tokens), np.nan, kept), scores.lengths)
+        return document_means(tokens, scores.lengths)
+
+    @property
+    def best_high(self) -> bool:
+        """Whether high values of items come first: noise already looks the right way."""
+        return True if self.config.sample else self.high
+
+    def at_cuts(
+        self, batch: Batch, bands: Mapping[Place, Band], within: Any, *, lengths: bool
+    ) -> dict[Place, list[Any]]:
+        """What the batch has at each cut of each band: how many items, or, with `lengths`, the tokens of each in order."""
+        if not lengths:
+            counted = self.counts(batch, within)
+            return {
+                place: [_at(counted, place, cut, grouped=self.config.per_group) for cut in band.cuts]
+                for place, band in bands.items()
+            }
+        found: dict[Place, list[list[int]]] = {place: [[] for _ in band.cuts] for place, band in bands.items()}
+        for unit in batch.units:
+            scores = self.join.load(unit, self._columns())
+            owners, names = self._places(scores)
+            for (expert, group), band in bands.items():
+                values, _, tokens = self._items(scores, expert)
+                assert tokens is not None
+                mine = owners == names.index(group) if group in names else np.zeros(len(owners), bool)
+                for at, cut in zip(found[expert, group], band.cuts, strict=True):
+                    at += tokens[mine & (values == cut.value(self.bits))].tolist()
         return found
 
-    def write(self, unit: str, cuts: Mapping[Group, Cut], quotas: Mapping[Group, int]) -> dict[Group, GroupAccounts]:
-        """Publish the unit's selection; `quotas`: how many of the items at the cut are kept, by group, the first ones.
+    def _places(self, scores: UnitScores) -> tuple[np.ndarray, list[Group]]:
+        """Index of each document's group, and the groups' names; one group where the cut is for all."""
+        if self.config.per_group:
+            return group_codes(scores.groups)
+        return np.zeros(len(scores.lengths), np.int64), [None]
 
-        Returns the accounts of each of its groups.
+    def write(
+        self, batch: Batch, published: set[str], bands: Mapping[Place, Band], ties: Ties
+    ) -> tuple[int, dict[Group, GroupAccounts], None]:
+        """Publish the selection of the batch's units that are not there yet; how many that were, and the batch's accounts.
+
+        ties: how many of the batch's items at each cut are kept.
         """
-        scores = self.load(unit)
-        values, _ = self._items(scores)
-        owners, names = self._item_groups(scores)
-        kept = np.zeros(len(values), bool)
-        for i, name in enumerate(names):
-            items = np.flatnonzero((owners == i) & ~np.isnan(values))
-            if len(items):
-                keys = keys_of(values[items])
-                kept[items[cuts[name].past(keys)]] = True
-                kept[items[cuts[name].tied(keys)][: quotas.get(name, 0)]] = True
-        mask = kept if self.level == "token" else np.repeat(kept, scores.lengths)
+        left = {place: list(counts) for place, counts in ties.items()}
+        every: dict[Group, GroupAccounts] = {}
+        known = dict(zip(sorted(published), footers(self._output, sorted(published)), strict=True))
+        for unit in batch.units:
+            metadata = known.get(unit.unit) or self._write_unit(unit, bands, left)
+            for place, used in _used(metadata).items():
+                left[place] = [n - u for n, u in zip(left[place], used, strict=True)]
+            for group, accounts in accounts_in(metadata).items():
+                every[group] = every.get(group, GroupAccounts()) + accounts
+        return len(batch.units) - len(known), every, None
+
+    def _write_unit(self, unit: JoinedUnit, bands: Mapping[Place, Band], left: Ties) -> dict[str, Any]:
+        columns = ["doc_id", "input_ids", *(["group"] if self.grouped else [])]
+        scores = self.join.load(unit, columns)
+        kept: dict[Expert, np.ndarray] = {}
+        used: dict[Place, list[int]] = {}
+        for expert in self.experts:
+            values, runs, _ = self._items(scores, expert)
+            if self.config.scope == "corpus":
+                kept[expert] = self._cut(scores, expert, values, runs, bands, left, used)
+            else:
+                rule = Rule(ratio=self.config.ratio, drop_top=self.config.drop_top)
+                kept[expert] = local_mask(values, self._local_runs(runs), rule, high=self.best_high)
+        whole = np.logical_or.reduce(list(kept.values()))
+        if self.config.level == "document":
+            masks = {expert: np.repeat(mask, scores.lengths) for expert, mask in kept.items()}
+        else:
+            masks = {e: longer_runs(mask, scores.lengths, self.config.min_run) for e, mask in kept.items()}
+        mask = np.logical_or.reduce(list(masks.values()))
         accounts = group_accounts(scores, mask)
-        self._publish(unit, scores, mask, kept, accounts)
-        return accounts
+        metadata = {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint,
+            "unit": unit.unit,
+            "groups": [{"group": group, **asdict(a)} for group, a in accounts.items()],
+            "ties": [{"expert": e, "group": g, "kept": n} for (e, g), n in used.items()],
+        }
+        if not self.config.dry_run:
+            self._publish(unit.unit, scores, mask, masks, whole, metadata)
+        return metadata
+
+    def _local_runs(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths of the runs that are ranked among themselves: documents, or batches of so many tokens."""
+        if self.config.scope == "document":
+            return lengths
+        assert self.config.batch_tokens is not None
+        n_tokens = int(lengths.sum())
+        starts = np.arange(0, n_tokens, self.config.batch_tokens)
+        return np.diff(np.append(starts, n_tokens))
+
+    def _cut(
+        self,
+        scores: UnitScores,
+        expert: Expert,
+        values: np.ndarray,
+        runs: np.ndarray,
+        bands: Mapping[Place, Band],
+        left: Ties,
+        used: dict[Place, list[int]],
+    ) -> np.ndarray:
+        """bool[n_items]: what the bands keep of a unit; notes in `used` how many items at each cut that took."""
+        owners, names = self._places(scores)
+        kept = np.zeros(len(values), bool)
+        owner = np.repeat(owners, runs) if len(names) > 1 else None
+        for i, name in enumerate(names):
+            place = (expert, name)
+            mine = slice(None) if owner is None else np.flatnonzero(owner == i)
+            items = values[mine]
+            firsts = [cut.first(items, n, self.bits) for cut, n in zip(bands[place].cuts, left[place], strict=True)]
+            used[place] = [
+                min(n, int(np.count_nonzero(items == cut.value(self.bits))))
+                for cut, n in zip(bands[place].cuts, left[place], strict=True)
+            ]
+            kept[mine] = firsts[0] & ~firsts[1] if len(firsts) > 1 else firsts[0]
+        return kept
 
     def _publish(
         self,
         unit: str,
         scores: UnitScores,
         mask: np.ndarray,
+        masks: Mapping[Expert, np.ndarray],
         kept: np.ndarray,
-        accounts: Mapping[Group, GroupAccounts],
+        metadata: dict[str, Any],
     ) -> None:
-        schema = selection_schema(grouped=self._ref.grouped, score=self.score, level=self.level)
+        experts = [e for e in self.experts if e is not None] if self.config.expert_masks else []
+        by_bytes = scores.n_bytes is not None
+        schema = selection_schema(
+            grouped=self.grouped,
+            score=self.score,
+            level=self.config.level,
+            experts=experts,
+            by_bytes=by_bytes,
+            based=self.join.base is not None,
+        )
         columns: dict[str, Any] = {name: scores.documents[name] for name in scores.documents.column_names}
-        columns[self.score] = score_lists(scores)
+        columns[self.score] = score_lists(scores.tokens, scores.lengths)
         columns["mask"] = list_column(mask, scores.lengths)
-        if self.level == "document":
-            values = scores.document_scores
-            columns["doc_score"] = pa.array(values, pa.float32(), mask=np.isnan(values))
+        columns |= {f"mask_{expert}": list_column(masks[expert], scores.lengths) for expert in experts}
+        if self.config.level == "document":
+            values = self._best_document_scores(scores)
+            columns["doc_score"] = pa.array(values.astype(np.float32) + np.float32(0), mask=np.isnan(values))
             columns["kept"] = pa.array(kept)
+        if by_bytes:
+            columns |= byte_columns(scores)
         table = pa.table([columns[f.name] for f in schema], schema=schema)
-        metadata = {
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": self.fingerprint,
-            "unit": unit,
-            "groups": [{"group": group, **asdict(a)} for group, a in accounts.items()],
-        }
         self._output.publish(data_name(unit), parquet_bytes(table, schema, metadata))
 
-
-def group_codes(groups: np.ndarray) -> tuple[np.ndarray, list[Group]]:
-    """Index of each document's group, int64[n_docs], and the groups' names in order of first appearance."""
-    names = list(dict.fromkeys(groups.tolist()))
-    code = {name: i for i, name in enumerate(names)}
-    return np.array([code[name] for name in groups.tolist()], np.int64), names
-
-
-def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAccounts]:
-    """Accounts of each group in a unit. mask: bool[n_tokens]."""
-    document = np.repeat(np.arange(len(scores.lengths)), scores.lengths)
-    kept = np.bincount(document, mask, len(scores.lengths)).astype(np.int64)
-    owners, names = group_codes(scores.groups)
-    accounts = {}
-    for i, name in enumerate(names):
-        mine = owners == i
-        accounts[name] = GroupAccounts(
-            documents=int(mine.sum()),
-            documents_kept=int((kept[mine] > 0).sum()),
-            tokens=int(scores.lengths[mine].sum()),
-            tokens_scored=int(scores.scored_lengths[mine].sum()),
-            tokens_kept=int(kept[mine].sum()),
-        )
-    return accounts
+    def _best_document_scores(self, scores: UnitScores) -> np.ndarray:
+        """Each document's score, the best of the experts', float32[n_docs]."""
+        every = [round_score(self._document_scores(scores, expert), self.join.bits) for expert in self.experts]
+        best = np.fmax if self.high else np.fmin
+        found: np.ndarray = best.reduce(every)
+        return found
 
 
-def accounts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupAccounts]:
-    """The accounts in a footer's metadata."""
-    return {row["group"]: GroupAccounts(**{k: v for k, v in row.items() if k != "group"}) for row in metadata["groups"]}
+def _at(counted: pa.Table, place: Place, cut: Cut, *, grouped: bool) -> int:
+    """Items at a cut in a batch's histogram."""
+    if cut.nothing:
+        return 0
+    expert, group = place
+    at = counted.filter(pc.equal(counted["key"], pa.scalar(cut.key, pa.uint32())))
+    rows = [
+        row["count"] for row in at.to_pylist() if row["expert"] == expert and (not grouped or row["group"] == group)
+    ]
+    return sum(rows)
 
 
-def share_ties(cut: Cut, ties_of_units: Mapping[str, list[int]]) -> dict[str, int]:
-    """How many of its items at the cut each unit keeps: the first in corpus order, `cut.ties` of them, or, with a budget,
-    those that fit it up to the first that does not. `ties_of_units`: what `UnitSelector.ties` found, in corpus order."""
-    quotas: dict[str, int] = {}
-    left = cut.ties if cut.budget is None else cut.budget
-    for unit, found in ties_of_units.items():
-        if cut.budget is None:
-            quotas[unit] = min(left, sum(found))
-            left -= quotas[unit]
-            continue
-        costs = np.array(found, np.int64)
-        quotas[unit] = int(np.searchsorted(np.cumsum(costs), left, side="right"))
-        left -= int(costs[: quotas[unit]].sum())
-        if quotas[unit] < len(found):
-            break
-    return quotas
+def _used(metadata: Mapping[str, Any]) -> dict[Place, list[int]]:
+    """How many items at each cut a published unit kept."""
+    return {(row["expert"], row["group"]): row["kept"] for row in metadata["ties"]}

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
     """One piece of work. `start`, `stop`: row groups of a Parquet shard, bytes of a JSONL shard."""
 
@@ -55,7 +55,8 @@ class Plan:
 
     def to_parquet(self) -> bytes:
         """The plan as a Parquet file, a row a unit; the same units give the same bytes."""
-        table = pa.Table.from_pylist([asdict(unit) for unit in self.units], schema=_PLAN_SCHEMA)
+        columns = [pa.array([getattr(unit, f.name) for unit in self.units], f.type) for f in _PLAN_SCHEMA]
+        table = pa.Table.from_arrays(columns, schema=_PLAN_SCHEMA)
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         return sink.getvalue()
@@ -63,8 +64,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 over every field of every unit: it changes with the input's files and with `unit_bytes`."""
-        rows = orjson.dumps([asdict(unit) for unit in self.units])
-        return hashlib.sha256(rows).hexdigest()
+        return hashlib.sha256(orjson.dumps(self.units)).hexdigest()  # a list of objects, their fields in order
 
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
@@ -81,7 +81,18 @@ _PLAN_SCHEMA = pa.schema(
 
 def read_plan(content: bytes) -> tuple[Unit, ...]:
     """The units of a `plan.parquet`."""
-    return tuple(Unit(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist())
+    table = pq.read_table(io.BytesIO(content))
+    names = [f.name for f in fields(Unit)]
+    return tuple(
+        Unit(**dict(zip(names, row, strict=True)))
+        for batch in table.select(names).to_batches(max_chunksize=1 << 16)
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+
+
+def plan_names(content: bytes) -> pa.Table:
+    """The columns unit and shard of a `plan.parquet`: enough to compare two plans, for little memory."""
+    return pq.read_table(io.BytesIO(content), columns=["unit", "shard"])
 
 
 def make_plan(corpus: CorpusConfig) -> Plan:

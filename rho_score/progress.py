@@ -46,13 +46,14 @@ class Progress:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def add(self, *, documents: int, tokens: int) -> None:
-        """One more unit is done."""
-        self.units += 1
+    def add(self, *, documents: int = 0, tokens: int = 0, units: int = 1) -> None:
+        """More units are done. Without documents and tokens (work on what was counted before) only units are told."""
+        self.units += units
         self.documents += documents
         self.tokens += tokens
-        self._bar.set_postfix_str(f"{self.documents:,} documents, {self._rate():,.0f} tokens/s", refresh=False)
-        self._bar.update(1)
+        if self.tokens:
+            self._bar.set_postfix_str(f"{self.documents:,} documents, {self._rate():,.0f} tokens/s", refresh=False)
+        self._bar.update(units)
 
     def _rate(self) -> float:
         return self.tokens / max(self.elapsed_s, 1e-9)
@@ -64,9 +65,10 @@ class Progress:
     def _line(self) -> None:
         left = (self._n_units - self.units) * self.elapsed_s / self.units if self.units else None
         eta = "done" if self.units == self._n_units else "unknown" if left is None else _clock(left)
+        told = f"{self.documents:,} documents, {self.tokens:,} tokens, {self._rate():,.0f} tokens/s, "
+        told = told if self.documents or self.tokens else ""
         print(
-            f"{self._what}: {self.units}/{self._n_units} units, {self.documents:,} documents, {self.tokens:,} tokens, "
-            f"{self._rate():,.0f} tokens/s, elapsed {_clock(self.elapsed_s)}, ETA {eta}",
+            f"{self._what}: {self.units}/{self._n_units} units, {told}elapsed {_clock(self.elapsed_s)}, ETA {eta}",
             file=sys.stderr,
             flush=True,
         )

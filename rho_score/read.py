@@ -74,7 +74,7 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
     Raises:
         RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ).
     """
-    _check_unchanged(root, unit)
+    check_unchanged(root, unit)
     rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
@@ -87,7 +87,8 @@ def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     return read(root, unit, columns)
 
 
-def _check_unchanged(root: Folder, unit: Unit) -> None:
+def check_unchanged(root: Folder, unit: Unit) -> None:
+    """Raise RhoScoreError if the unit's shard is not the one that was planned (size, etag or time of change)."""
     found = root.info(unit.shard)
     if (found.size, found.version) != (unit.size, unit.version):
         raise RhoScoreError(
@@ -149,7 +150,25 @@ def _strings(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
+class Line(NamedTuple):
+    """A line of a JSONL shard that is not blank. `content`: its bytes, None where the stream is damaged (`error`)."""
+
+    offset: int
+    place: str
+    content: bytes | None
+    error: str | None
+
+
 def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    for line in jsonl_lines(root, unit):
+        default_id = f"{unit.shard}@{line.offset}"
+        if line.content is None:
+            yield Document(default_id, None, None, line.error)
+        else:
+            yield _line_document(line.content, default_id, line.place, columns)
+
+
+def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
     """Lines that begin in [start, stop) of the shard; blank lines are no documents. Offsets are of decompressed bytes."""
     line_number = 0 if unit.first_row == 0 else None
     with root.open(unit.shard) as file:
@@ -170,12 +189,12 @@ def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document
                 if not _is_damage(error):
                     raise
                 reason = f"{place}: the compressed stream is damaged here, the rest is lost: {error}"
-                yield Document(f"{unit.shard}@{offset}", None, None, reason)
+                yield Line(offset, place, None, reason)
                 return
             if not line:
                 return
             if line.removeprefix(BOM).strip():
-                yield _line_document(line, f"{unit.shard}@{offset}", place, columns)
+                yield Line(offset, place, line, None)
             offset += len(line)
 
 

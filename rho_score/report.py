@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rho_score import charts, heatmap
+from rho_score.accounts import accounts_in
 from rho_score.config import ReportConfig
 from rho_score.inspect import (
     DocumentTokens,
@@ -18,7 +19,6 @@ from rho_score.inspect import (
     scores_behind,
     token_texts,
 )
-from rho_score.masks import accounts_in
 from rho_score.storage import file_at, without_credentials
 from rho_score.store import Selection, open_store
 

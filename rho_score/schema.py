@@ -16,6 +16,7 @@ METADATA_KEY = b"rho_score"
 
 IDS = pa.list_(pa.int32())
 FLOATS = pa.list_(pa.float32())
+MASK = pa.list_(pa.bool_())
 
 # What flows from reading to scoring, a block a unit. `error` set: the document is quarantined, `text` is null.
 # A unit without any document is one row of nulls, so that it is published like the others.
@@ -50,20 +51,42 @@ def score_schema(*, grouped: bool, signals: Sequence[str] = ()) -> pa.Schema:
     )
 
 
-def selection_schema(*, grouped: bool, score: str, level: str) -> pa.Schema:
-    """Columns of SEL/data/<unit>.parquet; `score` is "excess" or "loss", `level` "token" or "document"."""
+def selection_schema(
+    *,
+    grouped: bool,
+    score: str,
+    level: str,
+    experts: Sequence[str] = (),
+    by_bytes: bool = False,
+    based: bool = False,
+) -> pa.Schema:
+    """Columns of SEL/data/<unit>.parquet; `score` is "excess", "loss" or "delta", `level` "token" or "document".
+
+    experts: whose masks are kept apart. by_bytes: with bytes and bits per byte; based: of the base model too.
+    """
     group = [pa.field("group", pa.string())] if grouped else []
     document = [pa.field("doc_score", pa.float32()), pa.field("kept", pa.bool_(), nullable=False)]
+    models = ["ref", "base"] if based else ["ref"]
+    in_bytes = [pa.field("bytes", pa.int64()), *(pa.field(f"{m}_bits_per_byte", pa.float32()) for m in models)]
     return pa.schema(
         [
             pa.field("doc_id", pa.string(), nullable=False),
             *group,
             pa.field("input_ids", IDS),
             pa.field(score, FLOATS),
-            pa.field("mask", pa.list_(pa.bool_())),
+            pa.field("mask", MASK),
+            *(pa.field(f"mask_{expert}", MASK) for expert in experts),
             *(document if level == "document" else []),
+            *(in_bytes if by_bytes else []),
         ]
     )
+
+
+def dynamics_schema(*, grouped: bool) -> pa.Schema:
+    """Columns of a selection by token dynamics: `category` is a code of `dynamics.CATEGORIES`, null without a loss."""
+    plain = selection_schema(grouped=grouped, score="delta", level="token")
+    at = plain.get_field_index("mask")
+    return plain.insert(at, pa.field("category", pa.list_(pa.int8())))
 
 
 def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] | None = None) -> bytes:
@@ -82,7 +105,7 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] |
     repeating = [
         f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
         for field in schema
-        if field.name not in ("doc_id", "mask", "kept")
+        if field.name not in ("doc_id", "kept") and field.type != MASK
     ]
     sink = io.BytesIO()
     pq.write_table(

@@ -14,7 +14,7 @@ import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from rho_score.config import ScoreConfig
-from rho_score.engine import IO_CPUS, cluster
+from rho_score.engine import IO_CPUS, cluster, configure_data
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import (
     ModelSource,
@@ -46,6 +46,7 @@ from rho_score.store import (
     new_manifest,
     published_units,
     read_manifest,
+    relative_url,
 )
 from rho_score.tokens import prefix_id, tokenize_unit
 from rho_score.verify import Comparison
@@ -140,6 +141,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
             cluster(local_cpus=job.workers[1] * job.cpus + 2),
             Progress("score", n_units=len(todo)) as progress,
         ):
+            configure_data()
             _preflight(job)
             for accounts, passage in _pipeline(job, todo):
                 computed.append(accounts)
@@ -185,7 +187,13 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]
     )
     dataset = dataset.map_batches(
         ScoreUnit,
-        fn_constructor_kwargs={"scorer": job.scorer, "identity": job.identity, "threads": job.cpus, "gpus": job.gpus},
+        fn_constructor_kwargs={
+            "scorer": job.scorer,
+            "identity": job.identity,
+            "threads": job.cpus,
+            "gpus": job.gpus,
+            "precision": job.config.precision,
+        },
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=job.cpus,
@@ -244,6 +252,7 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         "plan_sha256": plan.digest,
         "batch_tokens": batch_tokens or "by memory",
         "signals": signals,
+        "precision": config.precision,
         "compile": config.compile,
         "quantize": config.quantize,
     }
@@ -252,6 +261,7 @@ def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, work
         parts,
         model=Path(config.model).name if Path(config.model).is_dir() else config.model,
         input={
+            "root": relative_url(plan.root, config.output),
             "units": len(plan.units),
             "shards": len({unit.shard for unit in plan.units}),
             "not_shards": list(plan.not_shards),

@@ -1,69 +1,53 @@
 """The selection job: pair units → excess → histogram → merge → threshold → mask → write.
 
-Three passes over the units, each a Ray Data stage over many units a task: count, find the ties at the cut, write. Counting
-leaves a small file a unit, so that a resumed run does not count again; the driver holds histograms, never scores.
+Stages of Ray tasks over batches of units: count, look at the ties of the cut, write. Counting leaves a small file a batch, so
+that a resumed run does not count again; histograms are merged in a tree of tasks, and the driver never holds a score.
 """
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
-from ray.data import Dataset, TaskPoolStrategy
 
+from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
-from rho_score.engine import cluster
-from rho_score.errors import InputError
-from rho_score.histogram import Cut, cut_budget, cut_items, cut_threshold, merge
-from rho_score.masks import Group, GroupAccounts, UnitSelector, accounts_in, share_ties
-from rho_score.progress import Progress
-from rho_score.schema import SCHEMA_VERSION
+from rho_score.engine import cluster, in_tasks
+from rho_score.histogram import COUNTS, Cut, Expert, Group, by_place, keys_of, refine, without_groups
+from rho_score.masks import Batch, Place, Selector
+from rho_score.prepare import Prepared, claim_selection, prepare
+from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
+from rho_score.stages import batches_of, fetched, histogram_of, written
 from rho_score.storage import Folder
-from rho_score.store import (
-    HISTOGRAM,
-    PLAN,
-    SUMMARY,
-    ScoreSet,
-    claim,
-    difference,
-    dump_json,
-    footers,
-    histogram_file,
-    new_manifest,
-    published_units,
-    relative_url,
-)
-
-COMPARABLE = [
-    "tokenizer_sha256",
-    "context",
-    "overlap",
-    "prefix_id",
-    "text_column",
-    "id_column",
-    "group_column",
-]
-UNITS_PER_TASK = 64
+from rho_score.store import HISTOGRAM, SUMMARY, dump_json, histogram_file, published_units
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSummary:
-    """What a selection kept. `groups`, `thresholds`: by group's name; one group, None, where there are none."""
+    """What a selection kept. `groups`: by group's name; one group, None, where there are none."""
 
     output: str
     units: int
     computed: int
     total: GroupAccounts
     groups: dict[Group, GroupAccounts]
-    thresholds: dict[Group, float | None]
+    cuts: list[dict[str, Any]]
+    """A row for each ranking: expert, group, threshold (nats; None where nothing is kept at any), kept."""
     per_group: bool
+    approximate: bool = False
+    """A dry run, and groups (with documents, tokens too) share the items at the threshold in proportion. `cuts` are exact."""
     wall_s: float
+
+    @property
+    def thresholds(self) -> dict[Group, float | None]:
+        """Thresholds by group, of the only ranking."""
+        return {row["group"]: row["threshold"] for row in self.cuts if row["expert"] is None}
 
     def threshold_of(self, group: Group) -> float | None:
         """The threshold that applies to a group, nats; None where nothing was kept at any."""
@@ -78,201 +62,256 @@ def select(config: SelectConfig) -> SelectSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    selector, manifest, ref = _prepare(config)
-    output, units = Folder(config.output), [unit.unit for unit in ref.units]
-    tokenizer = {f"tokenizer/{name}": ref.folder.read(f"tokenizer/{name}") for name in ref.folder.listing("tokenizer")}
-    claim(output, manifest, {PLAN: ref.folder.read(PLAN), **tokenizer})
-    done = published_units(output)
-    todo = [unit for unit in units if unit not in done]
-    if todo or not output.exists(SUMMARY):
-        with cluster(local_cpus=max(2, os.cpu_count() or 2)):
-            content = _run(config, selector, units, todo)
+    if config.quota:
+        config = replace(config, per_group=True)
+    prepared = prepare(config)
+    output, n_units = Folder(config.output), len(prepared.main.units)
+    if not config.dry_run:
+        claim_selection(config.output, prepared.manifest, prepared.main)
+        if output.exists(SUMMARY) and len(published_units(output)) == n_units:
+            return _summary(config, orjson.loads(output.read(SUMMARY)), n_units, 0, started)
+    with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+        job = _Job(prepared)
+        content, computed = job.run()
+    if not config.dry_run:
         output.publish(SUMMARY, dump_json(content))
-    content = orjson.loads(output.read(SUMMARY))
+    return _summary(config, content, n_units, computed, started)
+
+
+def _summary(
+    config: SelectConfig, content: Mapping[str, Any], units: int, computed: int, started: float
+) -> SelectSummary:
     groups = accounts_in(content)
     return SelectSummary(
-        output=output.url,
-        units=len(units),
-        computed=len(todo),
+        output=config.output,
+        units=units,
+        computed=computed,
         total=sum(groups.values(), GroupAccounts()),
         groups=groups,
-        thresholds={row["group"]: row["threshold"] for row in content["thresholds"]},
+        cuts=content["thresholds"],
         per_group=config.per_group,
+        approximate=content.get("approximate", False),
         wall_s=time.monotonic() - started,
     )
 
 
-def _run(config: SelectConfig, selector: UnitSelector, units: list[str], todo: list[str]) -> dict[str, Any]:
-    """The whole job; returns the content of `summary.json`."""
-    output, high = Folder(config.output), _keeps_high(config)
-    counted = _over_units(units, _count_units, config.workers, selector=selector)
-    histogram = merge(_blocks(counted))
-    cuts = {group: _cut(config, rows, high=high) for group, rows in _by_group(histogram).items()}
-    tied = _over_units(units, _tie_units, config.workers, selector=selector, cuts=cuts)
-    quotas = _share(units, _blocks(tied), cuts)
-    by_unit = {unit: {g: q[unit] for g, q in quotas.items() if unit in q} for unit in todo}
-    every: list[Mapping[str, Any]] = list(footers(output, [unit for unit in units if unit not in by_unit]))
-    with Progress("select", n_units=len(todo)) as progress:
-        written = _over_units(todo, _write_units, config.workers, selector=selector, cuts=cuts, quotas=by_unit)
-        for row in (row for block in _blocks(written) for row in block.to_pylist()):
-            every.append(row)
-            accounts = sum(accounts_in(row).values(), GroupAccounts())
-            progress.add(documents=accounts.documents, tokens=accounts.tokens)
-    output.publish(HISTOGRAM, histogram_file(histogram))
-    groups: dict[Group, GroupAccounts] = defaultdict(GroupAccounts)
-    for row in every:
-        for group, accounts in accounts_in(row).items():
-            groups[group] += accounts
-    names = sorted(groups, key=lambda group: (group is None, group or ""))
-    return {
-        "units": len(units),
-        "score": selector.score,
-        "level": config.level,
-        "keep": "high" if high else "low",
-        "groups": [{"group": group, **asdict(groups[group])} for group in names],
-        "thresholds": [
-            {"group": group, "threshold": cut.threshold if cut.kept or cut.budget else None}
-            for group, cut in cuts.items()
-        ],
-    }
+class _Job:
+    """One run; a stage a method."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.selector = prepared.selector
+        self.config = prepared.selector.config
+        self.batches = batches_of(prepared.main, prepared.others)
+        self.n_units = len(prepared.main.units)
+        self.rules = self._rules()
+
+    def run(self) -> tuple[dict[str, Any], int]:
+        """The content of `summary.json`, and how many units were written."""
+        if self.config.document_score == "kept-share":
+            self.selector = replace(self.selector, token_cuts=self._token_cuts())
+        histogram, bands, within = self._bands()
+        output = Folder(self.config.output)
+        if self.config.dry_run and not self._needs_masks():
+            return self._foreseen(histogram, bands), 0
+        ties = self._ties(bands, within)
+        computed, groups = self._write(bands, ties, set() if self.config.dry_run else published_units(output))
+        if not self.config.dry_run:
+            output.publish(HISTOGRAM, histogram_file(histogram, self.selector.bits))
+        return self._content(bands, groups), computed
+
+    def _rules(self) -> Any:
+        quotas = parse_quotas(self.config.quota)
+        shares = parse_shares(self.config.share, list(self.selector.join.refs))
+        whole = Rule(ratio=self.config.ratio, tokens=self.config.tokens, threshold=self.config.threshold)
+
+        def rule(place: Place) -> Rule:
+            expert, group = place
+            found = rule_of(group, quotas) if quotas else rule_of_expert(expert, shares, whole)
+            return replace(found, drop_top=self.config.drop_top)
+
+        return rule
+
+    def _token_cuts(self) -> dict[Expert, Cut]:
+        """For documents by their share of kept tokens: the cut of all tokens, by expert."""
+        tokens = replace(
+            self.config, level="token", document_score="mean", ratio=self.config.token_ratio, tokens=None, threshold=None,
+            per_group=False, quota=(), sample=None, drop_top=0.0,
+        )  # fmt: skip
+        job = _Job.__new__(_Job)
+        job.selector, job.config = replace(self.selector, config=tokens), tokens
+        job.batches, job.n_units, job.rules = self.batches, self.n_units, lambda _: Rule(ratio=self.config.token_ratio)
+        _, bands, _ = job._bands()
+        return {expert: band.keep for (expert, _), band in bands.items()}
+
+    def _bands(self) -> tuple[pa.Table, dict[Place, Band], dict[Place, list[int]] | None]:
+        """The histogram by group, where each ranking is cut, and what was counted in detail for that."""
+        bits, high = self.selector.bits, self.selector.best_high
+        histogram = coarse = self._counted(None)
+        within: dict[Place, list[int]] = {}
+        dropped: dict[Place, int] = {}
+        whole = self.config.level == "document"
+        while True:
+            tables = self._by_place(histogram)
+            rules = {place: self.rules(place) for place in tables}
+            bands = {
+                place: band(
+                    table, rules[place], high=high, bits=bits, whole=whole, dropped_tokens=dropped.get(place, 0)
+                )
+                for place, table in tables.items()
+            }
+            if bits == 32 and (more := self._unrefined(bands, rules, histogram, within)):
+                within = more
+                histogram = refine(coarse, self._counted(within))
+                continue
+            needs = {p: b.drop for p, b in bands.items() if whole and b.drop and rules[p].tokens is not None}
+            if needs and not dropped:
+                dropped = self._tokens_before(needs, tables, within or None)
+                continue
+            return histogram, bands, within or None
+
+    def _counted(self, within: Mapping[Place, list[int]] | None) -> pa.Table:
+        """The histogram of all batches."""
+        return histogram_of(partial(self.selector.counts, within=within), self.batches, workers=self.config.workers)
+
+    def _by_place(self, histogram: pa.Table) -> dict[Place, pa.Table]:
+        """A histogram for each ranking: by expert, and by group where each group has its own cut."""
+        whole = histogram if self.config.per_group else without_groups(histogram)
+        found = dict(by_place(whole))
+        for expert in self.selector.experts:
+            if not self.config.per_group:
+                found.setdefault((expert, None), COUNTS.empty_table())
+        return found
+
+    def _unrefined(
+        self,
+        bands: Mapping[Place, Band],
+        rules: Mapping[Place, Rule],
+        histogram: pa.Table,
+        within: Mapping[Place, list[int]],
+    ) -> dict[Place, list[int]]:
+        """`within`, and the high halves where cuts fall that were not counted in detail; empty where there are none."""
+        wanted: dict[Place, set[int]] = {}
+        for (expert, group), _ in by_place(histogram):
+            place = (expert, group if self.config.per_group else None)
+            highs = {cut.key >> 16 for cut in bands[place].cuts if not cut.nothing}
+            if (threshold := rules[place].threshold) is not None:
+                highs.add(int(keys_of(np.array([threshold]), 32)[0]) >> 16)
+            wanted[expert, group] = highs | set(within.get((expert, group), ()))
+        found = {place: sorted(highs) for place, highs in wanted.items()}
+        return {} if found == within else found
+
+    def _tokens_before(
+        self, drops: Mapping[Place, Cut], tables: Mapping[Place, pa.Table], within: Any
+    ) -> dict[Place, int]:
+        """The tokens of the documents before each cut."""
+        found = self._at_cuts({place: Band(cut) for place, cut in drops.items()}, within, lengths=True)
+        tokens = {}
+        for place, cut in drops.items():
+            keys, held = (tables[place][name].to_numpy() for name in ("key", "tokens"))
+            past = keys > cut.key if cut.high else keys < cut.key
+            at = [n for batch in found[place] for n in batch[0]]
+            tokens[place] = int(held[past].sum()) + sum(at[: cut.ties])
+        return tokens
+
+    def _at_cuts(self, bands: Mapping[Place, Band], within: Any, *, lengths: bool) -> dict[Place, list[list[Any]]]:
+        """For each ranking and batch, what it has at each of the cuts."""
+        found: dict[Place, list[list[Any]]] = {place: [[]] * len(self.batches) for place in bands}
+        work = partial(self.selector.at_cuts, bands=bands, within=within, lengths=lengths)
+        for index, counted in fetched(in_tasks(work, self.batches, workers=self.config.workers)):
+            for place, counts in counted.items():
+                found[place][index] = counts
+        return found
+
+    def _ties(self, bands: Mapping[Place, Band], within: Any) -> list[dict[Place, list[int]]]:
+        """For each batch, how many of its items at each cut are kept."""
+        if self.config.scope != "corpus":
+            return [{} for _ in self.batches]
+        quotas: list[dict[Place, list[int]]] = [
+            {place: [cut.ties for cut in b.cuts] for place, b in bands.items()} for _ in self.batches
+        ]
+        for lengths in (False, True):
+            chosen = {
+                place: b
+                for place, b in bands.items()
+                if any(cut.partial for cut in b.cuts) and any(cut.budget is not None for cut in b.cuts) == lengths
+            }
+            found = self._at_cuts(chosen, within, lengths=lengths) if chosen else {}
+            for place, b in chosen.items():
+                for i, cut in enumerate(b.cuts):
+                    at = [counts[i] for counts in found[place]]
+                    at = [len(one) for one in at] if lengths and cut.budget is None else at
+                    for quota, n in zip(quotas, share_ties(cut, at), strict=True):
+                        quota[place][i] = n
+        return quotas
+
+    def _write(
+        self, bands: Mapping[Place, Band], ties: list[dict[Place, list[int]]], done: set[str]
+    ) -> tuple[int, dict[Group, GroupAccounts]]:
+        """Write the masks; how many units that were, and the accounts by group."""
+        items = ((batch, done.intersection(batch.names), ties[batch.index]) for batch in self.batches)
+        work = partial(_write_batch, self.selector, bands)
+        return written("select", work, items, self.batches, workers=self.config.workers)
+
+    def _needs_masks(self) -> bool:
+        """Whether what is kept shows in the masks only, not in the histogram."""
+        return self.config.scope != "corpus" or self.config.min_run > 1 or len(self.selector.experts) > 1
+
+    def _foreseen(self, histogram: pa.Table, bands: Mapping[Place, Band]) -> dict[str, Any]:
+        """What would be kept, from the histogram alone."""
+        groups: dict[Group, GroupAccounts] = {}
+        for name in histogram["group"].unique().to_pylist():
+            mine = histogram.filter(
+                histogram["group"].is_null() if name is None else pc.equal(histogram["group"], name)
+            )
+            cut = bands[None, name if self.config.per_group else None]
+            keys, counts, tokens = (mine[column].to_numpy() for column in ("key", "count", "tokens"))
+            share = _share_kept(keys, cut)
+            groups[name] = GroupAccounts(
+                tokens=int(tokens.sum()),
+                tokens_scored=int(tokens.sum()),
+                tokens_kept=round(float((share * tokens).sum())),
+                documents=int(counts.sum()) if self.config.level == "document" else 0,
+                documents_kept=round(float((share * counts).sum())) if self.config.level == "document" else 0,
+            )
+        return self._content(bands, groups) | {
+            "approximate": any(cut.partial for b in bands.values() for cut in b.cuts)
+        }
+
+    def _content(self, bands: Mapping[Place, Band], groups: Mapping[Group, GroupAccounts]) -> dict[str, Any]:
+        """`summary.json`."""
+        names = sorted(groups, key=lambda group: (group is None, group or ""))
+        bits = self.selector.bits
+        return {
+            "units": self.n_units,
+            "score": self.selector.score,
+            "level": self.config.level,
+            "keep": "high" if self.selector.high else "low",
+            "bits": bits,
+            "groups": [{"group": group, **asdict(groups[group])} for group in names],
+            "thresholds": [
+                {
+                    "expert": expert,
+                    "group": group,
+                    "threshold": None if one.keep.nothing else one.keep.value(bits),
+                    "dropped_from": None if one.drop is None or one.drop.nothing else one.drop.value(bits),
+                    "kept": one.kept,
+                }
+                for (expert, group), one in (bands.items() if self.config.scope == "corpus" else ())
+            ],
+        }
 
 
-def _over_units(units: list[str], work: Callable[..., pa.Table], workers: int | None, **arguments: Any) -> Dataset:
-    """A Ray Data stage: `work` on tables of at most 64 units, in corpus order, `workers` at a time (None: Ray's choice)."""
-    n_units = max(1, min(UNITS_PER_TASK, len(units) // 32))
-    tables = [pa.table({"unit": pa.array(units[i : i + n_units], pa.string())}) for i in range(0, len(units), n_units)]
-    dataset = ray.data.from_arrow(tables or [pa.table({"unit": pa.array([], pa.string())})])
-    return dataset.map_batches(
-        work,
-        fn_kwargs=arguments,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=workers),
-    )
+def _share_kept(keys: np.ndarray, band: Band) -> np.ndarray:
+    """Share of the items of each key that a band keeps, float64[n]."""
+
+    def before(cut: Cut) -> np.ndarray:
+        past = keys > cut.key if cut.high else keys < cut.key
+        return np.where(past, 1.0, np.where(keys == cut.key, cut.ties / max(cut.tied, 1), 0.0))
+
+    share: np.ndarray = before(band.keep) if band.drop is None else before(band.keep) - before(band.drop)
+    return share.clip(0)
 
 
-def _blocks(dataset: Dataset) -> Iterable[pa.Table]:
-    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-
-
-def _count_units(batch: pa.Table, *, selector: UnitSelector) -> pa.Table:
-    return merge(selector.counts(unit) for unit in batch["unit"].to_pylist())
-
-
-_TIES = pa.schema([("unit", pa.string()), ("group", pa.string()), ("tokens", pa.list_(pa.int64()))])
-
-
-def _tie_units(batch: pa.Table, *, selector: UnitSelector, cuts: dict[Group, Cut]) -> pa.Table:
-    rows = [
-        {"unit": unit, "group": group, "tokens": tokens}
-        for unit in batch["unit"].to_pylist()
-        for group, tokens in selector.ties(unit, cuts).items()
-    ]
-    return pa.Table.from_pylist(rows, schema=_TIES)
-
-
-_GROUP_FIELDS = [("group", pa.string()), *((name, pa.int64()) for name in GroupAccounts.__dataclass_fields__)]
-_WRITTEN = pa.schema([("unit", pa.string()), ("groups", pa.list_(pa.struct(_GROUP_FIELDS)))])
-
-
-def _write_units(
-    batch: pa.Table, *, selector: UnitSelector, cuts: dict[Group, Cut], quotas: dict[str, dict[Group, int]]
-) -> pa.Table:
-    rows = []
-    for unit in batch["unit"].to_pylist():
-        groups = selector.write(unit, cuts, quotas[unit])
-        rows.append({"unit": unit, "groups": [{"group": group, **asdict(a)} for group, a in groups.items()]})
-    return pa.Table.from_pylist(rows, schema=_WRITTEN)
-
-
-def _share(units: list[str], tied: Iterable[pa.Table], cuts: Mapping[Group, Cut]) -> dict[Group, dict[str, int]]:
-    """By group and unit, how many items at the cut are kept: the first in corpus order."""
-    found = {(row["group"], row["unit"]): row["tokens"] for block in tied for row in block.to_pylist()}
-    return {
-        group: share_ties(cut, {unit: found[group, unit] for unit in units if (group, unit) in found})
-        for group, cut in cuts.items()
-    }
-
-
-def _by_group(histogram: pa.Table) -> dict[Group, pa.Table]:
-    names = histogram["group"].unique().to_pylist()
-    groups = {name: histogram.filter(pc.equal(histogram["group"], name)) for name in names if name is not None}
-    if None in names or not names:
-        groups[None] = histogram.filter(histogram["group"].is_null())
-    return groups
-
-
-def _cut(config: SelectConfig, histogram: pa.Table, *, high: bool) -> Cut:
-    if config.threshold is not None:
-        return cut_threshold(histogram, config.threshold, high=high)
-    if config.ratio is not None:
-        return cut_items(histogram, round(config.ratio * (pc.sum(histogram["count"]).as_py() or 0)), high=high)
-    assert config.tokens is not None
-    cut = cut_items if config.level == "token" else cut_budget
-    return cut(histogram, config.tokens, high=high)
-
-
-def _keeps_high(config: SelectConfig) -> bool:
-    return config.base is not None if config.keep == "auto" else config.keep == "high"
-
-
-def _prepare(config: SelectConfig) -> tuple[UnitSelector, dict[str, Any], ScoreSet]:
-    """Open and compare the score sets; the manifest and the work on a unit."""
-    _check_rule(config)
-    ref, base = ScoreSet.open(config.ref), ScoreSet.open(config.base) if config.base else None
-    if base and (differs := difference(ref.manifest["parts"], base.manifest["parts"], "ref", "base", COMPARABLE)):
-        raise InputError(
-            f"{config.ref} and {config.base} cannot be compared token by token:\n{differs}\n"
-            "Score both models over the same files with the same tokenizer, context, overlap and columns."
-        )
-    if base and [unit.unit for unit in ref.units] != [unit.unit for unit in base.units]:
-        raise InputError(
-            f"{config.ref} ({len(ref.units)} units) and {config.base} ({len(base.units)}) are cut into different units. "
-            "Score both models over the same files with the same --unit-bytes."
-        )
-    if config.per_group and not ref.grouped:
-        raise InputError(f"--per-group needs groups, and {config.ref} has none: score with --group-column.")
-    score = "excess" if base else "loss"
-    parts = {
-        "schema_version": SCHEMA_VERSION,
-        "ref": ref.manifest["fingerprint"],
-        "base": base.manifest["fingerprint"] if base else None,
-        "score": score,
-        "level": config.level,
-        "keep": "high" if _keeps_high(config) else "low",
-        "ratio": config.ratio,
-        "tokens": config.tokens,
-        "threshold": config.threshold,
-        "per_group": config.per_group,
-        "group_column": ref.manifest["parts"]["group_column"],
-        "tokenizer_sha256": ref.manifest["parts"]["tokenizer_sha256"],
-    }
-    places = {
-        name: relative_url(url, config.output) for name, url in (("ref", config.ref), ("base", config.base)) if url
-    }
-    manifest = new_manifest("selection", parts, scores=places)
-    selector = UnitSelector(
-        ref=config.ref,
-        base=config.base,
-        output=config.output,
-        fingerprint=manifest["fingerprint"],
-        level=config.level,
-        per_group=config.per_group,
-        score="excess" if base else "loss",
-    )
-    return selector, manifest, ref
-
-
-def _check_rule(config: SelectConfig) -> None:
-    rules = {"--ratio": config.ratio, "--tokens": config.tokens, "--threshold": config.threshold}
-    given = [flag for flag, value in rules.items() if value is not None]
-    if len(given) != 1:
-        raise InputError(f"give exactly one of {', '.join(rules)}; got {' and '.join(given) or 'none'}.")
-    if config.ratio is not None and not 0 <= config.ratio <= 1:
-        raise InputError(f"--ratio is a share between 0 and 1, got {config.ratio}.")
-    if config.tokens is not None and config.tokens < 0:
-        raise InputError(f"--tokens is a number of tokens, got {config.tokens}.")
-    if config.tokens is not None and config.per_group:
-        raise InputError(
-            "--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole."
-        )
+def _write_batch(selector: Selector, bands: Mapping[Place, Band], item: tuple[Batch, set[str], Any]) -> Any:
+    batch, published, ties = item
+    return selector.write(batch, published, bands, ties)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -107,6 +108,20 @@ class Folder:
                 files[name] = FileInfo(size=info["size"], version=_version(info))
         return files
 
+    def names(self, under: str) -> set[str]:
+        """Names of the files right below `under`, as `listing` gives them; a million of them take little memory."""
+        top = self.name(under)
+        if isinstance(self.fs, LocalFileSystem):
+            try:
+                with os.scandir(top) as entries:
+                    return {entry.name for entry in entries if not entry.name.startswith(".")}
+            except FileNotFoundError:
+                return set()
+        self.fs.invalidate_cache()
+        found = with_retries(lambda: self.fs.find(top, maxdepth=1, detail=False))
+        cut = len(top) + 1
+        return {path[cut:] for path in found if not path.startswith(".", cut)}
+
     def info(self, name: str) -> FileInfo:
         """Size and version of `name`, asked of the store."""
         self.fs.invalidate_cache()
@@ -126,6 +141,12 @@ class Folder:
     def open(self, name: str) -> Any:
         """`name` opened for reading bytes."""
         return with_retries(lambda: self.fs.open(self.name(name), "rb", block_size=READ_BLOCK))
+
+    def open_mapped(self, name: str) -> Any:
+        """`name` opened for reading parts of it: mapped into memory on a local disk, else as `open` does."""
+        if isinstance(self.fs, LocalFileSystem):
+            return pa.memory_map(self.name(name))
+        return self.open(name)
 
     def publish(self, name: str, content: bytes) -> None:
         """Write `name` so that it is there whole or not at all; an existing file is replaced."""

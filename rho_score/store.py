@@ -5,6 +5,7 @@ Both stores have a manifest (what determines the numbers), a plan (which units t
 again writes the same bytes.
 """
 
+import array
 import hashlib
 import io
 import math
@@ -21,14 +22,14 @@ import pyarrow.parquet as pq
 
 from rho_score import __version__
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.histogram import values_of
-from rho_score.plan import Unit, read_plan
+from rho_score.histogram import COUNTS, Bits, values_of
+from rho_score.plan import Unit, plan_names, read_plan
 from rho_score.schema import footer, parquet_bytes
-from rho_score.storage import Folder, without_credentials
+from rho_score.storage import Folder, with_retries, without_credentials
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
-Kind = Literal["score set", "selection"]
+Kind = Literal["score set", "selection", "export"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,14 @@ class Accounts:
     @classmethod
     def total(cls, accounts: Iterable["Accounts"]) -> "Accounts":
         """The sum, the same for any order (floats by exact summation)."""
-        every = list(accounts)
-        counts = {f.name: sum(getattr(a, f.name) for a in every) for f in fields(cls) if f.name != "total_nats"}
-        return cls(**counts, total_nats=math.fsum(a.total_nats for a in every))
+        names = [f.name for f in fields(cls) if f.name != "total_nats"]
+        counts = dict.fromkeys(names, 0)
+        nats = array.array("d")
+        for one in accounts:
+            for name in names:
+                counts[name] += getattr(one, name)
+            nats.append(one.total_nats)
+        return cls(**counts, total_nats=math.fsum(nats))
 
 
 def data_name(unit: str) -> str:
@@ -67,7 +73,7 @@ def quarantine_name(unit: str) -> str:
 
 def published_units(folder: Folder) -> set[str]:
     """Units whose file is there: one listing."""
-    return {name.removesuffix(".parquet") for name in folder.listing("data") if name.endswith(".parquet")}
+    return {name.removesuffix(".parquet") for name in folder.names("data") if name.endswith(".parquet")}
 
 
 def dump_json(content: Mapping[str, Any]) -> bytes:
@@ -173,10 +179,19 @@ class _Store:
         """All units, in corpus order."""
         return read_plan(self.folder.read(PLAN))
 
+    def plan_names(self) -> pa.Table:
+        """Columns unit and shard of all units, in corpus order."""
+        return plan_names(self.folder.read(PLAN))
+
     @property
     def grouped(self) -> bool:
         """Whether the store has a column `group`."""
         return self.manifest["parts"]["group_column"] is not None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Of the files that make the tokenizer: equal where the same text gives the same ids."""
+        return str(self.manifest["parts"]["tokenizer_sha256"])
 
     def unit_table(self, unit: str, columns: list[str] | None = None) -> pa.Table:
         """The rows of one unit, in input order."""
@@ -189,9 +204,14 @@ class _Store:
             RhoScoreError: the file is missing or damaged, or belongs to another run.
         """
         name = data_name(unit)
+
+        def read() -> tuple[pa.Table, dict[str, Any]]:
+            with self.folder.open_mapped(name) as source:
+                file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
+                return file.read(columns, use_threads=False), footer(file)
+
         try:
-            file = pq.ParquetFile(io.BytesIO(self.folder.read(name)), page_checksum_verification=True)
-            table, metadata = file.read(columns), footer(file)
+            table, metadata = with_retries(read, attempts=3)
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
             raise RhoScoreError(
                 f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run."
@@ -210,6 +230,11 @@ class ScoreSet(_Store):
     def open(cls, url: str) -> "ScoreSet":
         """Open a finished score set; raises InputError if there is none at `url`."""
         return cls._open(url, "score set")  # type: ignore[no-any-return]
+
+    @property
+    def loss_bits(self) -> int:
+        """Precision of the stored losses: 16 (float16 values) or 32."""
+        return 32 if self.manifest["parts"].get("precision") == "float32" else 16
 
     @property
     def score_column(self) -> str:
@@ -233,7 +258,7 @@ class Selection(_Store):
         return str(self.manifest["parts"]["score"])
 
     def histogram(self) -> pa.Table:
-        """`histogram.parquet`: group, value, count, tokens."""
+        """`histogram.parquet`: expert, group, value, count, tokens."""
         return pq.read_table(io.BytesIO(self.folder.read(HISTOGRAM)))
 
 
@@ -254,11 +279,11 @@ def footers(folder: Folder, units: Iterable[str]) -> list[dict[str, Any]]:
         return list(pool.map(read, units))
 
 
-def histogram_file(counts: pa.Table) -> bytes:
-    """`histogram.parquet`: group, value (nats), count (items of that score), tokens (that they hold)."""
-    schema = pa.schema([("group", pa.string()), ("value", pa.float32()), ("count", pa.int64()), ("tokens", pa.int64())])
-    values = pa.array(values_of(counts["key"].to_numpy()), pa.float32())
-    table = counts.set_column(1, "value", values).cast(schema)
+def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
+    """`histogram.parquet`: expert, group, value (nats), count (items of that score), tokens (that they hold)."""
+    schema = pa.schema([("value", pa.float32()) if f.name == "key" else f for f in COUNTS])
+    values = pa.array(values_of(counts["key"].to_numpy(), bits), pa.float32())
+    table = counts.set_column(COUNTS.get_field_index("key"), "value", values).cast(schema)
     return parquet_bytes(table, schema)
 
 

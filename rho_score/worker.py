@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 import transformers
 
+from rho_score.config import Precision
 from rho_score.errors import RhoScoreError
 from rho_score.model import model_identity
 from rho_score.passage import Passage, noted
@@ -21,10 +22,13 @@ from rho_score.store import difference
 class ScoreUnit:
     """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
 
-    def __init__(self, *, scorer: dict[str, Any], identity: dict[str, str], threads: int, gpus: float) -> None:
+    def __init__(
+        self, *, scorer: dict[str, Any], identity: dict[str, str], threads: int, gpus: float, precision: Precision
+    ) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
+        self._precision = precision
         self._refusal: RhoScoreError | None = None
         try:
             self._scorer = _load(scorer, identity, gpus)
@@ -50,7 +54,9 @@ class ScoreUnit:
         )
         for name, values in (("loss", scored.loss), *scored.signals.items()):
             field = SIGNALS.get(name, SCORED.field("loss"))
-            unit = unit.append_column(field, list_column(_as_stored(values, field.type.value_type), lengths))
+            unit = unit.append_column(
+                field, list_column(_as_stored(values, field.type.value_type, self._precision), lengths)
+            )
         passage = Passage(
             rescored=scored.rescored,
             positions=scored.positions,
@@ -63,13 +69,13 @@ class ScoreUnit:
         return noted(unit, passage)
 
 
-def _as_stored(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:
-    """Values of all documents in a row, null for NaN: floats in float16 precision, ranks as integers."""
+def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision) -> pa.Array:
+    """Values of all documents in a row, null for NaN: floats in this precision, ranks as integers."""
     flat = np.concatenate([np.zeros(0, np.float32), *values])
     missing = np.isnan(flat)
     if pa.types.is_integer(kind):
         return pa.array(np.where(missing, 0, flat).astype(np.int32), kind, mask=missing)
-    return pa.array(flat.astype(np.float16).astype(np.float32), kind, mask=missing)
+    return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)
 
 
 def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float) -> Scorer:

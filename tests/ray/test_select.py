@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rho_score.accounts import GroupAccounts
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.excess import document_means
 from rho_score.histogram import round_score
-from rho_score.masks import GroupAccounts
 from rho_score.select import SelectSummary, select
 from rho_score.store import ScoreSet, Selection
 from tests.oracle import full_sort_mask
@@ -35,7 +35,7 @@ class Flat:
 
     @property
     def document_scores(self) -> np.ndarray:
-        return round_score(document_means(self.scores, self.lengths))
+        return round_score(document_means(self.scores, self.lengths)).astype(np.float32)
 
 
 def _flat(selection: Path, ref: Path, base: Path | None) -> Flat:
@@ -48,7 +48,7 @@ def _flat(selection: Path, ref: Path, base: Path | None) -> Flat:
             assert row["doc_id"] == rows[0][i]["doc_id"]
             assert row["input_ids"] == rows[0][i]["input_ids"]
             losses = [np.array(r[i]["loss"], np.float32) for r in rows]
-            values = round_score(losses[0] if base is None else losses[1] - losses[0])
+            values = round_score(losses[0] if base is None else losses[1] - losses[0]).astype(np.float32)
             assert np.array_equal(np.array(row[chosen.score_column], np.float32), values)
             scores.append(values)
             lengths.append(len(values))

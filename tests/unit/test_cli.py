@@ -9,7 +9,7 @@ from rho_score.config import ScoreConfig, SelectConfig
 def test_flags_become_a_frozen_configuration() -> None:
     config = parse(["score", "in", "out", "--model", "m", "--group-column", "source", "--workers", "1:4"])
     assert config == ScoreConfig(input="in", output="out", model="m", group_column="source", workers="1:4")
-    assert parse(["select", "--ref", "r", "out", "--ratio", "0.6"]) == SelectConfig(output="out", ref="r", ratio=0.6)
+    assert parse(["select", "--ref", "r", "out", "--ratio", "0.6"]) == SelectConfig(output="out", ref=("r",), ratio=0.6)
 
 
 def test_a_file_gives_options_and_flags_win(tmp_path: Path) -> None:
@@ -17,6 +17,13 @@ def test_a_file_gives_options_and_flags_win(tmp_path: Path) -> None:
     path.write_text("input: in\nmodel: m\nunit-bytes: 300\ndtype: float16\n")
     config = parse(["score", "--config", str(path), "in", "out", "--dtype", "float32"])
     assert config == ScoreConfig(input="in", output="out", model="m", unit_bytes=300, dtype="float32")
+
+
+def test_repeated_options_in_a_file_are_lists(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("ref: [math=a, code=b]\nquota: '*=0.3'\ncombine: union\n")
+    config = parse(["select", "--config", str(tmp_path / "run.yaml"), "out"])
+    assert config == SelectConfig(output="out", ref=("math=a", "code=b"), quota=("*=0.3",), combine="union")
+    assert parse(["select", "--ref", "m=a", "--ref", "c=b", "out", "--ratio", "0.1"]).ref == ("m=a", "c=b")
 
 
 @pytest.mark.parametrize("workers", ["4", "1:8", "1:32", "1:64", "'2:3'"])
@@ -47,7 +54,7 @@ def test_a_wrong_file_is_refused(
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "score", "select", "report"):
+    for command in ("plan", "score", "select", "curve", "dynamics", "export", "report"):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         assert end.value.code == 0
@@ -87,6 +94,15 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["select", "--ref", "/no/scores", "out", "--ratio", "0.5"], ["/no/scores", "manifest.json"]),
         (["select", "--ref", "/no/scores", "out"], ["exactly one of --ratio, --tokens, --threshold"]),
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
+        (
+            ["select", "--ref", "a", "--ref", "b", "out", "--ratio", "0.6"],
+            ["two references are called 'ref'", "name each"],
+        ),
+        (["curve", "/no/selection"], ["/no/selection", "manifest.json"]),
+        (["curve", "/no/selection", "--plot", "curve.gif"], ["curve.gif", ".svg, .png or .pdf"]),
+        (["dynamics", "--scores", "a", "--", "out"], ["two checkpoints or more, got 1"]),
+        (["dynamics", "out", "--scores", "a", "b", "--steps", "2", "1"], ["--steps must rise"]),
+        (["export", "/no/selection", "out", "--format", "bin"], ["/no/selection", "manifest.json"]),
         (["report", "/no/store", "out.html"], ["/no/store"]),
         (["report", "{corpus}/c.jsonl", "out.html"], ["c.jsonl is no store of ours"]),
         (["score", "{corpus}/**/*.jsonl", "{corpus}/out", "--model", "{model}"], ["lies inside the corpus"]),

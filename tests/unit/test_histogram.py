@@ -6,25 +6,36 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rho_score.histogram import (
-    N_KEYS,
-    count,
+    COUNTS,
+    N_COUNTERS,
+    Bits,
+    Counter,
     cut_budget,
     cut_items,
     cut_threshold,
     keys_of,
     merge,
+    refine,
     round_score,
     values_of,
 )
-from rho_score.masks import share_ties
+from rho_score.rules import share_ties
 from tests.oracle import full_sort_mask
 
 FINITE = st.floats(-60000, 60000, width=16)
 SCORES = arrays(np.float32, st.integers(0, 80), elements=st.one_of(FINITE, st.sampled_from([0.0, -0.0, 1.5, np.nan])))
 
 
+def count(group: str | None, scores: np.ndarray, tokens: np.ndarray | None = None, bits: Bits = 16) -> pa.Table:
+    """The histogram of scores of one group."""
+    counter = Counter(bits)
+    rounded, n = round_score(scores, bits), np.array([len(scores)])
+    counter.add(None, rounded, n, np.zeros(1, np.int64), [group], tokens)
+    return counter.table()
+
+
 def test_keys_order_as_all_float16_values_do() -> None:
-    values = np.arange(N_KEYS, dtype=np.uint16).view(np.float16)
+    values = np.arange(N_COUNTERS, dtype=np.uint16).view(np.float16)
     values = np.unique(values[np.isfinite(values)].astype(np.float32))
     keys = keys_of(values).astype(int)
     assert (np.diff(keys) > 0).all()
@@ -33,7 +44,26 @@ def test_keys_order_as_all_float16_values_do() -> None:
 
 def test_minus_zero_is_zero() -> None:
     assert keys_of(np.array([-0.0], np.float32)) == keys_of(np.array([0.0], np.float32))
-    assert not np.signbit(round_score(np.array([-0.0], np.float32)))[0]
+    assert keys_of(np.array([-0.0], np.float32), 32) == keys_of(np.array([0.0], np.float32), 32)
+    assert count(None, np.array([-0.0, 0.0, 0.0], np.float32))["count"].to_pylist() == [3]
+
+
+@given(arrays(np.float32, st.integers(0, 60), elements=st.floats(width=32, allow_nan=False)))
+def test_keys_of_float32_order_as_the_values_do(values: np.ndarray) -> None:
+    keys = keys_of(values, 32).astype(np.int64)
+    assert ((keys[:, None] < keys) == (values[:, None] < values)).all()
+    assert np.array_equal(values_of(keys_of(values, 32), 32), values + np.float32(0))
+
+
+@given(arrays(np.float32, st.integers(1, 60), elements=st.floats(-3, 3, width=32)), st.integers(1, 60), st.booleans())
+def test_two_passes_over_float32_find_the_exact_cut(values: np.ndarray, n_keep: int, high: bool) -> None:
+    coarse = count("g", values, bits=32)
+    rough = cut_items(coarse, n_keep, high=high)
+    fine = Counter(32, {(None, "g"): [rough.key >> 16]})
+    fine.add(None, values, np.array([len(values)]), np.zeros(1, np.int64), ["g"])
+    cut = cut_items(refine(coarse, fine.table()), n_keep, high=high)
+    found = cut.first(round_score(values, 32), cut.ties, 32)
+    assert np.array_equal(found, full_sort_mask(values, n_keep, high=high))
 
 
 @given(st.lists(SCORES, max_size=5), st.randoms())
@@ -48,18 +78,10 @@ def test_merging_is_addition_in_any_order(parts: list[np.ndarray], random: objec
 
 def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
     """The mask by histogram, cut and ties, unit by unit, as the job makes it."""
+    rounded = [round_score(unit) for unit in units]
     cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
-    present = [np.flatnonzero(~np.isnan(unit)) for unit in units]
-    ties = {str(i): [int(cut.tied(keys_of(u[p])).sum())] for i, (u, p) in enumerate(zip(units, present, strict=True))}
-    quotas = share_ties(cut, ties)
-    masks = []
-    for i, (unit, items) in enumerate(zip(units, present, strict=True)):
-        mask = np.zeros(len(unit), bool)
-        keys = keys_of(unit[items])
-        mask[items[cut.past(keys)]] = True
-        mask[items[cut.tied(keys)][: quotas.get(str(i), 0)]] = True
-        masks.append(mask)
-    return np.concatenate([np.zeros(0, bool), *masks])
+    ties = share_ties(cut, [int(np.sum(unit == cut.value(16))) for unit in rounded])
+    return np.concatenate([np.zeros(0, bool), *(cut.first(u, n, 16) for u, n in zip(rounded, ties, strict=True))])
 
 
 @given(st.lists(SCORES, max_size=5), st.floats(0, 1), st.booleans())
@@ -92,11 +114,9 @@ def test_a_budget_is_filled_in_rank_order_up_to_the_first_that_does_not_fit(
     fits = np.cumsum(tokens[order]) <= budget
     wanted = order[: len(fits) if fits.all() else int(np.argmin(fits))]
     cut = cut_budget(count(None, scores, tokens), budget, high=high)
-    keys = keys_of(scores)
-    tied = np.flatnonzero(cut.tied(keys))
-    kept = cut.past(keys)
-    found = [len(tied)] if cut.budget is None else tokens[tied].tolist()
-    kept[tied[: share_ties(cut, {"u": found}).get("u", 0)]] = True
+    tied = np.flatnonzero(round_score(scores) == cut.value(16))
+    found = [len(tied)] if cut.budget is None else [tokens[tied].tolist()]
+    kept = cut.first(round_score(scores), share_ties(cut, found)[0], 16)
     assert np.array_equal(np.flatnonzero(kept), np.sort(wanted))
 
 
@@ -107,15 +127,21 @@ def test_all_scores_equal(n_keep: int) -> None:
 
 
 def test_a_cut_of_nothing_has_no_threshold() -> None:
-    assert np.isnan(cut_items(count(None, np.zeros(0, np.float32)), 5, high=True).threshold)
+    cut = cut_items(COUNTS.empty_table(), 5, high=True)
+    assert cut.nothing
+    assert np.isnan(cut.value(16))
 
 
 def test_columns_of_a_histogram() -> None:
-    table = count("g", np.array([1.0, 1.0, 2.0], np.float32), np.array([5, 6, 7]))
+    counter = Counter(16)
+    scores = np.array([1.0, 1.0, 2.0], np.float16)
+    counter.add(None, scores, np.ones(3, np.int64), np.zeros(3, np.int64), ["g"], np.array([5, 6, 7]))
+    table = counter.table()
     assert table.to_pydict() == {
+        "expert": [None, None],
         "group": ["g", "g"],
         "key": keys_of(np.array([1.0, 2.0], np.float32)).tolist(),
         "count": [2, 1],
         "tokens": [11, 7],
     }
-    assert table.schema.field("key").type == pa.uint16()
+    assert table.schema.field("key").type == pa.uint32()

@@ -1,0 +1,105 @@
+"""What a selection keeps, counted: by group, and in bits per byte. Pure functions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.excess import UnitScores, run_sums
+from rho_score.histogram import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAccounts:
+    """What was kept of the documents of one group."""
+
+    documents: int = 0
+    documents_kept: int = 0
+    """Documents with at least one kept token."""
+    tokens: int = 0
+    tokens_scored: int = 0
+    """Tokens that have a score, and so can be kept at token level."""
+    tokens_kept: int = 0
+    documents_unaligned: int = 0
+    """Documents without a score because two tokenizers do not read them alike (a text with characters that one drops)."""
+    bytes: int = 0
+    """UTF-8 bytes of the scored tokens; 0 where the selection did not need them."""
+    ref_nats: float = 0.0
+    """Sum of the reference's losses (as combined) over the scored tokens; 0 where bytes are not counted."""
+    base_nats: float = 0.0
+
+    def __add__(self, other: "GroupAccounts") -> "GroupAccounts":
+        return GroupAccounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    @property
+    def share_kept(self) -> float:
+        """Kept tokens over all tokens; 0 where there are none."""
+        return self.tokens_kept / self.tokens if self.tokens else 0.0
+
+    def bits_per_byte(self, model: str) -> float | None:
+        """Of "ref" or "base": bits a UTF-8 byte; None where bytes were not counted."""
+        nats = self.ref_nats if model == "ref" else self.base_nats
+        return nats / math.log(2) / self.bytes if self.bytes else None
+
+
+def group_codes(groups: np.ndarray) -> tuple[np.ndarray, list[Group]]:
+    """Index of each document's group, int64[n_docs], and the groups' names in order of first appearance."""
+    names = list(dict.fromkeys(groups.tolist()))
+    code = {name: i for i, name in enumerate(names)}
+    return np.array([code[name] for name in groups.tolist()], np.int64), names
+
+
+def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAccounts]:
+    """Accounts of each group in a unit. mask: bool[n_tokens]."""
+    kept = run_sums(mask, scores.lengths).astype(np.int64)
+    scored = run_sums(~np.isnan(scores.tokens), scores.lengths).astype(np.int64)
+    sums = {"bytes": np.zeros(len(kept), np.int64), "ref_nats": np.zeros(len(kept)), "base_nats": np.zeros(len(kept))}
+    if scores.n_bytes is not None:
+        sums["bytes"] = scores.doc_bytes
+        sums |= {f"{model}_nats": nats for model, nats in _document_nats(scores).items()}
+    owners, names = group_codes(scores.groups)
+    accounts = {}
+    for i, name in enumerate(names):
+        mine = owners == i
+        accounts[name] = GroupAccounts(
+            documents=int(mine.sum()),
+            documents_kept=int((kept[mine] > 0).sum()),
+            tokens=int(scores.lengths[mine].sum()),
+            tokens_scored=int(scored[mine].sum()),
+            tokens_kept=int(kept[mine].sum()),
+            documents_unaligned=0 if scores.unaligned is None else int(scores.unaligned[mine].sum()),
+            bytes=int(sums["bytes"][mine].sum()),
+            ref_nats=float(sums["ref_nats"][mine].sum()),
+            base_nats=float(sums["base_nats"][mine].sum()),
+        )
+    return accounts
+
+
+def accounts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupAccounts]:
+    """The accounts in a footer's metadata."""
+    return {row["group"]: GroupAccounts(**{k: v for k, v in row.items() if k != "group"}) for row in metadata["groups"]}
+
+
+def _document_nats(scores: UnitScores) -> dict[str, np.ndarray]:
+    """Sums of the losses of the scored tokens of each document under "ref" and "base", float64[n_docs]."""
+    present = ~np.isnan(scores.tokens)
+    losses = {"ref": scores.ref_loss, "base": scores.base_loss}
+    return {
+        model: run_sums(np.where(present, loss, 0), scores.lengths)
+        for model, loss in losses.items()
+        if loss is not None
+    }
+
+
+def byte_columns(scores: UnitScores) -> dict[str, pa.Array]:
+    """Bytes of the scored tokens of each document, and their bits per byte under each model; null where there are none."""
+    n_bytes = scores.doc_bytes
+    columns = {"bytes": pa.array(n_bytes)}
+    for model, nats in _document_nats(scores).items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = nats / np.log(2) / n_bytes
+        columns[f"{model}_bits_per_byte"] = pa.array(rate.astype(np.float32), pa.float32(), mask=n_bytes == 0)
+    return columns

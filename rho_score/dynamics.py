@@ -1,0 +1,286 @@
+"""Token dynamics: how each token's loss went over checkpoints of one model, in the four categories of Rho-1.
+
+A line is fitted to the losses of a token at the checkpoints; delta is its end minus its start. delta < -fall: H→L, learnt;
+delta > rise: L→H; else L→L where the last loss is at most the mean of all last losses, and H→H where it is above it
+(Lin et al. 2024, arXiv 2404.07965). The result is a selection: its score is delta, its mask the categories asked for.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rho_score.accounts import GroupAccounts, accounts_in, group_accounts, group_codes
+from rho_score.config import DynamicsConfig
+from rho_score.curve import image_kind
+from rho_score.engine import cluster
+from rho_score.errors import InputError
+from rho_score.excess import UnitScores, score_lists
+from rho_score.histogram import COUNTS, Counter, Group, merge, round_score
+from rho_score.join import Join, JoinedUnit
+from rho_score.masks import Batch
+from rho_score.prepare import claim_selection, comparable, cut_otherwise
+from rho_score.schema import SCHEMA_VERSION, dynamics_schema, flat_values, list_column, list_lengths, parquet_bytes
+from rho_score.stages import batches_of, written
+from rho_score.storage import Folder, file_at
+from rho_score.store import (
+    HISTOGRAM,
+    SUMMARY,
+    ScoreSet,
+    Selection,
+    data_name,
+    dump_json,
+    footers,
+    histogram_file,
+    new_manifest,
+    published_units,
+    relative_url,
+)
+
+CATEGORIES = ("H-H", "L-H", "H-L", "L-L")
+"""By code: the loss stays high, rises, falls (learnt), stays low."""
+
+
+def fitted_change(losses: Sequence[np.ndarray], steps: Sequence[float]) -> np.ndarray:
+    """End minus start of the least-squares line through each token's losses, nats, float64[n].
+
+    losses: of the tokens at each checkpoint, float[n]. steps: where the checkpoints are.
+    """
+    x = np.asarray(steps, np.float64)
+    weights = (x - x.mean()) / np.square(x - x.mean()).sum() * (x[-1] - x[0])
+    change: np.ndarray = sum(w * loss.astype(np.float64) for w, loss in zip(weights, losses, strict=True))
+    return change
+
+
+def categories(delta: np.ndarray, last: np.ndarray, mean_last: float, *, rise: float, fall: float) -> np.ndarray:
+    """Code of each token's category in `CATEGORIES`, int8[n]; -1 where there is no loss. last: losses at the last checkpoint."""
+    codes = np.where(last <= mean_last, 3, 0)
+    codes = np.where(delta > rise, 1, np.where(delta < -fall, 2, codes))
+    found: np.ndarray = np.where(np.isnan(delta), -1, codes).astype(np.int8)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsSummary:
+    """How many tokens each category has, by group, and what the mask keeps."""
+
+    output: str
+    units: int
+    computed: int
+    groups: dict[Group, GroupAccounts]
+    shares: dict[Group, dict[str, int]]
+    """Tokens by group and category."""
+    total: GroupAccounts
+
+
+def dynamics(config: DynamicsConfig) -> DynamicsSummary:
+    """Categorise every token, or go on where an earlier run of the same command stopped.
+
+    Raises:
+        InputError: fewer than two score sets, or sets that do not belong together.
+        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+    """
+    steps = _check(config)
+    sets = [ScoreSet.open(url) for url in config.scores]
+    main, output = sets[0], Folder(config.output)
+    for i, scores in enumerate(sets[1:], 1):
+        comparable(main, scores, ("checkpoint 0", f"checkpoint {i}"))
+    last = sets[-1].summary
+    manifest = _manifest(config, sets, steps)
+    sorter = Sorter(
+        join=Join(
+            refs={str(i): url for i, url in enumerate(config.scores)},
+            base=None,
+            combine="min",
+            bits=16,
+            vocabularies={},
+        ),
+        config=config,
+        steps=steps,
+        mean_last=last["total_nats"] / last["losses"] if last["losses"] else 0.0,
+        fingerprint=manifest["fingerprint"],
+        grouped=main.grouped,
+    )
+    claim_selection(config.output, manifest, main)
+    done = published_units(output)
+    computed = 0
+    if not (output.exists(SUMMARY) and len(done) == len(main.units)):
+        with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+            batches = batches_of(main, cut_otherwise(main, sets))
+            computed = _run(config, sorter, batches, done)
+    summary = _summary(config, orjson.loads(output.read(SUMMARY)), len(main.units), computed)
+    if config.plot:
+        from rho_score import charts
+
+        folder, name = file_at(config.plot)
+        folder.publish(name, charts.image(charts.shares_figure(plotted(summary)), image_kind(name)))
+    return summary
+
+
+def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], done: set[str]) -> int:
+    """Write the units, the histogram and the summary; how many units were written."""
+    histogram = COUNTS.empty_table()
+
+    def add(counted: pa.Table) -> None:
+        nonlocal histogram
+        histogram = merge([histogram, counted])
+
+    items = ((batch, done.intersection(batch.names)) for batch in batches)
+    computed, groups = written(
+        "dynamics", partial(_sort_batch, sorter), items, batches, workers=config.workers, each=add
+    )
+    output = Folder(config.output)
+    output.publish(HISTOGRAM, histogram_file(histogram, 16))
+    by_category = histogram.group_by(["group", "expert"]).aggregate([("count", "sum")]).to_pylist()
+    names = sorted(groups, key=lambda group: (group is None, group or ""))
+    counts = {(row["group"], row["expert"]): row["count_sum"] for row in by_category}
+    content = {
+        "units": sum(len(batch.units) for batch in batches),
+        "score": "delta",
+        "level": "token",
+        "keep": "low",
+        "bits": 16,
+        "groups": [{"group": group, **asdict(groups[group])} for group in names],
+        "thresholds": [],
+        "mean_last_loss": sorter.mean_last,
+        "categories": [{"group": group, **{c: counts.get((group, c), 0) for c in CATEGORIES}} for group in names],
+    }
+    output.publish(SUMMARY, dump_json(content))
+    return computed
+
+
+def _summary(config: DynamicsConfig, content: Mapping[str, Any], units: int, computed: int) -> DynamicsSummary:
+    groups = accounts_in(content)
+    return DynamicsSummary(
+        output=config.output,
+        units=units,
+        computed=computed,
+        groups=groups,
+        shares={row["group"]: {c: row[c] for c in CATEGORIES} for row in content["categories"]},
+        total=sum(groups.values(), GroupAccounts()),
+    )
+
+
+def plotted(summary: DynamicsSummary) -> dict[str, dict[str, float]]:
+    """Shares of the categories: of the whole and of each group, the largest first."""
+    every = {c: sum(counts[c] for counts in summary.shares.values()) for c in CATEGORIES}
+    rows = {"all": every}
+    if len(summary.shares) > 1:
+        largest = sorted(summary.shares.items(), key=lambda item: -sum(item[1].values()))
+        rows |= {group or "(none)": counts for group, counts in largest}
+    return {
+        name: {c: n / total for c, n in counts.items()}
+        for name, counts in rows.items()
+        if (total := sum(counts.values()))
+    }
+
+
+def _check(config: DynamicsConfig) -> tuple[float, ...]:
+    """Where the checkpoints are; raises InputError."""
+    n = len(config.scores)
+    if n < 2:
+        raise InputError(f"--scores needs the score sets of two checkpoints or more, got {n}.")
+    if config.steps and len(config.steps) != n:
+        raise InputError(f"--steps says where each checkpoint is: {n} numbers, got {len(config.steps)}.")
+    if any(b <= a for a, b in zip(config.steps, config.steps[1:], strict=False)):
+        raise InputError("--steps must rise: the earliest checkpoint first.")
+    if not (config.rise >= 0 and config.fall >= 0):
+        raise InputError(f"--rise and --fall are nats, not negative; got {config.rise} and {config.fall}.")
+    if config.plot:
+        image_kind(config.plot)
+    return config.steps or tuple(float(i) for i in range(n))
+
+
+def _manifest(config: DynamicsConfig, sets: Sequence[ScoreSet], steps: tuple[float, ...]) -> dict[str, Any]:
+    main = sets[0]
+    parts = {
+        "schema_version": SCHEMA_VERSION,
+        "scores": {f"checkpoint-{i}": scores.manifest["fingerprint"] for i, scores in enumerate(sets)},
+        "main": "checkpoint-0",
+        "score": "delta",
+        "level": "token",
+        "per_group": False,
+        "steps": steps,
+        "rise": config.rise,
+        "fall": config.fall,
+        "categories": [c for c in CATEGORIES if c in config.keep],
+        "group_column": main.manifest["parts"]["group_column"],
+        "tokenizer_sha256": main.tokenizer_sha256,
+    }
+    places = {f"checkpoint-{i}": relative_url(url, config.output) for i, url in enumerate(config.scores)}
+    return new_manifest("selection", parts, scores=places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sorter:
+    """The categories of any unit; small, and sent to every worker."""
+
+    join: Join
+    config: DynamicsConfig
+    steps: tuple[float, ...]
+    mean_last: float
+    fingerprint: str
+    grouped: bool
+
+    @cached_property
+    def _output(self) -> Folder:
+        return Folder(self.config.output)
+
+    def write(self, unit: JoinedUnit) -> tuple[dict[str, Any], pa.Table]:
+        """Publish a unit; its metadata and its table."""
+        found = self.join.losses(unit, ["doc_id", "input_ids", *(["group"] if self.grouped else [])])
+        losses = [found.by_url[url] for url in self.config.scores]
+        with np.errstate(invalid="ignore"):
+            delta = fitted_change(losses, self.steps)
+            codes = categories(delta, losses[-1], self.mean_last, rise=self.config.rise, fall=self.config.fall)
+        kept = np.isin(codes, [CATEGORIES.index(c) for c in self.config.keep])
+        scores = UnitScores(
+            documents=found.documents,
+            lengths=found.lengths,
+            tokens=round_score(delta),
+            rankings={},
+            ref_loss=losses[-1],
+            base_loss=None,
+        )
+        schema = dynamics_schema(grouped=self.grouped)
+        columns: dict[str, Any] = {name: found.documents[name] for name in found.documents.column_names}
+        columns["delta"] = score_lists(scores.tokens, scores.lengths)
+        columns["category"] = list_column(pa.array(codes, mask=codes < 0), scores.lengths)
+        columns["mask"] = list_column(kept, scores.lengths)
+        table = pa.table([columns[f.name] for f in schema], schema=schema)
+        metadata = {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint,
+            "unit": unit.unit,
+            "groups": [{"group": group, **asdict(a)} for group, a in group_accounts(scores, kept).items()],
+        }
+        self._output.publish(data_name(unit.unit), parquet_bytes(table, schema, metadata))
+        return metadata, table
+
+    def read(self, unit: str) -> tuple[dict[str, Any], pa.Table]:
+        """A published unit: its metadata and its table."""
+        store = Selection(self._output)
+        return footers(self._output, [unit])[0], store.unit_table(unit)
+
+
+def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupAccounts], pa.Table]:
+    """Write a batch: how many units that were, its accounts, and its histogram of delta, a category for an expert."""
+    batch, published = item
+    counter, groups = Counter(16), dict[Group, GroupAccounts]()
+    for unit in batch.units:
+        metadata, table = sorter.read(unit.unit) if unit.unit in published else sorter.write(unit)
+        for group, one in accounts_in(metadata).items():
+            groups[group] = groups.get(group, GroupAccounts()) + one
+        delta = flat_values(table["delta"]).to_numpy(zero_copy_only=False).astype(np.float32)
+        codes = pc.fill_null(flat_values(table["category"]), -1).to_numpy()
+        names = table["group"].to_pylist() if sorter.grouped else [None] * len(table)
+        owners, found = group_codes(np.array(names, object))
+        for code, name in enumerate(CATEGORIES):
+            counter.add(name, np.where(codes == code, delta, np.nan), list_lengths(table["delta"]), owners, found)
+    return len(batch.units) - len(published), groups, counter.table()

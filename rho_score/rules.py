@@ -1,0 +1,163 @@
+"""The rules of a selection: from a histogram and a rule to where the ranking is cut, and the masks of a unit. Pure functions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rho_score.errors import InputError
+from rho_score.histogram import Bits, Cut, Expert, Group, cut_budget, cut_items, cut_threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How much of a ranking is kept: one of ratio (of its items), tokens, threshold; after the first `drop_top` of its items."""
+
+    ratio: float | None = None
+    tokens: int | None = None
+    threshold: float | None = None
+    drop_top: float = 0.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """The items of a ranking that are kept: those before `keep`, but for those before `drop`."""
+
+    keep: Cut
+    drop: Cut | None = None
+
+    @property
+    def kept(self) -> int:
+        """How many items; with a budget, without those at the cut."""
+        return max(0, self.keep.kept - (self.drop.kept if self.drop else 0))
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """`keep`, and `drop` if there is one."""
+        return (self.keep, self.drop) if self.drop else (self.keep,)
+
+
+def drop_cut(histogram: pa.Table, rule: Rule, *, high: bool) -> Cut | None:
+    """Where the noisiest end; None where none are left out."""
+    if not rule.drop_top:
+        return None
+    return cut_items(histogram, round(rule.drop_top * n_items(histogram)), high=high)
+
+
+def band(histogram: pa.Table, rule: Rule, *, high: bool, bits: Bits, whole: bool, dropped_tokens: int = 0) -> Band:
+    """Where one ranking is cut.
+
+    whole: items are documents, and a budget of tokens is filled with whole ones. dropped_tokens: for that, the tokens of the
+    documents that `drop_cut` leaves out.
+    """
+    drop = drop_cut(histogram, rule, high=high)
+    before = drop.kept if drop else 0
+    if rule.threshold is not None:
+        keep = cut_threshold(histogram, rule.threshold, high=high, bits=bits)
+    elif rule.ratio is not None:
+        keep = cut_items(histogram, before + round(rule.ratio * n_items(histogram)) if rule.ratio else 0, high=high)
+    else:
+        assert rule.tokens is not None
+        if whole:
+            keep = cut_budget(histogram, rule.tokens + dropped_tokens, high=high)
+        else:
+            keep = cut_items(histogram, before + rule.tokens if rule.tokens else 0, high=high)
+    return Band(keep, drop)
+
+
+def n_items(histogram: pa.Table) -> int:
+    """Items in a histogram."""
+    return int(pc.sum(histogram["count"]).as_py() or 0)
+
+
+def share_ties(cut: Cut, found: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
+    """How many of its items at the cut each part of the corpus keeps: the first in corpus order, `cut.ties` of them.
+
+    found: the number of items at the cut in each part, in corpus order; with a budget the tokens of each of them, and those
+    are kept that fit it up to the first that does not.
+    """
+    quotas = np.zeros(len(found), np.int64)
+    if cut.budget is None:
+        before = np.cumsum(found) - np.asarray(found, np.int64)
+        quotas = np.clip(cut.ties - before, 0, found)
+    else:
+        left = cut.budget
+        for i, tokens in enumerate(found):
+            costs = np.asarray(tokens, np.int64)
+            quotas[i] = np.searchsorted(np.cumsum(costs), left, side="right")
+            left -= int(costs[: quotas[i]].sum())
+            if quotas[i] < len(costs):
+                break
+    taken: list[int] = quotas.tolist()
+    return taken
+
+
+def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) -> np.ndarray:
+    """bool[n]: in each consecutive run of `values` its share `rule.ratio`, after its first `rule.drop_top`.
+
+    runs: lengths, int64[n_runs]. NaN are no items; ties go to the first; counts are rounded for each run by itself.
+    """
+    assert rule.ratio is not None
+    owner = np.repeat(np.arange(len(runs)), runs)
+    present = np.flatnonzero(~np.isnan(values))
+    scores = values[present].astype(np.float32)
+    order = present[np.lexsort((-scores if high else scores, owner[present]))]
+    counts = np.bincount(owner[present], minlength=len(runs))
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    drop = np.rint(rule.drop_top * counts)
+    keep = np.repeat(drop + np.rint(rule.ratio * counts), counts)
+    mask = np.zeros(len(values), bool)
+    mask[order[(rank >= np.repeat(drop, counts)) & (rank < keep)]] = True
+    return mask
+
+
+def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
+    """Rules by group from GROUP=SHARE and GROUP=TOKENS; raises InputError."""
+    return {name: _amount("--quota", text, number) for text in given for name, number in [_pair("--quota", text)]}
+
+
+def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule]:
+    """Rules by expert from NAME=RATIO; raises InputError."""
+    shares = {}
+    for text in given:
+        name, number = _pair("--share", text)
+        if name not in experts:
+            raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(experts)}.")
+        if (rule := _amount("--share", text, number)).ratio is None:
+            raise InputError(f"--share {text}: a ratio is written with a decimal point, such as {name}=0.3.")
+        shares[name] = rule
+    return shares
+
+
+def rule_of(group: Group, quotas: Mapping[str, Rule]) -> Rule:
+    """The quota of a group; raises InputError where it has none."""
+    for name in (group if group is not None else "*", "*"):
+        if name in quotas:
+            return quotas[name]
+    raise InputError(
+        f"--quota says nothing of the group {group!r}. Give it one, or '*=0' for every group that is not named."
+    )
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, separator, number = text.rpartition("=")
+    if not separator or not name:
+        raise InputError(f"{flag} {text}: NAME=NUMBER is wanted.")
+    return name, number
+
+
+def _amount(flag: str, text: str, number: str) -> Rule:
+    try:
+        rule = Rule(tokens=int(number)) if number.lstrip("-").isdigit() else Rule(ratio=float(number))
+    except ValueError:
+        raise InputError(f"{flag} {text}: {number!r} is not a number.") from None
+    if not (rule.tokens or 0) >= 0 or not 0 <= (rule.ratio or 0) <= 1:
+        raise InputError(f"{flag} {text}: a share is between 0.0 and 1.0, a number of tokens is not negative.")
+    return rule
+
+
+def rule_of_expert(expert: Expert, shares: Mapping[str, Rule], rule: Rule) -> Rule:
+    """The share of an expert, else the rule for all."""
+    return shares.get(expert, rule) if expert is not None else rule

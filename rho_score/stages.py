@@ -1,0 +1,91 @@
+"""Stages of Ray tasks over batches of units: a histogram merged in a tree, files written and their accounts added up."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from rho_score.accounts import GroupAccounts
+from rho_score.engine import TASK_RETRIES, Reference, in_order, in_tasks
+from rho_score.histogram import COUNTS, Group, merge
+from rho_score.join import JoinedUnit, pieces_by_rows, scored_rows
+from rho_score.masks import Batch
+from rho_score.progress import Progress
+from rho_score.store import ScoreSet
+
+UNITS_PER_BATCH = 64
+FAN_IN = 32
+
+
+def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
+    """The units of `main` in corpus order, up to 64 together, with where they are in the sets that are cut otherwise."""
+    pieces = []
+    if others:
+        rows = _rows(main)
+        pieces = [(s.folder.url, pieces_by_rows(main.units, rows, s.units, _rows(s))) for s in others]
+    units = [JoinedUnit(u.unit, {url: places[u.unit] for url, places in pieces}) for u in main.units]
+    n = max(1, min(UNITS_PER_BATCH, len(units) // 32))
+    return [Batch(i // n, tuple(units[i : i + n])) for i in range(0, len(units), n)]
+
+
+def _rows(scores: ScoreSet) -> list[int]:
+    """Scored documents of every unit, from the footers."""
+    names = [unit.unit for unit in scores.units]
+    chunks = [names[i : i + 1024] for i in range(0, len(names), 1024)]
+    return [n for _, chunk in in_order(fetched(in_tasks(partial(scored_rows, scores), chunks))) for n in chunk]
+
+
+def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *, workers: int | None) -> pa.Table:
+    """The histograms of all batches (`histogram.COUNTS`), merged in a tree of tasks: the driver holds the last one only."""
+
+    @ray.remote(num_cpus=1, max_retries=TASK_RETRIES)
+    def merged(*parts: pa.Table) -> pa.Table:
+        return merge(parts)
+
+    levels: list[list[Reference]] = [[]]
+    with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
+        for index, reference in in_tasks(count, batches, workers=workers):
+            progress.add(units=len(batches[index].units))
+            levels[0].append(reference)
+            level = 0
+            while len(levels[level]) == FAN_IN:
+                full, levels[level] = levels[level], []
+                level += 1
+                levels += [[]] if level == len(levels) else []
+                levels[level].append(merged.remote(*full))
+    rest = [reference for level in levels for reference in level]
+    table: pa.Table = ray.get(merged.remote(*rest)) if rest else COUNTS.empty_table()
+    return table
+
+
+def written(
+    what: str,
+    write: Callable[[Any], Any],
+    items: Iterable[Any],
+    batches: Sequence[Batch],
+    *,
+    workers: int | None,
+    each: Callable[[Any], None] = lambda _: None,
+) -> tuple[int, dict[Group, GroupAccounts]]:
+    """`write` every item, one for each batch: it returns how many units that were, the batch's accounts by group, and what
+    `each` is called with.
+
+    Returns the sums; accounts are added in corpus order, so that sums of floats do not depend on who was first.
+    """
+    computed, groups = 0, dict[Group, GroupAccounts]()
+    with Progress(what, n_units=sum(len(batch.units) for batch in batches)) as progress:
+        for index, (n_written, accounts, more) in in_order(fetched(in_tasks(write, items, workers=workers))):
+            computed += n_written
+            each(more)
+            for group, one in accounts.items():
+                groups[group] = groups.get(group, GroupAccounts()) + one
+            total = sum(accounts.values(), GroupAccounts())
+            progress.add(documents=total.documents, tokens=total.tokens, units=len(batches[index].units))
+    return computed, groups
+
+
+def fetched(finished: Iterable[tuple[int, Reference]]) -> Iterator[tuple[int, Any]]:
+    """The results of finished tasks themselves."""
+    return ((index, ray.get(reference)) for index, reference in finished)
