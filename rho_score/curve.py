@@ -188,14 +188,14 @@ def csv_bytes(curves: Curves) -> bytes:
 
 
 def _table(curves: Curves, points: list[Point]) -> str:
-    items = f"{curves.level}s kept"
+    whole_documents = curves.level == "document"
     groups = curves.groups[:GROUPS_SHOWN] if len(curves.groups) > 1 else []
-    head = f"{'ratio':>8} {'threshold':>10} {items:>18} {'tokens kept':>18}"
-    lines = [head + "".join(f" {(group or '(none)')[:12]:>12}" for group in groups)]
+    head = f"{'ratio':>8} {'threshold':>10}" + (f" {'documents kept':>16}" if whole_documents else "")
+    lines = [f"{head} {'tokens kept':>18}" + "".join(f" {(group or '(none)')[:12]:>12}" for group in groups)]
     for point in points:
         threshold = "" if point.threshold is None else f"{point.threshold:.4f}"
-        row = f"{point.ratio:>8.4f} {threshold:>10} {point.items:>18,} {point.tokens:>18,}"
-        lines.append(row + "".join(f" {point.shares[group]:>12.4f}" for group in groups))
+        row = f"{point.ratio:>8.4f} {threshold:>10}" + (f" {point.items:>16,}" if whole_documents else "")
+        lines.append(f"{row} {point.tokens:>18,}" + "".join(f" {point.shares[group]:>12.4f}" for group in groups))
     if groups:
         more = len(curves.groups) - len(groups)
         lines.append(
