@@ -55,7 +55,8 @@ def group_codes(groups: np.ndarray) -> tuple[np.ndarray, list[Group]]:
 def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAccounts]:
     """Accounts of each group in a unit. mask: bool[n_tokens]."""
     kept = run_sums(mask, scores.lengths).astype(np.int64)
-    scored = run_sums(~np.isnan(scores.tokens), scores.lengths).astype(np.int64)
+    missing = np.isnan(scores.tokens)
+    scored = scores.lengths - run_sums(missing, scores.lengths).astype(np.int64) if missing.any() else scores.lengths
     sums = {"bytes": np.zeros(len(kept), np.int64), "ref_nats": np.zeros(len(kept)), "base_nats": np.zeros(len(kept))}
     if scores.n_bytes is not None:
         sums["bytes"] = scores.doc_bytes

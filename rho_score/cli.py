@@ -238,7 +238,7 @@ def _select(config: SelectConfig) -> int:
     for row in summary.cuts:
         if row["expert"] is not None:
             place = row["expert"] + (f", {row['group']}" if summary.per_group else "")
-            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.4f}"
+            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
             print(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
     if summary.approximate:
         print(
@@ -265,7 +265,7 @@ def _print_groups(
     for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
         print(
             f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
-            f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.4f}':>10}"
+            f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
         )
 
 

@@ -116,8 +116,11 @@ def score_lists(tokens: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
 
 def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Sums of consecutive runs of `values` (float, int or bool [n]), float64[len(lengths)]."""
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    sums: np.ndarray = np.bincount(owner, values, len(lengths))
+    sums = np.zeros(len(lengths))
+    full = lengths > 0
+    if full.any():
+        starts = (np.cumsum(lengths) - lengths)[full]
+        sums[full] = np.add.reduceat(values, starts, dtype=np.float64)
     return sums
 
 

@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from rho_score.errors import InputError
 
 Bits = Literal[16, 32]
 Group = str | None
 Expert = str | None
 
 N_COUNTERS = 1 << 16
+GROUPS_AT_ONCE = 32
+MAX_ROWS = 1024
 
 COUNTS = pa.schema(
     [
@@ -63,20 +66,6 @@ def values_of(keys: np.ndarray, bits: Bits = 16) -> np.ndarray:
     return values
 
 
-@numba.njit(nogil=True, cache=True)
-def count_keys(keys: np.ndarray, lengths: np.ndarray, rows: np.ndarray, counters: np.ndarray) -> None:
-    """Add to `counters` (int64[n_rows, 65536]), for consecutive runs of `keys` (uint16[n]), each run to a row of its own.
-
-    lengths: int64[n_runs], they sum to n. rows: int64[n_runs].
-    """
-    at = 0
-    for run in range(lengths.shape[0]):
-        row = counters[rows[run]]
-        for i in range(at, at + lengths[run]):
-            row[keys[i]] += 1
-        at += lengths[run]
-
-
 class Counter:
     """Counts items of many units, a row of 65,536 counters for each expert and group.
 
@@ -104,17 +93,25 @@ class Counter:
         tokens: what each item holds, int64[n]; one if not given.
         """
         if self._within is None:
-            rows = np.array([self._row(expert, name, 0) for name in names], np.int64)[owners]
-            self._count(_bins(scores, self._bits), lengths, rows, tokens)
+            bins = _bins(scores, self._bits)
+            for first in range(0, len(names), GROUPS_AT_ONCE):
+                rows = [self._row(expert, name, 0) for name in names[first : first + GROUPS_AT_ONCE]]
+                if len(names) == 1:
+                    self._count(bins, rows, tokens)
+                    continue
+                mine = (owners >= first) & (owners < first + len(rows))
+                chosen = np.repeat(mine, lengths)
+                place = np.repeat((owners[mine] - first).astype(np.uint32) << 16, lengths[mine])
+                place |= bins if mine.all() else bins[chosen]
+                self._count(place, rows, None if tokens is None else tokens[chosen])
             return
         keys = keys_of(scores, self._bits)
         owner = np.repeat(owners, lengths)
         for i, name in enumerate(names):
             for high in self._within.get((expert, name), ()):
-                chosen = np.flatnonzero((owner == i) & (keys >> 16 == high) & ~np.isnan(scores))
-                one = np.array([len(chosen)]), np.array([self._row(expert, name, high)])
-                low = (keys[chosen] & 0xFFFF).astype(np.uint16)
-                self._count(low, *one, None if tokens is None else tokens[chosen])
+                found = np.flatnonzero((owner == i) & (keys >> 16 == high) & ~np.isnan(scores))
+                row = self._row(expert, name, high)
+                self._count(keys[found] & 0xFFFF, [row], None if tokens is None else tokens[found])
 
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
@@ -134,16 +131,24 @@ class Counter:
 
     def _row(self, expert: Expert, group: Group, high: int) -> int:
         row = self._rows.setdefault((expert, group, high), len(self._rows))
+        if row >= MAX_ROWS:
+            raise InputError(
+                f"more than {MAX_ROWS:,} groups: each takes half a megabyte of counters in every task. Score with a --group-column "
+                "of fewer values."
+            )
         if row >= len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
             self._tokens = None if self._tokens is None else np.concatenate([self._tokens, np.zeros_like(self._tokens)])
         return row
 
-    def _count(self, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, tokens: np.ndarray | None) -> None:
-        count_keys(bins, lengths, rows, self._counts)
+    def _count(self, bins: np.ndarray, rows: list[int], tokens: np.ndarray | None) -> None:
+        """Add to the counters of `rows`; bins: uint[n], the row's place in `rows` above the lower 16 bits."""
+        shape = (len(rows), N_COUNTERS)
+        self._counts[rows] += np.bincount(bins, minlength=len(rows) * N_COUNTERS).reshape(shape)
         if tokens is not None:
             self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
-            np.add.at(self._tokens, (np.repeat(rows, lengths), bins), tokens)
+            held = np.bincount(bins, tokens, len(rows) * N_COUNTERS).reshape(shape)  # exact below 2**53
+            self._tokens[rows] += held.astype(np.int64)
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
@@ -240,13 +245,17 @@ class Cut:
         """The score at the cut, nats; NaN where nothing is kept at any score."""
         return float("nan") if self.nothing else float(values_of(np.array([self.key]), bits)[0])
 
-    def first(self, values: np.ndarray, n_ties: int, bits: Bits) -> np.ndarray:
-        """bool[n]: the items before the cut, and the first `n_ties` of those at it. values: rounded, NaN are none."""
+    def first(self, values: np.ndarray, n_ties: int, bits: Bits) -> tuple[np.ndarray, int]:
+        """The items before the cut and the first `n_ties` of those at it, bool[n]; and how many of these there are.
+
+        values: rounded, float[n]; NaN are no items.
+        """
         at = self.value(bits)
         with np.errstate(invalid="ignore"):
             kept = values > at if self.high else values < at
-            kept[np.flatnonzero(values == at)[:n_ties]] = True
-        return kept
+            ties = np.flatnonzero(values == at)[:n_ties]
+        kept[ties] = True
+        return kept, len(ties)
 
 
 def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:

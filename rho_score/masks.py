@@ -134,7 +134,7 @@ class Selector:
             return document_rates(tokens, scores.lengths, scores.doc_bytes)
         if self.config.document_score == "kept-share":
             n_at = len(tokens)  # all that reach the threshold
-            kept = self.token_cuts[expert].first(tokens, n_at, self.join.bits).astype(np.float32)
+            kept = self.token_cuts[expert].first(tokens, n_at, self.join.bits)[0].astype(np.float32)
             return document_means(np.where(np.isnan(tokens), np.nan, kept), scores.lengths)
         return document_means(tokens, scores.lengths)
 
@@ -246,11 +246,8 @@ class Selector:
             place = (expert, name)
             mine = slice(None) if owner is None else np.flatnonzero(owner == i)
             items = values[mine]
-            firsts = [cut.first(items, n, self.bits) for cut, n in zip(bands[place].cuts, left[place], strict=True)]
-            used[place] = [
-                min(n, int(np.count_nonzero(items == cut.value(self.bits))))
-                for cut, n in zip(bands[place].cuts, left[place], strict=True)
-            ]
+            cuts = zip(bands[place].cuts, left[place], strict=True)
+            firsts, used[place] = map(list, zip(*(cut.first(items, n, self.bits) for cut, n in cuts), strict=True))
             kept[mine] = firsts[0] & ~firsts[1] if len(firsts) > 1 else firsts[0]
         return kept
 

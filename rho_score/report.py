@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from rho_score import charts, heatmap
@@ -129,22 +131,23 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
     selection = store if isinstance(store, Selection) else None
     if selection:
         table = selection.histogram()
-        values, counts = table["value"].to_numpy(), table["count"].to_numpy()
         cuts = selection.summary["thresholds"]
         threshold = cuts[0]["threshold"] if len(cuts) == 1 else None
-        if len(values):
+        sampled = selection.manifest["parts"].get("sample")
+        label = f"rank of {sampled} sampling" if sampled else _LABEL[store.score_column]
+        if len(table):
             what = "tokens" if selection.summary["level"] == "token" else "documents"
             figure = charts.histogram_figure(
-                {store.score_column: (values, counts)},
-                label=_LABEL[store.score_column],
+                _by_expert(table),
+                label=label,
                 threshold=threshold,
-                high=selection.summary["keep"] == "high",
+                high=bool(sampled) or selection.summary["keep"] == "high",
                 items=what,
             )
             figures.append(
                 _figure(
                     figure,
-                    f"Distribution of {_LABEL[store.score_column]}",
+                    f"Distribution of {label}",
                     f"All {what}, exact; the kept side is tinted.",
                 )
             )
@@ -179,7 +182,16 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
     return figures
 
 
-_LABEL = {"excess": "excess loss", "loss": "loss"}
+def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Values and counts of each ranking; of the categories of token dynamics, of all together."""
+    names = histogram["expert"].unique().to_pylist()
+    if len(names) > 3 or names == [None]:
+        return {"all": (histogram["value"].to_numpy(), histogram["count"].to_numpy())}
+    parts = {name: histogram.filter(pc.equal(histogram["expert"], name)) for name in names}
+    return {name: (part["value"].to_numpy(), part["count"].to_numpy()) for name, part in parts.items()}
+
+
+_LABEL = {"excess": "excess loss", "loss": "loss", "delta": "fitted change of loss"}
 
 
 def _figure(figure: Any, title: str, note: str) -> dict[str, str]:
@@ -229,7 +241,8 @@ def _documents(
     low, middle, high = np.quantile(present, [0.05, 0.5, 0.95])
     if isinstance(store, Selection):
         cuts = [row["threshold"] for row in store.summary["thresholds"] if row["threshold"] is not None]
-        middle = cuts[0] if len(cuts) == 1 and store.summary["level"] == "token" else middle
+        nats = store.summary["level"] == "token" and not store.manifest["parts"].get("sample")
+        middle = cuts[0] if len(cuts) == 1 and nats else middle
     spread = max(high - middle, middle - low)
     return [
         {

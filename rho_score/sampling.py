@@ -7,7 +7,6 @@ standard Gumbel variables (Kool et al. 2019, arXiv 1903.06059): sampling becomes
 import hashlib
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 
@@ -18,28 +17,21 @@ def uniforms(seed: str, doc_ids: Sequence[str], lengths: np.ndarray) -> np.ndarr
     """
     key = hashlib.blake2b(seed.encode(), digest_size=32).digest()
     hashes = b"".join(hashlib.blake2b(doc_id.encode(), digest_size=8, key=key).digest() for doc_id in doc_ids)
-    out = np.empty(int(lengths.sum()))
-    _fill(np.frombuffer(hashes, "<u8").astype(np.uint64), lengths, out)
-    return out
+    return _splitmix(np.frombuffer(hashes, "<u8").astype(np.uint64), lengths)
+
+
+def _splitmix(hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Numbers of a SplitMix64 generator (Steele et al. 2014) whose state starts at each document's hash."""
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(1, int(lengths.sum()) + 1, dtype=np.uint64) - np.repeat(starts.astype(np.uint64), lengths)
+    z = np.repeat(hashes, lengths) + place * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    uniform: np.ndarray = (((z ^ (z >> np.uint64(31))) >> np.uint64(11)) + 0.5) * 2.0**-53
+    return uniform
 
 
 def gumbel(uniform: np.ndarray) -> np.ndarray:
     """Standard Gumbel variables of uniform ones, float64[n]: -log(-log(u))."""
     noise: np.ndarray = -np.log(-np.log(uniform))
     return noise
-
-
-@numba.njit(nogil=True, cache=True)
-def _fill(hashes: np.ndarray, lengths: np.ndarray, out: np.ndarray) -> None:
-    """Numbers of a SplitMix64 generator (Steele et al. 2014) whose state starts at each document's hash."""
-    at = 0
-    for document in range(lengths.shape[0]):
-        state = hashes[document]
-        for _ in range(lengths[document]):
-            state += np.uint64(0x9E3779B97F4A7C15)
-            z = state
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            z = z ^ (z >> np.uint64(31))
-            out[at] = (np.float64(z >> np.uint64(11)) + 0.5) * 2.0**-53
-            at += 1

@@ -1,7 +1,6 @@
 """The columns of every file, and how they are laid out in Parquet. A mismatch raises; nothing is widened in silence."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,7 +106,7 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] |
         for field in schema
         if field.name not in ("doc_id", "kept") and field.type != MASK
     ]
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
@@ -117,7 +116,8 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: dict[str, Any] |
         dictionary_pagesize_limit=4 << 20,
         write_page_checksum=True,
     )
-    return sink.getvalue()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def footer(file: pq.ParquetFile) -> dict[str, Any]:

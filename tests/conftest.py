@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rho_score.storage import Folder
 
+settings.register_profile("rho-score", deadline=None)  # the machine may be busy
+settings.load_profile("rho-score")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub is wrong
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 

@@ -11,7 +11,8 @@ import nbclient
 import nbformat
 import pytest
 
-from rho_score.config import ReportConfig, SelectConfig
+from rho_score.config import DynamicsConfig, ReportConfig, SelectConfig
+from rho_score.dynamics import dynamics
 from rho_score.errors import InputError
 from rho_score.report import report
 from rho_score.select import select
@@ -114,3 +115,24 @@ def test_the_notebook_runs_on_stores_alone(hostile: Path, tmp_path: Path, monkey
     assert "<script>alert" not in html
     assert 'class="doc"' in html
     assert os.environ["RHO_SCORES"]
+
+
+def test_every_kind_of_selection_has_a_page(scores: dict[str, Path], tmp_path: Path) -> None:
+    ref, base = str(scores["ref"]), str(scores["base"])
+    two = (f"one={ref}", f"two={base}")
+    kinds = {
+        "sample": {"ref": ref, "base": base, "ratio": 0.3, "sample": "gumbel"},
+        "union": {"ref": two, "base": base, "ratio": 0.3, "combine": "union", "expert_masks": True},
+        "document": {"ref": ref, "base": base, "ratio": 0.3, "scope": "document"},
+        "per-byte": {"ref": ref, "ratio": 0.3, "level": "document", "document_score": "per-byte"},
+        "nothing": {"ref": ref, "base": base, "ratio": 0.0},
+    }
+    for name, options in kinds.items():
+        select(SelectConfig(output=f"{tmp_path}/{name}", **options))  # type: ignore[arg-type]
+    dynamics(DynamicsConfig(output=f"{tmp_path}/dynamics", scores=(base, ref)))
+    for name in (*kinds, "dynamics"):
+        report(ReportConfig(store=f"{tmp_path}/{name}", output=f"{tmp_path}/{name}.html"))
+        page = Page(tmp_path / f"{name}.html")
+        assert "img" in page.tags
+        assert "script" not in page.tags
+        assert "share kept" in page.text

@@ -326,6 +326,16 @@ def test_sets_that_hold_other_documents_are_refused(folder: Path, tmp_path: Path
     write_scores(tmp_path / "changed", [cut(changed, [20])])
     with pytest.raises(RhoScoreError, match="tokens differ from position 0 on"):
         _select(tmp_path / "s2", {"ref": f"{tmp_path}/changed", "base": places["base"]}, ratio=0.5)
+    write_scores(tmp_path / "other", [cut(refs, [9, 9])], context=16)
+    with pytest.raises(InputError, match="context: base 32, ref 16"):
+        _select(tmp_path / "s4", {"ref": f"{tmp_path}/other", "base": places["base"]}, ratio=0.5)
+    assert not (tmp_path / "s4").exists()
+    write_scores(tmp_path / "same", [cut(changed, [9, 9])])
+    with pytest.raises(RhoScoreError, match="do not hold the same documents") as error:
+        _select(tmp_path / "s5", {"ref": f"{tmp_path}/same", "base": places["base"]}, ratio=0.5)
+    for word in (f"{places['base']}/data/shard-0", f"{tmp_path}/same/data/shard-0", "tokens differ from position 0 on"):
+        assert word in str(error.value)
+    assert not (tmp_path / "s5" / "summary.json").exists()
     write_scores(tmp_path / "more", [cut(refs, []), [refs[:1]]])
     with pytest.raises(InputError, match=r"of different files: 1 shards .* such as shard-1.parquet"):
         _select(tmp_path / "s3", {"ref": f"{tmp_path}/more", "base": places["base"]}, ratio=0.5)

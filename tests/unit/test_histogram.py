@@ -62,7 +62,7 @@ def test_two_passes_over_float32_find_the_exact_cut(values: np.ndarray, n_keep: 
     fine = Counter(32, {(None, "g"): [rough.key >> 16]})
     fine.add(None, values, np.array([len(values)]), np.zeros(1, np.int64), ["g"])
     cut = cut_items(refine(coarse, fine.table()), n_keep, high=high)
-    found = cut.first(round_score(values, 32), cut.ties, 32)
+    found, _ = cut.first(round_score(values, 32), cut.ties, 32)
     assert np.array_equal(found, full_sort_mask(values, n_keep, high=high))
 
 
@@ -81,7 +81,7 @@ def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
     rounded = [round_score(unit) for unit in units]
     cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
     ties = share_ties(cut, [int(np.sum(unit == cut.value(16))) for unit in rounded])
-    return np.concatenate([np.zeros(0, bool), *(cut.first(u, n, 16) for u, n in zip(rounded, ties, strict=True))])
+    return np.concatenate([np.zeros(0, bool), *(cut.first(u, n, 16)[0] for u, n in zip(rounded, ties, strict=True))])
 
 
 @given(st.lists(SCORES, max_size=5), st.floats(0, 1), st.booleans())
@@ -116,7 +116,7 @@ def test_a_budget_is_filled_in_rank_order_up_to_the_first_that_does_not_fit(
     cut = cut_budget(count(None, scores, tokens), budget, high=high)
     tied = np.flatnonzero(round_score(scores) == cut.value(16))
     found = [len(tied)] if cut.budget is None else [tokens[tied].tolist()]
-    kept = cut.first(round_score(scores), share_ties(cut, found)[0], 16)
+    kept, _ = cut.first(round_score(scores), share_ties(cut, found)[0], 16)
     assert np.array_equal(np.flatnonzero(kept), np.sort(wanted))
 
 
