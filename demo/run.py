@@ -20,7 +20,7 @@ SETTINGS = "--context 1024 --overlap 128 --unit-bytes 40000"
 
 
 def demo(out: Path = OUT) -> int:
-    """Plan, score twice, select, report; 0 if the curated group has the highest share kept."""
+    """Plan, score twice, select, export, report; 0 if the curated group has the highest share kept."""
     started = time.monotonic()
     shutil.rmtree(out, ignore_errors=True)
     print(f"1. a real model and real text, under {out}/")
@@ -37,6 +37,8 @@ def demo(out: Path = OUT) -> int:
         ]
         print("4. keep the 60 % of tokens with the highest excess loss, over the whole corpus")
         _rho_score(f"select --ref {out}/scores/ref --base {out}/scores/base {out}/selection --ratio 0.6")
+        _rho_score(f"curve {out}/selection --ratio 0.3 0.6 0.9 --threshold 0 --plot {out}/curve.svg")
+        _rho_score(f"export {out}/selection {out}/train --format labels --block-size 1024")
     _rho_score(f"report {out}/selection {out}/report.html")
     return _table(out, rates, time.monotonic() - started)
 
