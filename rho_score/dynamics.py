@@ -110,11 +110,11 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
     claim_selection(config.output, manifest, main)
     done = published_units(output)
     computed = 0
-    if not (output.exists(SUMMARY) and len(done) == len(main.units)):
+    if not (output.exists(SUMMARY) and len(done) == main.n_units):
         with cluster(local_cpus=max(2, os.cpu_count() or 2)):
             batches = batches_of(main, cut_otherwise(main, sets))
             computed = _run(config, sorter, batches, done)
-    summary = _summary(config, orjson.loads(output.read(SUMMARY)), len(main.units), computed)
+    summary = _summary(config, orjson.loads(output.read(SUMMARY)), main.n_units, computed)
     if config.plot:
         from rho_score import charts
 
@@ -266,7 +266,7 @@ class Sorter:
     def read(self, unit: str) -> tuple[dict[str, Any], pa.Table]:
         """A published unit: its metadata and its table."""
         store = Selection(self._output)
-        return footers(self._output, [unit])[0], store.unit_table(unit)
+        return next(footers(self._output, [unit])), store.unit_table(unit)
 
 
 def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupAccounts], pa.Table]:

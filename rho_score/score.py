@@ -1,5 +1,6 @@
 """The scoring job: plan → read → tokenize → Scorer (actor pool) → publish. One unit in, one file out."""
 
+import itertools
 import logging
 import os
 import time
@@ -8,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import ray
 import ray.data
 import torch
@@ -147,7 +149,12 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
                 computed.append(accounts)
                 passages.append(passage)
                 progress.add(documents=accounts.documents, tokens=accounts.tokens)
-    total = Accounts.total([*computed, *(Accounts(**found["accounts"]) for found in footers(output, earlier))])
+    if not todo and output.exists(SUCCESS):
+        written = orjson.loads(output.read(SUCCESS))
+        total = Accounts(**{name: value for name, value in written.items() if name != "units"})
+    else:
+        before = (Accounts(**found["accounts"]) for found in footers(output, earlier))
+        total = Accounts.total(itertools.chain(computed, before))
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
     if not output.exists(SUCCESS):

@@ -65,7 +65,7 @@ def select(config: SelectConfig) -> SelectSummary:
     if config.quota:
         config = replace(config, per_group=True)
     prepared = prepare(config)
-    output, n_units = Folder(config.output), len(prepared.main.units)
+    output, n_units = Folder(config.output), prepared.main.n_units
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
         if output.exists(SUMMARY) and len(published_units(output)) == n_units:
@@ -102,7 +102,7 @@ class _Job:
         self.selector = prepared.selector
         self.config = prepared.selector.config
         self.batches = batches_of(prepared.main, prepared.others)
-        self.n_units = len(prepared.main.units)
+        self.n_units = prepared.main.n_units
         self.rules = self._rules()
 
     def run(self) -> tuple[dict[str, Any], int]:

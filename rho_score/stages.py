@@ -1,6 +1,6 @@
 """Stages of Ray tasks over batches of units: a histogram merged in a tree, files written and their accounts added up."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,14 @@ import ray
 from rho_score.accounts import GroupAccounts
 from rho_score.engine import TASK_RETRIES, Reference, in_order, in_tasks
 from rho_score.histogram import COUNTS, Group, merge
-from rho_score.join import JoinedUnit, pieces_by_rows, scored_rows
+from rho_score.join import JoinedUnit, Piece, pieces_by_rows, scored_rows
 from rho_score.masks import Batch
 from rho_score.progress import Progress
 from rho_score.store import ScoreSet
 
 UNITS_PER_BATCH = 64
 FAN_IN = 32
+NO_PIECES: Mapping[str, tuple[Piece, ...]] = {}
 
 
 def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
@@ -25,14 +26,15 @@ def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
     if others:
         rows = _rows(main)
         pieces = [(s.folder.url, pieces_by_rows(main.units, rows, s.units, _rows(s))) for s in others]
-    units = [JoinedUnit(u.unit, {url: places[u.unit] for url, places in pieces}) for u in main.units]
+    names = main.plan_names()["unit"].to_pylist()
+    units = [JoinedUnit(name, {url: places[name] for url, places in pieces} if pieces else NO_PIECES) for name in names]
     n = max(1, min(UNITS_PER_BATCH, len(units) // 32))
     return [Batch(i // n, tuple(units[i : i + n])) for i in range(0, len(units), n)]
 
 
 def _rows(scores: ScoreSet) -> list[int]:
     """Scored documents of every unit, from the footers."""
-    names = [unit.unit for unit in scores.units]
+    names = scores.plan_names()["unit"].to_pylist()
     chunks = [names[i : i + 1024] for i in range(0, len(names), 1024)]
     return [n for _, chunk in in_order(fetched(in_tasks(partial(scored_rows, scores), chunks))) for n in chunk]
 

@@ -8,9 +8,10 @@ again writes the same bytes.
 import array
 import hashlib
 import io
+import itertools
 import math
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -32,7 +33,7 @@ SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
 Kind = Literal["score set", "selection", "export"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Accounts:
     """What became of the documents of a unit, or of many. documents = scored + quarantined, always."""
 
@@ -179,6 +180,11 @@ class _Store:
         """All units, in corpus order."""
         return read_plan(self.folder.read(PLAN))
 
+    @cached_property
+    def n_units(self) -> int:
+        """How many units there are."""
+        return len(self.plan_names())
+
     def plan_names(self) -> pa.Table:
         """Columns unit and shard of all units, in corpus order."""
         return plan_names(self.folder.read(PLAN))
@@ -268,15 +274,17 @@ def open_store(url: str) -> ScoreSet | Selection:
     return Selection.open(url) if kind == "selection" else ScoreSet.open(url)
 
 
-def footers(folder: Folder, units: Iterable[str]) -> list[dict[str, Any]]:
-    """Our metadata in the footers of published units, in the order asked for."""
+def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
 
     def read(unit: str) -> dict[str, Any]:
-        with folder.open(data_name(unit)) as file:
+        with folder.open_mapped(data_name(unit)) as file:
             return footer(pq.ParquetFile(file))
 
+    left = iter(units)
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(read, units))
+        while some := list(itertools.islice(left, 4096)):
+            yield from pool.map(read, some)
 
 
 def histogram_file(counts: pa.Table, bits: Bits) -> bytes:

@@ -400,7 +400,6 @@ def test_object_storage_gets_the_same_files(
 def test_what_cannot_be_exported_is_said(run: Run, selections: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
     for message, options in [
         ("--level document", {"format": "jsonl", "input": str(corpus)}),
-        (r"does not tell where its corpus is\. .*--input", {"of": "document", "format": "jsonl"}),
         ("there is nothing at", {"of": "document", "format": "jsonl", "input": str(tmp_path / "nowhere")}),
         ("--block-size is for --format labels", {"format": "bin", "block_size": 8}),
         ("--order easy-first is for token formats", {"of": "document", "format": "jsonl", "order": "easy-first"}),
