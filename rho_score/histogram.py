@@ -168,21 +168,35 @@ def _bin_keys(bits: Bits) -> np.ndarray:
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
     """The histogram of the whole: counts of equal expert, group and key added, ordered by them."""
-    found: dict[tuple[Expert, Group], list[tuple[np.ndarray, ...]]] = {}
+    small: dict[tuple[Expert, Group], np.ndarray] = {}  # int64[2, 65536]: counts and tokens of keys of 16 bits
+    large: dict[tuple[Expert, Group], list[np.ndarray]] = {}  # rows of keys of 32 bits
     for part in parts:
         for place, rows in by_place(part):
-            found.setdefault(place, []).append(tuple(rows[name].to_numpy() for name in ("key", "count", "tokens")))
+            keys, counts, tokens = (rows[name].to_numpy() for name in ("key", "count", "tokens"))
+            if int(keys.max()) < N_COUNTERS:
+                sums = small.setdefault(place, np.zeros((2, N_COUNTERS), np.int64))
+                np.add.at(sums[0], keys, counts)
+                np.add.at(sums[1], keys, tokens)
+            else:
+                large.setdefault(place, []).append(np.stack([keys.astype(np.int64), counts, tokens]))
     tables = [COUNTS.empty_table()]
-    for (expert, group), columns in sorted(
-        found.items(), key=lambda item: [(name is not None, name) for name in item[0]]
-    ):
-        keys, counts, tokens = (np.concatenate(column) for column in zip(*columns, strict=True))
-        order = np.argsort(keys, kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order].astype(np.int64), prepend=-1))
-        sums = [np.add.reduceat(column[order], starts) for column in (counts, tokens)]
-        names = [pa.repeat(pa.scalar(name, pa.string()), len(starts)) for name in (expert, group)]
-        tables.append(pa.Table.from_arrays([*names, *map(pa.array, (keys[order][starts], *sums))], schema=COUNTS))
+    for place in sorted({*small, *large}, key=lambda place: [(name is not None, name or "") for name in place]):
+        rows_of = large.get(place, [])
+        if place in small:
+            used = np.flatnonzero(small[place][0])
+            rows_of = [*rows_of, np.stack([used, *small[place][:, used]])]
+        columns = _summed(np.concatenate(rows_of, axis=1)) if len(rows_of) > 1 or place in large else rows_of[0]
+        names = [pa.repeat(pa.scalar(name, pa.string()), columns.shape[1]) for name in place]
+        arrays = [pa.array(columns[0].astype(np.uint32)), pa.array(columns[1]), pa.array(columns[2])]
+        tables.append(pa.Table.from_arrays([*names, *arrays], schema=COUNTS))
     return pa.concat_tables(tables)
+
+
+def _summed(rows: np.ndarray) -> np.ndarray:
+    """Rows of (key, count, tokens) ordered by key, those of equal key added; int64[3, n]."""
+    rows = rows[:, np.argsort(rows[0], kind="stable")]
+    starts = np.flatnonzero(np.diff(rows[0], prepend=-1))
+    return np.stack([rows[0][starts], *np.add.reduceat(rows[1:], starts, axis=1)])
 
 
 def by_place(histogram: pa.Table) -> Iterator[tuple[tuple[Expert, Group], pa.Table]]:
