@@ -29,6 +29,7 @@ from rho_score.config import (
 from rho_score.errors import InputError, RhoScoreError
 
 QUARANTINED = 3
+REPEATED = {"ref", "share", "quota"}
 _KINDS: dict[str, Any] = {
     "plan": PlanConfig,
     "score": ScoreConfig,
@@ -113,7 +114,7 @@ def parse(arguments: list[str]) -> Any:
     """
     arguments, file = _take_config_file(arguments)
     command = arguments[0] if arguments else ""
-    given = {command: _from_file(_KINDS[command], file)} if file and command in _KINDS else {}
+    given = {command: _from_file(_KINDS[command], file, arguments)} if file and command in _KINDS else {}
     choices = tuple(
         Annotated[
             kind,
@@ -155,8 +156,8 @@ _Yaml.yaml_implicit_resolvers = {
 _Yaml.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
 
 
-def _from_file(kind: Any, path: str) -> Any:
-    """A configuration with the file's values, what it leaves out still to be given."""
+def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
+    """A configuration with the file's values, what it leaves out still to be given; of repeated options the flags' alone."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             content = yaml.load(file, _Yaml) or {}
@@ -166,6 +167,8 @@ def _from_file(kind: Any, path: str) -> Any:
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: a mapping of options to values is wanted, not a {type(content).__name__}.")
     values = {str(name).replace("-", "_"): value for name, value in content.items()}
+    flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+    values = {name: value for name, value in values.items() if not (name in REPEATED and name in flags)}
     if unknown := sorted(values.keys() - hints.keys()):
         raise InputError(f"--config {path}: no option {', '.join(unknown)}; there are: {', '.join(hints)}.")
     for name, value in values.items():

@@ -110,7 +110,7 @@ class SelectConfig:
     ratio: float | None = None
     """Share to keep, 0 to 1: of the scored tokens, or with --level document of the documents. Exact to one."""
     tokens: int | None = None
-    """Tokens to keep (a budget). Exact for tokens; documents are taken in rank order while they fit."""
+    """Tokens to keep (a budget). Exact for tokens; documents are taken in rank order while they fit. Union: of each reference."""
     threshold: float | None = None
     """Keep what scores at least this many nats (at most, with --keep low)."""
     keep: Literal["auto", "high", "low"] = "auto"
@@ -124,7 +124,7 @@ class SelectConfig:
     """What documents are ranked by: the mean score of their tokens, the sum of the scores over the document's bytes, or the
     share of their tokens among the best --token-ratio of all tokens."""
     token_ratio: float | None = None
-    """For --document-score kept-share: the share of all tokens that counts as kept."""
+    """For --document-score kept-share: the share of all tokens that counts as kept (with all that tie at the last of them)."""
 
     per_group: bool = False
     """Apply the ratio or the threshold within each group, with a cut of its own."""
@@ -159,7 +159,11 @@ class SelectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CurveConfig:
-    """Print what every ratio, budget or threshold of a selection would keep, from its histogram alone."""
+    """Print what every ratio, budget or threshold would keep of a selection's ranking, from its histogram alone.
+
+    It is the whole ranking that is read: one cut for all groups, and no --drop-top. Scores in float32 and samples were counted
+    in detail near the selection's own cut only; elsewhere figures are to a bin of about 1 % in the score.
+    """
 
     selection: Annotated[Positional[str], arg(metavar="SELECTION")]
     """Selection: a path or any fsspec URL."""

@@ -127,7 +127,7 @@ def load_curves(selection: Selection, expert: str | None = None) -> Curves:
     if expert not in experts and len(table):
         known = ", ".join(name for name in experts if name)
         raise InputError(
-            f"{selection.folder.url} has no ranking of {expert!r}. "
+            f"{selection.folder.url} has {'several rankings' if expert is None else f'no ranking of {expert!r}'}. "
             + (f"Name one of --expert {known}." if known else "Leave out --expert.")
         )
     column = table["expert"]
@@ -135,10 +135,9 @@ def load_curves(selection: Selection, expert: str | None = None) -> Curves:
     bits: Bits = 32 if selection.summary["bits"] == 32 else 16
     keys = pa.array(keys_of(table["value"].to_numpy(), bits), pa.uint32())
     counts = table.set_column(COUNTS.get_field_index("key"), "key", keys).cast(COUNTS)
-    sampled = selection.manifest["parts"].get("sample") is not None
     return Curves(
         counts,
-        high=True if sampled else selection.summary["keep"] == "high",
+        high=selection.summary["high_first"],
         bits=bits,
         level=selection.summary["level"],
         score=selection.score_column,

@@ -145,6 +145,7 @@ def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], don
         "score": "delta",
         "level": "token",
         "keep": "low",
+        "high_first": False,
         "bits": 16,
         "groups": [{"group": group, **asdict(groups[group])} for group in names],
         "thresholds": [],
@@ -188,7 +189,7 @@ def _check(config: DynamicsConfig) -> tuple[float, ...]:
         raise InputError(f"--scores needs the score sets of two checkpoints or more, got {n}.")
     if config.steps and len(config.steps) != n:
         raise InputError(f"--steps says where each checkpoint is: {n} numbers, got {len(config.steps)}.")
-    if any(b <= a for a, b in zip(config.steps, config.steps[1:], strict=False)):
+    if any(not b > a for a, b in zip(config.steps, config.steps[1:], strict=False)):
         raise InputError("--steps must rise: the earliest checkpoint first.")
     if not (config.rise >= 0 and config.fall >= 0):
         raise InputError(f"--rise and --fall are nats, not negative; got {config.rise} and {config.fall}.")

@@ -49,19 +49,22 @@ def in_tasks(
 ) -> Iterator[tuple[int, Reference]]:
     """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
 
+    An error of a task is raised when that task ends, though its result is not fetched.
+
     At most `workers` are under way; by default a few for each CPU of the cluster, so that an autoscaler sees more to do.
     """
 
-    @ray.remote(num_cpus=1, max_retries=TASK_RETRIES)
+    @ray.remote(num_cpus=1, max_retries=TASK_RETRIES, num_returns=2)
     def task(item: Any) -> Any:
-        return work(item)
+        return None, work(item)
 
     limit = workers or max(16, 4 * int(ray.cluster_resources().get("CPU", 1)))
-    running: dict[Reference, int] = {}
+    running: dict[Reference, tuple[int, Reference]] = {}
     for index, item in enumerate(items):
         if len(running) >= limit:
             yield from _finished(running)
-        running[task.remote(item)] = index
+        both: Any = task.remote(item)
+        running[both[0]] = index, both[1]
     while running:
         yield from _finished(running)
 
@@ -77,11 +80,12 @@ def in_order(results: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
             following += 1
 
 
-def _finished(running: dict[Reference, int]) -> Iterator[tuple[int, Reference]]:
+def _finished(running: dict[Reference, tuple[int, Reference]]) -> Iterator[tuple[int, Reference]]:
     """Wait for one at least, and take those that are done out of `running`."""
-    ready, _ = ray.wait(list(running), num_returns=1, fetch_local=False)
+    ready, _ = ray.wait(list(running), num_returns=1)
     for reference in ready:
-        yield running.pop(reference), reference
+        ray.get(reference)
+        yield running.pop(reference)
 
 
 def _as_ours(error: BaseException) -> RhoScoreError:

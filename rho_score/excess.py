@@ -52,12 +52,13 @@ def combined(
     """(reference loss, score, rankings) of tokens, from the losses under each reference and under the base model, float[n].
 
     The score is the excess loss `base - ref`, or the loss of `ref` alone. `how`: ref is the lowest or the mean of the
-    references' losses; with union each reference ranks for itself, and ref is the lowest.
+    references' losses; with union each reference ranks for itself, and ref is the lowest that there is.
     """
     losses = list(refs.values())
     ref = losses[0]
     if len(losses) > 1:
-        ref = np.mean(losses, axis=0) if how == "mean" else np.minimum.reduce(losses)
+        fold = {"min": np.minimum, "union": np.fmin}
+        ref = np.mean(losses, axis=0) if how == "mean" else fold[how].reduce(losses)
 
     def score(loss: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # inf - inf: no score

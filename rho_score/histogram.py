@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rho_score.errors import InputError
+from rho_score.errors import RhoScoreError
 
 Bits = Literal[16, 32]
 Group = str | None
@@ -106,12 +106,15 @@ class Counter:
                 self._count(place, rows, None if tokens is None else tokens[chosen])
             return
         keys = keys_of(scores, self._bits)
-        owner = np.repeat(owners, lengths)
+        every = {high for name in names for high in self._within.get((expert, name), ())}
+        near = np.flatnonzero(np.isin(keys >> 16, list(every)) & ~np.isnan(scores))
+        keys, owner = keys[near], np.repeat(owners, lengths)[near]
+        held = None if tokens is None else tokens[near]
         for i, name in enumerate(names):
             for high in self._within.get((expert, name), ()):
-                found = np.flatnonzero((owner == i) & (keys >> 16 == high) & ~np.isnan(scores))
+                found = np.flatnonzero((owner == i) & (keys >> 16 == high))
                 row = self._row(expert, name, high)
-                self._count(keys[found] & 0xFFFF, [row], None if tokens is None else tokens[found])
+                self._count(keys[found] & 0xFFFF, [row], None if held is None else held[found])
 
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
@@ -131,8 +134,8 @@ class Counter:
 
     def _row(self, expert: Expert, group: Group, high: int) -> int:
         row = self._rows.setdefault((expert, group, high), len(self._rows))
-        if row >= MAX_ROWS:
-            raise InputError(
+        if row >= MAX_ROWS and self._within is None:
+            raise RhoScoreError(
                 f"more than {MAX_ROWS:,} groups: each takes half a megabyte of counters in every task. Score with a --group-column "
                 "of fewer values."
             )
@@ -155,15 +158,18 @@ def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
     """uint16[n]: a float16's own bits, or the high half of a 32-bit key. `_bin_keys` tells which keys they are."""
     if bits == 16:
         return round_score(scores).view(np.uint16)
-    return (keys_of(scores, bits) >> 16).astype(np.uint16)
+    highs = (keys_of(scores, bits) >> 16).astype(np.uint16)
+    highs[np.isnan(scores)] = N_COUNTERS - 1  # no number has that
+    return highs
 
 
 def _bin_keys(bits: Bits) -> np.ndarray:
     """int64[65536]: the key of each bin, or the first of its keys; -1 for the bins of NaN."""
     bins = np.arange(N_COUNTERS, dtype=np.uint16)
-    values = bins.view(np.float16) if bits == 16 else values_of(bins.astype(np.uint32) << 16, 32)
-    keys = keys_of(values, bits) if bits == 16 else bins.astype(np.int64) << 16
-    return np.where(np.isnan(values), -1, keys.astype(np.int64))
+    if bits == 32:
+        return np.where(bins == N_COUNTERS - 1, -1, bins.astype(np.int64) << 16)
+    values = bins.view(np.float16)
+    return np.where(np.isnan(values), -1, keys_of(values).astype(np.int64))
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
@@ -300,6 +306,8 @@ def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
 
     `kept` counts the items past the key only: how many of those at it fit is known once their lengths are.
     """
+    if n_tokens <= 0:
+        return _nothing(high)
     keys, counts, tokens = ranked(histogram, high=high)
     total = np.cumsum(tokens)
     at = int(np.searchsorted(total, n_tokens, side="right"))  # the first key whose items do not all fit

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from rho_score.config import SelectConfig
 from rho_score.excess import UnitScores, document_means, document_rates, longer_runs, score_lists
 from rho_score.histogram import COUNTS, Bits, Counter, Cut, Expert, Group, round_score
 from rho_score.join import Join, JoinedUnit
-from rho_score.rules import Band, Rule, local_mask
+from rho_score.rules import Band, Rule, local_mask, parse_shares, rule_of_expert
 from rho_score.sampling import gumbel, uniforms
 from rho_score.schema import SCHEMA_VERSION, footer, list_column, parquet_bytes, selection_schema
 from rho_score.storage import Folder
@@ -52,6 +52,13 @@ class Selector:
     high: bool
     token_cuts: Mapping[Expert, Cut] = field(default_factory=dict)
     """For documents ranked by their share of kept tokens: the cut of the tokens, by expert."""
+
+    @cached_property
+    def _local_rules(self) -> dict[Expert, Rule]:
+        """What each expert keeps of a document or a batch."""
+        shares = parse_shares(self.config.share, list(self.join.refs))
+        whole = Rule(ratio=self.config.ratio)
+        return {expert: rule_of_expert(expert, shares, whole) for expert in self.experts}
 
     @cached_property
     def _output(self) -> Folder:
@@ -122,7 +129,7 @@ class Selector:
         if self.config.sample:
             noise = uniforms(f"{self.config.seed}/{expert or ''}", scores.documents["doc_id"].to_pylist(), runs)
             if self.config.sample == "gumbel":
-                sign = 1 if self.high else -1
+                sign = 1 if self._items_high else -1
                 noise = values.astype(np.float64) * (sign / self.config.temperature) + gumbel(noise)
             values = round_score(np.where(np.isnan(values), np.nan, noise), 32)
         return values, runs, tokens
@@ -139,9 +146,14 @@ class Selector:
         return document_means(tokens, scores.lengths)
 
     @property
+    def _items_high(self) -> bool:
+        """Whether high values of items are the better ones: of shares of kept tokens always."""
+        return self.high or self.config.document_score == "kept-share"
+
+    @property
     def best_high(self) -> bool:
-        """Whether high values of items come first: noise already looks the right way."""
-        return True if self.config.sample else self.high
+        """Whether high values are ranked first: of noise always, which already looks the right way."""
+        return self._items_high or self.config.sample is not None
 
     def at_cuts(
         self, batch: Batch, bands: Mapping[Place, Band], within: Any, *, lengths: bool
@@ -176,9 +188,9 @@ class Selector:
     ) -> tuple[int, dict[Group, GroupAccounts], None]:
         """Publish the selection of the batch's units that are not there yet; how many that were, and the batch's accounts.
 
-        ties: how many of the batch's items at each cut are kept.
+        ties: how many of the batch's items at each cut are kept, where that is not the same for all batches.
         """
-        left = {place: list(counts) for place, counts in ties.items()}
+        left = {place: list(ties.get(place, [cut.ties for cut in b.cuts])) for place, b in bands.items()}
         every: dict[Group, GroupAccounts] = {}
         known = dict(zip(sorted(published), footers(self._output, sorted(published)), strict=True))
         for unit in batch.units:
@@ -199,14 +211,14 @@ class Selector:
             if self.config.scope == "corpus":
                 kept[expert] = self._cut(scores, expert, values, runs, bands, left, used)
             else:
-                rule = Rule(ratio=self.config.ratio, drop_top=self.config.drop_top)
+                rule = replace(self._local_rules[expert], drop_top=self.config.drop_top)
                 kept[expert] = local_mask(values, self._local_runs(runs), rule, high=self.best_high)
         whole = np.logical_or.reduce(list(kept.values()))
         if self.config.level == "document":
             masks = {expert: np.repeat(mask, scores.lengths) for expert, mask in kept.items()}
         else:
-            masks = {e: longer_runs(mask, scores.lengths, self.config.min_run) for e, mask in kept.items()}
-        mask = np.logical_or.reduce(list(masks.values()))
+            masks = kept
+        mask = longer_runs(np.logical_or.reduce(list(masks.values())), scores.lengths, self.config.min_run)
         accounts = group_accounts(scores, mask)
         metadata = {
             "schema_version": SCHEMA_VERSION,
@@ -244,6 +256,8 @@ class Selector:
         owner = np.repeat(owners, runs) if len(names) > 1 else None
         for i, name in enumerate(names):
             place = (expert, name)
+            if place not in bands:  # no item in the whole corpus
+                continue
             mine = slice(None) if owner is None else np.flatnonzero(owner == i)
             items = values[mine]
             cuts = zip(bands[place].cuts, left[place], strict=True)
@@ -273,7 +287,7 @@ class Selector:
         columns: dict[str, Any] = {name: scores.documents[name] for name in scores.documents.column_names}
         columns[self.score] = score_lists(scores.tokens, scores.lengths)
         columns["mask"] = list_column(mask, scores.lengths)
-        columns |= {f"mask_{expert}": list_column(masks[expert], scores.lengths) for expert in experts}
+        columns |= {f"mask_{expert}": list_column(masks[expert] & mask, scores.lengths) for expert in experts}
         if self.config.level == "document":
             values = self._best_document_scores(scores)
             columns["doc_score"] = pa.array(values.astype(np.float32) + np.float32(0), mask=np.isnan(values))
@@ -286,7 +300,7 @@ class Selector:
     def _best_document_scores(self, scores: UnitScores) -> np.ndarray:
         """Each document's score, the best of the experts', float32[n_docs]."""
         every = [round_score(self._document_scores(scores, expert), self.join.bits) for expert in self.experts]
-        best = np.fmax if self.high else np.fmin
+        best = np.fmax if self._items_high else np.fmin
         found: np.ndarray = best.reduce(every)
         return found
 

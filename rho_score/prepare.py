@@ -19,7 +19,7 @@ from rho_score.vocabulary import Vocabulary
 
 COLUMNS = ["text_column", "id_column", "group_column"]
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS]
-NO_RULE = ("output", "ref", "base", "dry_run", "workers", "config")  # what does not determine the masks
+NO_RULE = ("output", "ref", "base", "dry_run", "workers")  # what does not determine the masks
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def check_rule(config: SelectConfig, refs: list[str]) -> None:
     together = {
         "--share and --expert-masks need --combine union and several --ref": bool(config.share or config.expert_masks)
         and not union,
+        "--share stands beside --ratio, for the references that it does not name; not beside --quota, --tokens or --threshold":
+        bool(config.share) and config.ratio is None,
         "--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole. "
         "Give each group its own with --quota": config.per_group and config.tokens is not None,
         "--scope document and --scope batch keep a --ratio of tokens (no other rule, no groups, no --sample, no documents)":
@@ -192,7 +194,10 @@ def _check_numbers(config: SelectConfig) -> None:
         raise InputError(f"--tokens is a number of tokens, got {config.tokens}.")
     if config.threshold is not None and math.isnan(config.threshold):
         raise InputError("--threshold is a number of nats, got nan.")
-    if not config.temperature > 0:
-        raise InputError(f"--temperature is greater than 0, got {config.temperature}.")
-    if config.min_run < 1 or (config.batch_tokens is not None and config.batch_tokens < 1):
-        raise InputError("--min-run and --batch-tokens are at least 1.")
+    if not 1e-6 <= config.temperature <= 1e6:
+        raise InputError(f"--temperature is between 0.000001 and 1000000, got {config.temperature}.")
+    for flag, number in (
+        ("--min-run", config.min_run), ("--batch-tokens", config.batch_tokens), ("--workers", config.workers),
+    ):  # fmt: skip
+        if number is not None and number < 1:
+            raise InputError(f"{flag} is at least 1, got {number}.")

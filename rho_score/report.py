@@ -141,7 +141,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 _by_expert(table),
                 label=label,
                 threshold=threshold,
-                high=bool(sampled) or selection.summary["keep"] == "high",
+                high=selection.summary["high_first"],
                 items=what,
             )
             figures.append(

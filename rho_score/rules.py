@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.histogram import Bits, Cut, Expert, Group, cut_budget, cut_items, cut_threshold
 
 
@@ -115,7 +115,13 @@ def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) 
 
 def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
     """Rules by group from GROUP=SHARE and GROUP=TOKENS; raises InputError."""
-    return {name: _amount("--quota", text, number) for text in given for name, number in [_pair("--quota", text)]}
+    quotas: dict[str, Rule] = {}
+    for text in given:
+        name, number = _pair("--quota", text)
+        if name in quotas:
+            raise InputError(f"--quota {text}: {name} has two quotas.")
+        quotas[name] = _amount("--quota", text, number)
+    return quotas
 
 
 def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule]:
@@ -132,12 +138,13 @@ def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule
 
 
 def rule_of(group: Group, quotas: Mapping[str, Rule]) -> Rule:
-    """The quota of a group; raises InputError where it has none."""
+    """The quota of a group; raises RhoScoreError where it has none."""
     for name in (group if group is not None else "*", "*"):
         if name in quotas:
             return quotas[name]
-    raise InputError(
-        f"--quota says nothing of the group {group!r}. Give it one, or '*=0' for every group that is not named."
+    raise RhoScoreError(
+        f"--quota says nothing of the group {group!r}. Give it one, or '*=0' for every group that is not named (into another "
+        "output: this one was begun with these quotas)."
     )
 
 

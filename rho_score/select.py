@@ -6,7 +6,7 @@ that a resumed run does not count again; histograms are merged in a tree of task
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
 from rho_score.engine import cluster, in_tasks
+from rho_score.errors import RhoScoreError
 from rho_score.histogram import COUNTS, Cut, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
-from rho_score.prepare import Prepared, claim_selection, prepare
+from rho_score.prepare import claim_selection, prepare
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
 from rho_score.stages import batches_of, fetched, histogram_of, written
 from rho_score.storage import Folder
@@ -41,7 +42,7 @@ class SelectSummary:
     """A row for each ranking: expert, group, threshold (nats; None where nothing is kept at any), kept."""
     per_group: bool
     approximate: bool = False
-    """A dry run, and groups (with documents, tokens too) share the items at the threshold in proportion. `cuts` are exact."""
+    """A dry run whose groups share the tokens at the threshold in proportion. `cuts` and the total are exact."""
     wall_s: float
 
     @property
@@ -71,11 +72,12 @@ def select(config: SelectConfig) -> SelectSummary:
         if output.exists(SUMMARY) and len(published_units(output)) == n_units:
             return _summary(config, orjson.loads(output.read(SUMMARY)), n_units, 0, started)
     with cluster(local_cpus=max(2, os.cpu_count() or 2)):
-        job = _Job(prepared)
+        job = _Job(prepared.selector, batches_of(prepared.main, prepared.others), _rules(prepared.selector))
         content, computed = job.run()
+    written_down = dump_json(content)
     if not config.dry_run:
-        output.publish(SUMMARY, dump_json(content))
-    return _summary(config, content, n_units, computed, started)
+        output.publish(SUMMARY, written_down)
+    return _summary(config, orjson.loads(written_down), n_units, computed, started)
 
 
 def _summary(
@@ -95,15 +97,28 @@ def _summary(
     )
 
 
+def _rules(selector: Selector) -> Callable[[Place], Rule]:
+    """How much each ranking keeps."""
+    config = selector.config
+    quotas = parse_quotas(config.quota)
+    shares = parse_shares(config.share, list(selector.join.refs))
+    whole = Rule(ratio=config.ratio, tokens=config.tokens, threshold=config.threshold)
+
+    def rule(place: Place) -> Rule:
+        expert, group = place
+        found = rule_of(group, quotas) if quotas else rule_of_expert(expert, shares, whole)
+        return replace(found, drop_top=config.drop_top)
+
+    return rule
+
+
 class _Job:
     """One run; a stage a method."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.selector = prepared.selector
-        self.config = prepared.selector.config
-        self.batches = batches_of(prepared.main, prepared.others)
-        self.n_units = prepared.main.n_units
-        self.rules = self._rules()
+    def __init__(self, selector: Selector, batches: list[Batch], rules: Callable[[Place], Rule]) -> None:
+        self.selector, self.batches, self.rules = selector, batches, rules
+        self.config = selector.config
+        self.n_units = sum(len(batch.units) for batch in batches)
 
     def run(self) -> tuple[dict[str, Any], int]:
         """The content of `summary.json`, and how many units were written."""
@@ -114,22 +129,11 @@ class _Job:
         if self.config.dry_run and not self._needs_masks():
             return self._foreseen(histogram, bands), 0
         ties = self._ties(bands, within)
+        bands_kept = {place: b.kept + _in_budget(b, ties.get(place)) for place, b in bands.items()}
         computed, groups = self._write(bands, ties, set() if self.config.dry_run else published_units(output))
         if not self.config.dry_run:
             output.publish(HISTOGRAM, histogram_file(histogram, self.selector.bits))
-        return self._content(bands, groups), computed
-
-    def _rules(self) -> Any:
-        quotas = parse_quotas(self.config.quota)
-        shares = parse_shares(self.config.share, list(self.selector.join.refs))
-        whole = Rule(ratio=self.config.ratio, tokens=self.config.tokens, threshold=self.config.threshold)
-
-        def rule(place: Place) -> Rule:
-            expert, group = place
-            found = rule_of(group, quotas) if quotas else rule_of_expert(expert, shares, whole)
-            return replace(found, drop_top=self.config.drop_top)
-
-        return rule
+        return self._content(bands, bands_kept, groups), computed
 
     def _token_cuts(self) -> dict[Expert, Cut]:
         """For documents by their share of kept tokens: the cut of all tokens, by expert."""
@@ -137,10 +141,8 @@ class _Job:
             self.config, level="token", document_score="mean", ratio=self.config.token_ratio, tokens=None, threshold=None,
             per_group=False, quota=(), sample=None, drop_top=0.0,
         )  # fmt: skip
-        job = _Job.__new__(_Job)
-        job.selector, job.config = replace(self.selector, config=tokens), tokens
-        job.batches, job.n_units, job.rules = self.batches, self.n_units, lambda _: Rule(ratio=self.config.token_ratio)
-        _, bands, _ = job._bands()
+        rule = Rule(ratio=self.config.token_ratio)
+        _, bands, _ = _Job(replace(self.selector, config=tokens), self.batches, lambda _: rule)._bands()
         return {expert: band.keep for (expert, _), band in bands.items()}
 
     def _bands(self) -> tuple[pa.Table, dict[Place, Band], dict[Place, list[int]] | None]:
@@ -159,7 +161,11 @@ class _Job:
                 )
                 for place, table in tables.items()
             }
-            if bits == 32 and (more := self._unrefined(bands, rules, histogram, within)):
+            if (
+                bits == 32
+                and self.config.scope == "corpus"
+                and (more := self._unrefined(bands, rules, histogram, within))
+            ):
                 within = more
                 histogram = refine(coarse, self._counted(within))
                 continue
@@ -177,6 +183,10 @@ class _Job:
         """A histogram for each ranking: by expert, and by group where each group has its own cut."""
         whole = histogram if self.config.per_group else without_groups(histogram)
         found = dict(by_place(whole))
+        if unknown := set(parse_quotas(self.config.quota)) - {"*", *(group for _, group in found)}:
+            raise RhoScoreError(
+                f"--quota: no group is called {min(unknown)!r}; there are: {_some(g for _, g in found)}."
+            )
         for expert in self.selector.experts:
             if not self.config.per_group:
                 found.setdefault((expert, None), COUNTS.empty_table())
@@ -213,71 +223,77 @@ class _Job:
             tokens[place] = int(held[past].sum()) + sum(at[: cut.ties])
         return tokens
 
-    def _at_cuts(self, bands: Mapping[Place, Band], within: Any, *, lengths: bool) -> dict[Place, list[list[Any]]]:
-        """For each ranking and batch, what it has at each of the cuts."""
-        found: dict[Place, list[list[Any]]] = {place: [[]] * len(self.batches) for place in bands}
+    def _at_cuts(self, bands: Mapping[Place, Band], within: Any, *, lengths: bool) -> dict[Place, list[Any]]:
+        """For each ranking and batch, what it has at each of the cuts: how many items, or the tokens of each."""
+        n = len(self.batches)
+        found: dict[Place, Any] = {
+            p: [None] * n if lengths else np.zeros((n, len(b.cuts)), int) for p, b in bands.items()
+        }
         work = partial(self.selector.at_cuts, bands=bands, within=within, lengths=lengths)
         for index, counted in fetched(in_tasks(work, self.batches, workers=self.config.workers)):
             for place, counts in counted.items():
                 found[place][index] = counts
         return found
 
-    def _ties(self, bands: Mapping[Place, Band], within: Any) -> list[dict[Place, list[int]]]:
-        """For each batch, how many of its items at each cut are kept."""
-        if self.config.scope != "corpus":
-            return [{} for _ in self.batches]
-        quotas: list[dict[Place, list[int]]] = [
-            {place: [cut.ties for cut in b.cuts] for place, b in bands.items()} for _ in self.batches
-        ]
+    def _ties(self, bands: Mapping[Place, Band], within: Any) -> dict[Place, np.ndarray]:
+        """How many of its items at each cut a batch keeps, int64[n_batches, n_cuts], where not all or none are kept."""
+        quotas: dict[Place, np.ndarray] = {}
         for lengths in (False, True):
             chosen = {
                 place: b
                 for place, b in bands.items()
                 if any(cut.partial for cut in b.cuts) and any(cut.budget is not None for cut in b.cuts) == lengths
             }
-            found = self._at_cuts(chosen, within, lengths=lengths) if chosen else {}
-            for place, b in chosen.items():
-                for i, cut in enumerate(b.cuts):
-                    at = [counts[i] for counts in found[place]]
-                    at = [len(one) for one in at] if lengths and cut.budget is None else at
-                    for quota, n in zip(quotas, share_ties(cut, at), strict=True):
-                        quota[place][i] = n
+            found = self._at_cuts(chosen, within, lengths=lengths) if chosen and self.config.scope == "corpus" else {}
+            for place, at in found.items():
+                shares = []
+                for i, cut in enumerate(chosen[place].cuts):
+                    items = [counts[i] for counts in at]
+                    shares.append(
+                        share_ties(cut, [len(one) for one in items] if lengths and cut.budget is None else items)
+                    )
+                quotas[place] = np.array(shares, np.int64).T
         return quotas
 
     def _write(
-        self, bands: Mapping[Place, Band], ties: list[dict[Place, list[int]]], done: set[str]
+        self, bands: Mapping[Place, Band], ties: Mapping[Place, np.ndarray], done: set[str]
     ) -> tuple[int, dict[Group, GroupAccounts]]:
         """Write the masks; how many units that were, and the accounts by group."""
-        items = ((batch, done.intersection(batch.names), ties[batch.index]) for batch in self.batches)
+        items = (
+            (batch, done.intersection(batch.names), {place: n[batch.index].tolist() for place, n in ties.items()})
+            for batch in self.batches
+        )
         work = partial(_write_batch, self.selector, bands)
         return written("select", work, items, self.batches, workers=self.config.workers)
 
     def _needs_masks(self) -> bool:
         """Whether what is kept shows in the masks only, not in the histogram."""
-        return self.config.scope != "corpus" or self.config.min_run > 1 or len(self.selector.experts) > 1
+        alone = self.config.scope == "corpus" and self.config.min_run == 1 and self.config.level == "token"
+        return not alone or len(self.selector.experts) > 1
 
     def _foreseen(self, histogram: pa.Table, bands: Mapping[Place, Band]) -> dict[str, Any]:
-        """What would be kept, from the histogram alone."""
+        """What would be kept of the scored tokens, from the histogram alone; documents are not known from it."""
         groups: dict[Group, GroupAccounts] = {}
         for name in histogram["group"].unique().to_pylist():
             mine = histogram.filter(
                 histogram["group"].is_null() if name is None else pc.equal(histogram["group"], name)
             )
             cut = bands[None, name if self.config.per_group else None]
-            keys, counts, tokens = (mine[column].to_numpy() for column in ("key", "count", "tokens"))
+            keys, tokens = (mine[column].to_numpy() for column in ("key", "tokens"))
             share = _share_kept(keys, cut)
             groups[name] = GroupAccounts(
                 tokens=int(tokens.sum()),
                 tokens_scored=int(tokens.sum()),
                 tokens_kept=round(float((share * tokens).sum())),
-                documents=int(counts.sum()) if self.config.level == "document" else 0,
-                documents_kept=round(float((share * counts).sum())) if self.config.level == "document" else 0,
             )
-        return self._content(bands, groups) | {
+        kept = {place: b.kept for place, b in bands.items()}
+        return self._content(bands, kept, groups) | {
             "approximate": any(cut.partial for b in bands.values() for cut in b.cuts)
         }
 
-    def _content(self, bands: Mapping[Place, Band], groups: Mapping[Group, GroupAccounts]) -> dict[str, Any]:
+    def _content(
+        self, bands: Mapping[Place, Band], kept: Mapping[Place, int], groups: Mapping[Group, GroupAccounts]
+    ) -> dict[str, Any]:
         """`summary.json`."""
         names = sorted(groups, key=lambda group: (group is None, group or ""))
         bits = self.selector.bits
@@ -286,6 +302,7 @@ class _Job:
             "score": self.selector.score,
             "level": self.config.level,
             "keep": "high" if self.selector.high else "low",
+            "high_first": self.selector.best_high,
             "bits": bits,
             "groups": [{"group": group, **asdict(groups[group])} for group in names],
             "thresholds": [
@@ -294,11 +311,21 @@ class _Job:
                     "group": group,
                     "threshold": None if one.keep.nothing else one.keep.value(bits),
                     "dropped_from": None if one.drop is None or one.drop.nothing else one.drop.value(bits),
-                    "kept": one.kept,
+                    "kept": kept[expert, group],
                 }
                 for (expert, group), one in (bands.items() if self.config.scope == "corpus" else ())
             ],
         }
+
+
+def _some(names: Iterable[Group]) -> str:
+    every = sorted({repr(name) for name in names})
+    return ", ".join(every[:20]) + (f" and {len(every) - 20} more" if len(every) > 20 else "")
+
+
+def _in_budget(band: Band, ties: np.ndarray | None) -> int:
+    """With a budget, how many of the documents at the cut fit it; `ties`: of each batch."""
+    return 0 if band.keep.budget is None or ties is None else int(ties[:, 0].sum())
 
 
 def _share_kept(keys: np.ndarray, band: Band) -> np.ndarray:

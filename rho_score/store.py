@@ -111,8 +111,9 @@ def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes
 
 def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
-    fingerprint = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return {"kind": kind, "fingerprint": fingerprint, "parts": dict(parts), "rho_score": __version__, **about}
+    content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    fingerprint = hashlib.sha256(content).hexdigest()
+    return {"kind": kind, "fingerprint": fingerprint, "parts": orjson.loads(content), "rho_score": __version__, **about}
 
 
 def difference(

@@ -88,7 +88,7 @@ def random_documents(
     pairs = []
     for i in range(n):
         size = int(rng.integers(0, longest + 1))
-        ids, group = rng.integers(0, 50, size).tolist(), "abc"[int(rng.integers(0, 3))]
+        ids, group = rng.integers(0, 50, size).tolist(), [*"abc", None][int(rng.choice(4, p=[0.3, 0.3, 0.3, 0.1]))]
         pairs.append((Doc(f"d{i}", group, ids, losses(size)), Doc(f"d{i}", group, ids, losses(size))))
     return pairs
 

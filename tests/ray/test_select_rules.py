@@ -21,12 +21,12 @@ from tests.stores import Doc, cut, random_documents, write_scores
 VALUES = [0.0, -0.0, 0.25, 0.5, 1.0, 1.0009765625, 7.5, 60000.0, None, float("inf"), float("nan")]
 
 
-def _score(ref: float | None, base: float | None) -> float:
-    """As stored: the difference rounded to float16; NaN where there is none."""
+def _score(ref: float | None, base: float | None, sign: int = 1) -> float:
+    """As stored: the difference rounded to float16, times the sign; NaN where there is none."""
     if ref is None or base is None:
         return math.nan
     with np.errstate(all="ignore"):
-        return float(np.float32(np.float16(np.float32(base) - np.float32(ref))))
+        return sign * float(np.float32(np.float16(np.float32(base) - np.float32(ref))))
 
 
 def _first(items: list[tuple[float, int]], drop: int, keep: int) -> set[int]:
@@ -56,7 +56,9 @@ def _ranks(items: list[tuple[float, int]], rule: dict[str, Any], tokens: dict[in
 
 def _expected(pairs: list[tuple[Doc, Doc]], units: list[int], rule: dict[str, Any]) -> list[list[bool]]:
     """The masks of all documents."""
-    scores = [[_score(r, b) for r, b in zip(ref.loss, base.loss, strict=True)] for ref, base in pairs]
+    sign = -1 if rule.get("keep") == "low" else 1
+    rule = rule | ({"threshold": sign * rule["threshold"]} if "threshold" in rule else {})
+    scores = [[_score(r, b, sign) for r, b in zip(ref.loss, base.loss, strict=True)] for ref, base in pairs]
     groups = [ref.group for ref, _ in pairs]
     flat = [(x, i) for i, x in enumerate(x for doc in scores for x in doc)]
     owner = [d for d, doc in enumerate(scores) for _ in doc]
@@ -71,8 +73,8 @@ def _expected(pairs: list[tuple[Doc, Doc]], units: list[int], rule: dict[str, An
         items = [(x, d) for d, x in enumerate(means)]
         lengths = {d: len(doc) for d, doc in enumerate(scores)}
         kept = set()
-        for group in set(groups) if rule.get("per_group") else {None}:
-            kept |= _ranks([(x, d) for x, d in items if group in (None, groups[d])], rule, lengths)
+        for group in set(groups) if rule.get("per_group") else {"all"}:
+            kept |= _ranks([(x, d) for x, d in items if group in ("all", groups[d])], rule, lengths)
         return [[d in kept] * len(doc) for d, doc in enumerate(scores)]
     parts: list[Any] = [None] * len(flat)
     if rule.get("per_group"):
@@ -120,6 +122,7 @@ RULES = st.one_of(
     st.builds(lambda a, b, n: a | b | {"scope": "batch", "batch_tokens": n}, RATIO, BAND, st.integers(1, 40)),
     st.builds(lambda a, n: a | {"min_run": n}, AMOUNT, st.integers(2, 4)),
 )  # fmt: skip
+RULES = st.builds(lambda rule, keep: rule | keep, RULES, st.sampled_from([{}, {}, {"keep": "low"}]))
 CORPORA = st.builds(
     lambda n, seed, values: random_documents(n, seed=seed, values=values),
     st.integers(0, 40), st.integers(0, 10**6), st.sampled_from([(), VALUES, [1.0], [0.5, 1.0, 2.0]]),
@@ -188,8 +191,12 @@ def test_quotas_by_share_and_by_tokens(folder: Path, tmp_path: Path, pairs: list
     assert summary.groups["a"].tokens_kept == round(0.25 * summary.groups["a"].tokens_scored)
     assert summary.groups["b"].tokens_kept == 11
     assert summary.groups["c"].tokens_kept == 0
-    with pytest.raises(InputError, match=r"--quota says nothing of the group 'b'"):
-        _select(tmp_path / "other", places, quota=("a=0.25",))
+    for quota, words in (
+        (("a=0.25",), "--quota says nothing of the group"),
+        (("A=0.25", "*=0"), "no group is called 'A'"),
+    ):
+        with pytest.raises(RhoScoreError, match=words):
+            _select(tmp_path / f"other{quota}", places, quota=quota)
 
 
 def test_experts_keep_their_own_shares_and_masks(folder: Path, tmp_path: Path, pairs: list[tuple[Doc, Doc]]) -> None:
@@ -294,6 +301,9 @@ def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_pa
         ({"ratio": 0.5, "level": "document", "document_score": "kept-share"}, "--token-ratio"),
         ({"quota": ("a=0.3",), "ratio": 0.5}, "leave out --ratio"),
         ({"quota": ("a=x",)}, "not a number"),
+        ({"quota": ("a=0.5", "a=0.2")}, "two quotas"),
+        ({"ratio": 0.5, "workers": 0}, "--workers is at least 1"),
+        ({"ratio": 0.5, "sample": "gumbel", "temperature": math.inf}, "--temperature"),
         ({"quota": ("a=1.5",)}, "between 0.0 and 1.0"),
         ({"ratio": 0.5, "share": ("one=0.3",)}, "--share"),
         ({"ratio": 0.5, "expert_masks": True}, "--combine union"),
@@ -361,3 +371,48 @@ def test_scores_stored_in_float32_are_ranked_in_float32(folder: Path, tmp_path: 
     cut_at = float(np.sort(flat)[100])
     _select(tmp_path / "cut", places, threshold=cut_at)
     assert np.concatenate(_masks(tmp_path / "cut")).tolist() == (flat >= np.float32(cut_at)).tolist()
+
+
+def test_documents_by_share_of_low_losses_and_infinite_scores(folder: Path, tmp_path: Path) -> None:
+    docs = [Doc(f"d{i}", None, [1] * 4, [loss] * 4) for i, loss in enumerate((5.0, 0.0, 9.0))]
+    write_scores(tmp_path / "ref", [cut(docs, [])])
+    options = {"ratio": 0.34, "level": "document", "document_score": "kept-share", "token_ratio": 0.34}
+    _select(tmp_path / "share", {"ref": f"{tmp_path}/ref"}, **options)
+    assert [mask[0] for mask in _masks(tmp_path / "share")] == [False, True, False]
+    inf = math.inf
+    pairs = [(Doc("a", None, [1] * 4, [1.0, 2.0, inf, inf]), Doc("a", None, [1] * 4, [3.0, 3.0, 1.0, inf]))]
+    for i, precision in enumerate(("float16", "float32")):
+        for j, name in enumerate(("ref", "base")):
+            write_scores(tmp_path / f"{i}{name}", [[[pair[j] for pair in pairs]]], precision=precision)
+        places = {name: f"{tmp_path}/{i}{name}" for name in ("ref", "base")}
+        _select(tmp_path / f"{i}all", places, ratio=1.0)
+        assert _masks(tmp_path / f"{i}all") == [[True, True, True, False]]  # -inf is a score, inf - inf is none
+        again = _select(tmp_path / f"{i}all", places, ratio=1.0)
+        assert again.cuts == _select(tmp_path / f"{i}all", places, ratio=1.0).cuts
+
+
+def test_shares_hold_within_documents_and_runs_after_the_union(folder: Path, tmp_path: Path) -> None:
+    base = [Doc("a", None, [1] * 10, [9.0] * 10)]
+    write_scores(tmp_path / "base", [[base]])
+    for name, order in (("one", range(10)), ("two", range(9, -1, -1))):
+        write_scores(tmp_path / name, [[[Doc("a", None, [1] * 10, [float(i) for i in order])]]])
+    refs = (f"one={tmp_path}/one", f"two={tmp_path}/two")
+    both = {"ref": refs, "base": f"{tmp_path}/base", "combine": "union"}
+    summary = _select(tmp_path / "scope", both, scope="document", ratio=0.1, share=("two=0.4",))
+    assert summary.total.tokens_kept == 5
+    write_scores(tmp_path / "odd", [[[Doc("a", None, [1] * 10, [5.0, 0.0, *[5.0] * 8])]]])
+    options = both | {"ref": (refs[0], f"odd={tmp_path}/odd"), "ratio": 0.1, "min_run": 2, "expert_masks": True}
+    _select(tmp_path / "run", options)
+    assert _masks(tmp_path / "run") == [[True, True, *[False] * 8]]
+
+
+def test_an_error_of_the_first_unit_ends_the_run_at_once(folder: Path, tmp_path: Path) -> None:
+    pairs = random_documents(200, seed=11, longest=6)
+    places = _write(tmp_path, pairs, [1] * 199)
+    at = next(i for i, (ref, _) in enumerate(pairs) if ref.ids)
+    refs = [ref for ref, _ in pairs]
+    refs[at] = Doc(refs[at].doc_id, refs[at].group, [99, *refs[at].ids[1:]], refs[at].loss)
+    write_scores(tmp_path / "wrong", [cut(refs, [1] * 199)])
+    with pytest.raises(RhoScoreError, match="tokens differ from position 0 on"):
+        _select(tmp_path / "sel", {"ref": f"{tmp_path}/wrong", "base": places["base"]}, ratio=0.5, workers=1)
+    assert len(list((tmp_path / "sel").glob("counts/*"))) < 33 - 1

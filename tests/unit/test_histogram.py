@@ -101,7 +101,7 @@ def test_a_threshold_keeps_what_reaches_it(scores: np.ndarray, threshold: float,
         assert cut.kept == ((rounded >= threshold) if high else (rounded <= threshold)).sum()
 
 
-DOCUMENTS = st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 0.75, 2.0]), st.integers(0, 9)), max_size=40)
+DOCUMENTS = st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 0.75, 2.0]), st.integers(1, 9)), max_size=40)
 
 
 @given(DOCUMENTS, st.integers(0, 200), st.booleans())
