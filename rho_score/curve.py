@@ -11,19 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.config import CurveConfig
+from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.errors import InputError
-from rho_score.histogram import (
-    COUNTS,
-    Bits,
-    Cut,
-    Group,
-    cut_budget,
-    cut_items,
-    cut_threshold,
-    keys_of,
-    ranked,
-    without_groups,
-)
+from rho_score.histogram import COUNTS, Bits, Group, keys_of, without_groups
 from rho_score.rules import n_items
 from rho_score.storage import file_at
 from rho_score.store import Selection

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from rho_score.accounts import GroupAccounts, accounts_in, byte_columns, group_accounts, group_codes
 from rho_score.config import SelectConfig
+from rho_score.cuts import Cut
 from rho_score.excess import UnitScores, document_means, document_rates, longer_runs, score_lists
-from rho_score.histogram import COUNTS, Bits, Counter, Cut, Expert, Group, round_score
+from rho_score.histogram import COUNTS, Bits, Counter, Expert, Group, round_score
 from rho_score.join import Join, JoinedUnit
 from rho_score.rules import Band, Rule, local_mask, parse_shares, rule_of_expert
 from rho_score.sampling import gumbel, uniforms

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.histogram import Bits, Cut, Expert, Group, cut_budget, cut_items, cut_threshold
+from rho_score.histogram import Bits, Expert, Group
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
+from rho_score.cuts import Cut
 from rho_score.engine import cluster, in_tasks
 from rho_score.errors import RhoScoreError
-from rho_score.histogram import COUNTS, Cut, Expert, Group, by_place, keys_of, refine, without_groups
+from rho_score.histogram import COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
 from rho_score.prepare import claim_selection, prepare
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties

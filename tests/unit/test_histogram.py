@@ -5,20 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rho_score.histogram import (
-    COUNTS,
-    N_COUNTERS,
-    Bits,
-    Counter,
-    cut_budget,
-    cut_items,
-    cut_threshold,
-    keys_of,
-    merge,
-    refine,
-    round_score,
-    values_of,
-)
+from rho_score.cuts import cut_budget, cut_items, cut_threshold
+from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
 from rho_score.rules import share_ties
 from tests.oracle import full_sort_mask
 

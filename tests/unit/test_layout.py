@@ -11,6 +11,7 @@ PURE = {
     "windows",
     "loss",
     "histogram",
+    "cuts",
     "excess",
     "rules",
     "sampling",
