@@ -244,9 +244,7 @@ def _select(config: SelectConfig) -> int:
             threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
             print(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
     if summary.approximate:
-        print(
-            "Figures of groups (of documents: tokens too) share the items at the threshold in proportion; exact once written."
-        )
+        print("Figures of groups share the tokens at the threshold in proportion; exact once written.")
     if unaligned := summary.total.documents_unaligned:
         print(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
     for group, accounts in [*summary.groups.items(), ("all", summary.total)]:

@@ -5,7 +5,6 @@ delta > rise: L→H; else L→L where the last loss is at most the mean of all l
 (Lin et al. 2024, arXiv 2404.07965). The result is a selection: its score is delta, its mask the categories asked for.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from rho_score.accounts import GroupAccounts, accounts_in, group_accounts, group_codes
 from rho_score.config import DynamicsConfig
 from rho_score.curve import image_kind
-from rho_score.engine import cluster
+from rho_score.engine import cluster_or_threads
 from rho_score.errors import InputError
 from rho_score.excess import UnitScores, score_lists
 from rho_score.histogram import COUNTS, Counter, Group, merge, round_score
@@ -111,7 +110,7 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
     done = published_units(output)
     computed = 0
     if not (output.exists(SUMMARY) and len(done) == main.n_units):
-        with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+        with cluster_or_threads():
             batches = batches_of(main, cut_otherwise(main, sets))
             computed = _run(config, sorter, batches, done)
     summary = _summary(config, orjson.loads(output.read(SUMMARY)), main.n_units, computed)

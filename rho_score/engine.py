@@ -2,12 +2,11 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
-
-import ray
-from ray.exceptions import RayError
 
 from rho_score.errors import RhoScoreError
 
@@ -16,7 +15,8 @@ from rho_score.errors import RhoScoreError
 IO_CPUS = 0.5
 
 T = TypeVar("T")
-Reference = ray.ObjectRef[Any]
+Reference = Any
+"""What a task is to give: Ray's reference to it, or, without a cluster, the result itself."""
 
 # Nodes vanish: a task is run again that often, elsewhere. An error of its own ends the run at once.
 TASK_RETRIES = 20
@@ -28,6 +28,9 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
 
     `local_cpus` are logical CPUs of our own cluster: enough for the workers and for reading beside them.
     """
+    import ray  # here: a second to import, which threads do without
+    from ray.exceptions import RayError
+
     ours = not ray.is_initialized()
     if ours:
         if os.environ.get("RAY_ADDRESS"):
@@ -44,15 +47,35 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
             ray.shutdown()
 
 
+@contextmanager
+def cluster_or_threads() -> Iterator[None]:
+    """The cluster that this process is connected to or that `RAY_ADDRESS` names; without one, tasks are threads of this
+    process: a cluster of one machine takes longer to start and stop than a hundred million tokens take to select."""
+    if connected() or os.environ.get("RAY_ADDRESS"):
+        with cluster(local_cpus=0):
+            yield
+    else:
+        yield
+
+
+def connected() -> bool:
+    """Whether this process is connected to a cluster."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def in_tasks(
     work: Callable[[Any], Any], items: Iterable[Any], *, workers: int | None = None
 ) -> Iterator[tuple[int, Reference]]:
     """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
 
-    An error of a task is raised when that task ends, though its result is not fetched.
-
-    At most `workers` are under way; by default a few for each CPU of the cluster, so that an autoscaler sees more to do.
+    An error of a task is raised when that task ends, though its result is not fetched. At most `workers` are under way; by
+    default a few for each CPU of the cluster, so that an autoscaler sees more to do. Without a cluster: a thread a CPU.
     """
+    if not connected():
+        yield from _in_threads(work, items, workers or os.cpu_count() or 1)
+        return
+    import ray
 
     @ray.remote(num_cpus=1, max_retries=TASK_RETRIES, num_returns=2)
     def task(item: Any) -> Any:
@@ -60,13 +83,54 @@ def in_tasks(
 
     limit = workers or max(16, 4 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Reference, tuple[int, Reference]] = {}
+
+    def finished() -> Iterator[tuple[int, Reference]]:
+        for reference in ray.wait(list(running), num_returns=1)[0]:
+            ray.get(reference)
+            yield running.pop(reference)
+
     for index, item in enumerate(items):
         if len(running) >= limit:
-            yield from _finished(running)
+            yield from finished()
         both: Any = task.remote(item)
         running[both[0]] = index, both[1]
     while running:
-        yield from _finished(running)
+        yield from finished()
+
+
+def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[int, Any]]:
+    running: dict[Future[Any], int] = {}
+
+    def finished() -> Iterator[tuple[int, Any]]:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        for index, item in enumerate(items):
+            if len(running) >= n_threads:
+                yield from finished()
+            running[pool.submit(work, item)] = index
+        while running:
+            yield from finished()
+
+
+def as_task(work: Callable[..., Any]) -> Callable[..., Reference]:
+    """`work` as a Ray task of one CPU on references, which gives a reference; without a cluster, `work` itself."""
+    if not connected():
+        return work
+    import ray
+
+    task: Callable[..., Reference] = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(work).remote
+    return task
+
+
+def result(reference: Reference) -> Any:
+    """What a reference stands for."""
+    if not connected():
+        return reference
+    import ray
+
+    return ray.get(reference)
 
 
 def in_order(results: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
@@ -78,14 +142,6 @@ def in_order(results: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
         while following in early:
             yield following, early.pop(following)
             following += 1
-
-
-def _finished(running: dict[Reference, tuple[int, Reference]]) -> Iterator[tuple[int, Reference]]:
-    """Wait for one at least, and take those that are done out of `running`."""
-    ready, _ = ray.wait(list(running), num_returns=1)
-    for reference in ready:
-        ray.get(reference)
-        yield running.pop(reference)
 
 
 def _as_ours(error: BaseException) -> RhoScoreError:

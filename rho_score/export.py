@@ -18,10 +18,9 @@ from functools import reduce
 from typing import Any
 
 import orjson
-import ray
 
 from rho_score.config import ExportConfig
-from rho_score.engine import cluster, in_tasks
+from rho_score.engine import cluster, in_tasks, result
 from rho_score.errors import InputError
 from rho_score.formats import Frame
 from rho_score.inspect import load_store_tokenizer
@@ -126,7 +125,8 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
         found = dict(zip(sorted(there), read, strict=True))
     with Progress(what, n_units=sum(task.n_units for task in todo)) as progress:
         for index, reference in in_tasks(run_task, todo, workers=config.workers):
-            content = found[todo[index].name] = ray.get(reference)
+            content: dict[str, Any] = result(reference)
+            found[todo[index].name] = content
             counts = Counts(**content["counts"])
             progress.add(
                 units=todo[index].n_units,

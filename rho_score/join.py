@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rho_score.errors import InputError, RhoScoreError
+from rho_score.errors import RhoScoreError
 from rho_score.excess import Combine, UnitScores, combined, first_difference
 from rho_score.histogram import Bits
 from rho_score.plan import Unit
@@ -66,7 +66,7 @@ class Join:
         return {name: value for name, value in self.__dict__.items() if name != "_sets"}
 
     def load(self, unit: JoinedUnit, columns: Iterable[str]) -> UnitScores:
-        """The scores of a unit, and the `columns` of its documents; raises InputError as `losses` does."""
+        """The scores of a unit, and the `columns` of its documents; raises RhoScoreError as `losses` does."""
         found = self.losses(unit, columns)
         refs = {name: found.by_url[url] for name, url in self.refs.items()}
         base = found.by_url[self.base] if self.base else None
@@ -86,7 +86,7 @@ class Join:
         """The losses of a unit's tokens under every model, and the `columns` of its documents.
 
         Raises:
-            InputError: the sets do not hold the same documents; names both files and the first row that differs.
+            RhoScoreError: the sets do not hold the same documents; names both files and the first row that differs.
         """
         main, metadata = self._sets[self.main].read_unit(unit.unit, self._columns(unit, columns))
         found = Losses(
@@ -184,7 +184,7 @@ class Join:
     def _refuse(self, url: str, unit: JoinedUnit, difference: str | None) -> None:
         places = unit.pieces.get(url)
         there = ", ".join(data_name(piece.unit) for piece in places[:3]) if places else data_name(unit.unit)
-        raise InputError(
+        raise RhoScoreError(
             f"{self.main}/{data_name(unit.unit)} and {url}/{there} do not hold the same documents:\n"
             f"  {difference}\nScore the models over the same corpus with the same options. "
             "(A document that only one of them could score, see quarantine/, differs too: score it in float32.)"

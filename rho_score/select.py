@@ -4,7 +4,6 @@ Stages of Ray tasks over batches of units: count, look at the ties of the cut, w
 that a resumed run does not count again; histograms are merged in a tree of tasks, and the driver never holds a score.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
 from rho_score.cuts import Cut
-from rho_score.engine import cluster, in_tasks
+from rho_score.engine import cluster_or_threads, in_tasks
 from rho_score.errors import RhoScoreError
 from rho_score.histogram import COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
@@ -72,7 +71,7 @@ def select(config: SelectConfig) -> SelectSummary:
         claim_selection(config.output, prepared.manifest, prepared.main)
         if output.exists(SUMMARY) and len(published_units(output)) == n_units:
             return _summary(config, orjson.loads(output.read(SUMMARY)), n_units, 0, started)
-    with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+    with cluster_or_threads():
         job = _Job(prepared.selector, batches_of(prepared.main, prepared.others), _rules(prepared.selector))
         content, computed = job.run()
     written_down = dump_json(content)

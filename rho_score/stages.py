@@ -5,10 +5,9 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from rho_score.accounts import GroupAccounts
-from rho_score.engine import TASK_RETRIES, Reference, in_order, in_tasks
+from rho_score.engine import Reference, as_task, in_order, in_tasks, result
 from rho_score.histogram import COUNTS, Group, merge
 from rho_score.join import JoinedUnit, Piece, pieces_by_rows, scored_rows
 from rho_score.masks import Batch
@@ -41,11 +40,7 @@ def _rows(scores: ScoreSet) -> list[int]:
 
 def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *, workers: int | None) -> pa.Table:
     """The histograms of all batches (`histogram.COUNTS`), merged in a tree of tasks: the driver holds the last one only."""
-
-    @ray.remote(num_cpus=1, max_retries=TASK_RETRIES)
-    def merged(*parts: pa.Table) -> pa.Table:
-        return merge(parts)
-
+    merged = as_task(_merged)
     levels: list[list[Reference]] = [[]]
     with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
         for index, reference in in_tasks(count, batches, workers=workers):
@@ -56,10 +51,14 @@ def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *
                 full, levels[level] = levels[level], []
                 level += 1
                 levels += [[]] if level == len(levels) else []
-                levels[level].append(merged.remote(*full))
+                levels[level].append(merged(*full))
     rest = [reference for level in levels for reference in level]
-    table: pa.Table = ray.get(merged.remote(*rest)) if rest else COUNTS.empty_table()
+    table: pa.Table = result(merged(*rest)) if rest else COUNTS.empty_table()
     return table
+
+
+def _merged(*parts: pa.Table) -> pa.Table:
+    return merge(parts)
 
 
 def written(
@@ -90,4 +89,4 @@ def written(
 
 def fetched(finished: Iterable[tuple[int, Reference]]) -> Iterator[tuple[int, Any]]:
     """The results of finished tasks themselves."""
-    return ((index, ray.get(reference)) for index, reference in finished)
+    return ((index, result(reference)) for index, reference in finished)

@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.select import SelectSummary, select
@@ -416,3 +420,17 @@ def test_an_error_of_the_first_unit_ends_the_run_at_once(folder: Path, tmp_path:
     with pytest.raises(RhoScoreError, match="tokens differ from position 0 on"):
         _select(tmp_path / "sel", {"ref": f"{tmp_path}/wrong", "base": places["base"]}, ratio=0.5, workers=1)
     assert len(list((tmp_path / "sel").glob("counts/*"))) < 33 - 1
+
+
+@pytest.mark.parametrize("options", [["--ratio", "0.37"], ["--tokens", "200", "--level", "document"]])
+def test_without_a_cluster_threads_give_the_same_bytes(folder: Path, tmp_path: Path, options: list[str]) -> None:
+    places = _write(tmp_path, random_documents(200, seed=12, values=[0.5, 1.0, 2.0]), [3] * 60)
+    arguments = ["select", "--ref", places["ref"], "--base", places["base"]]
+    assert main([*arguments, f"{tmp_path}/ray", *options]) == 0
+    program = (
+        "import sys; from rho_score.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'ray' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", program, *arguments, f"{tmp_path}/alone", *options]
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert digests(tmp_path / "alone") == digests(tmp_path / "ray")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"
-MAY_IMPORT_RAY = {"read", "score", "select", "stages", "export", "engine", "cli"}
+MAY_IMPORT_RAY = {"read", "score", "engine"}
 PURE = {
     "windows",
     "loss",
