@@ -214,7 +214,8 @@ class _Store:
 
         def read() -> tuple[pa.Table, dict[str, Any]]:
             with self.folder.open_mapped(name) as source:
-                file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
+                remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
+                file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
                 return file.read(columns, use_threads=False), footer(file)
 
         try:
