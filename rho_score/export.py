@@ -25,13 +25,13 @@ from rho_score.errors import InputError
 from rho_score.formats import Frame
 from rho_score.inspect import load_store_tokenizer
 from rho_score.order import cut_order
-from rho_score.originals import Corpus, beside, corpus_root, open_score_set
+from rho_score.originals import Corpus, corpus_root, open_score_set
 from rho_score.parts import Counts, Job, Task, original_part, range_part, run_task, sort_part, token_part
 from rho_score.plan import Unit
 from rho_score.progress import Progress
 from rho_score.read import Columns
 from rho_score.storage import Folder
-from rho_score.store import SUCCESS, Selection, claim, dump_json, new_manifest, relative_url
+from rho_score.store import SUCCESS, Selection, beside, claim, dump_json, new_manifest, relative_url
 from rho_score.streams import bin_dtype, megatron_dtype
 from rho_score.tokens import prefix_id
 

@@ -3,7 +3,6 @@
 Reads the stores alone: no model, no corpus, no network.
 """
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
 from rho_score.schema import flat_values, list_lengths
-from rho_score.store import ScoreSet, Selection
+from rho_score.store import ScoreSet, Selection, beside
 
 Store = ScoreSet | Selection
 
@@ -126,10 +125,8 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         place = given or selection.manifest["scores"].get(name)
         if place is None:
             continue
-        if given is None and "://" not in place:
-            place = selection.folder.fs.unstrip_protocol(
-                posixpath.normpath(posixpath.join(selection.folder.path, place))
-            )
+        if given is None:
+            place = beside(selection.folder, place)
         try:
             scores = ScoreSet.open(place)
         except InputError:

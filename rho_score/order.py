@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rho_score.excess import document_means
 from rho_score.formats import Documents
-from rho_score.schema import IDS, flat_values, list_column, list_lengths
+from rho_score.histogram import N_COUNTERS, keys_of
+from rho_score.schema import IDS, MASK, flat_values, list_column, list_lengths
 from rho_score.storage import Folder
 
-N_KEYS = 1 << 16
 ROW_GROUPS = 64  # of a run: what is read beside a range is at most a 64th of the run at each end
 BATCH_TOKENS = 4_000_000
 
@@ -28,7 +29,7 @@ _RUN = pa.schema(
         pa.field("rank", pa.float32()),
         pa.field("doc_id", pa.string(), nullable=False),
         pa.field("input_ids", IDS),
-        pa.field("mask", pa.list_(pa.bool_())),
+        pa.field("mask", MASK),
     ]
 )
 
@@ -46,22 +47,14 @@ def document_ranks(scores: np.ndarray, lengths: np.ndarray, *, hard_first: bool)
 
     scores: float32[n_tokens], NaN where there is none. lengths: int64[n_docs]. Returns float32[n_docs].
     """
-    scored = ~np.isnan(scores)
-    number = np.repeat(np.arange(len(lengths)), lengths)
-    sums = np.bincount(number, np.where(scored, scores, 0).astype(np.float64), len(lengths))
-    counts = np.bincount(number, scored, len(lengths))
-    with np.errstate(invalid="ignore"):
-        means = (sums / counts).astype(np.float32)
+    means = document_means(scores, lengths).astype(np.float32)
     ranks: np.ndarray = -means if hard_first else means
     return ranks
 
 
 def rank_keys(ranks: np.ndarray) -> np.ndarray:
     """A key for each rank, uint16[n]: a smaller rank never has a larger key; NaN has the largest."""
-    with np.errstate(over="ignore"):
-        bits = (ranks.astype(np.float16) + np.float16(0)).view(np.uint16)  # + 0: -0.0 equals 0.0
-    keys = np.where(bits >> 15, ~bits, bits | np.uint16(1 << 15))
-    return np.where(np.isnan(ranks), np.uint16(N_KEYS - 1), keys)
+    return np.where(np.isnan(ranks), N_COUNTERS - 1, keys_of(ranks)).astype(np.uint16)
 
 
 def run_file(documents: Documents, ranks: np.ndarray) -> bytes:
@@ -95,12 +88,12 @@ def cut_order(histograms: Iterable[tuple[Sequence[int], Sequence[int]]], n_parts
 
     `histograms`: keys and their tokens, of each run.
     """
-    tokens = np.zeros(N_KEYS, np.int64)
+    tokens = np.zeros(N_COUNTERS, np.int64)
     for keys, counts in histograms:
         tokens[np.array(keys, np.int64)] += np.array(counts, np.int64)
     before, total = np.cumsum(tokens) - tokens, max(1, int(tokens.sum()))
     targets = [total * part // n_parts for part in range(1, n_parts)]
-    stops = [*np.searchsorted(before, targets).tolist(), N_KEYS]
+    stops = [*np.searchsorted(before, targets).tolist(), N_COUNTERS]
     return [KeyRange(first, stop) for first, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 

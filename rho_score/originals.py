@@ -6,7 +6,6 @@ selection's documents in their order. Anything else is an error that names the u
 
 import base64
 import io
-import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.plan import Unit
 from rho_score.read import BOM, Columns, check_unchanged, documents, jsonl_lines
 from rho_score.storage import Folder, with_retries
-from rho_score.store import ScoreSet, Selection, quarantine_name
+from rho_score.store import ScoreSet, Selection, beside, quarantine_name
 
 Compression = Literal["none", "gzip", "zstd"]
 _ENDINGS = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
@@ -226,10 +225,3 @@ def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
             f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
         )
     return None
-
-
-def beside(folder: Folder, place: str) -> str:
-    """A place noted relative to the store at `folder`, as a URL; a whole URL as it is."""
-    if "://" in place:
-        return place
-    return str(folder.fs.unstrip_protocol(posixpath.normpath(posixpath.join(folder.path, place))))

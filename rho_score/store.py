@@ -297,6 +297,13 @@ def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
     return parquet_bytes(table, schema)
 
 
+def beside(folder: Folder, place: str) -> str:
+    """A place noted relative to the store at `folder` (by `relative_url`), as a URL; a whole URL as it is."""
+    if "://" in place:
+        return place
+    return str(folder.fs.unstrip_protocol(posixpath.normpath(posixpath.join(folder.path, place))))
+
+
 def relative_url(url: str, start: str) -> str:
     """`url` as seen from the store at `start`, where both are on one file system; else as it is."""
     here, there = Folder(url), Folder(start)
