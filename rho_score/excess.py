@@ -131,7 +131,8 @@ def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     full = lengths > 0
     if full.any():
         starts = (np.cumsum(lengths) - lengths)[full]
-        sums[full] = np.add.reduceat(values, starts, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # inf - inf: no sum
+            sums[full] = np.add.reduceat(values, starts, dtype=np.float64)
     return sums
 
 

@@ -7,6 +7,7 @@ and within the one high half where a cut falls, by their low halves.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -14,14 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.errors import RhoScoreError
+from rho_score.rounding import to_float16
 
 Bits = Literal[16, 32]
 Group = str | None
 Expert = str | None
 
 N_COUNTERS = 1 << 16
-GROUPS_AT_ONCE = 32
 MAX_ROWS = 1024
+WAITING = 1 << 20  # items that are counted together: a row's 65,536 counters are gone through once for them
+FEW = 8192  # items of a row that are sooner added one by one
+SHORT_RUN = 32  # items in a run, below which items are sooner sorted by group than cut into runs
 
 COUNTS = pa.schema(
     [
@@ -41,6 +45,8 @@ counted has zeros there.
 
 def round_score(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
     """Scores in the precision that they are ranked with: float16[n] or float32[n]."""
+    if bits == 16 and scores.dtype == np.float32:
+        return to_float16(scores)
     with np.errstate(over="ignore", invalid="ignore"):
         rounded: np.ndarray = scores.astype(np.float16 if bits == 16 else np.float32, copy=False)
         return rounded
@@ -76,6 +82,8 @@ class Counter:
         self._counts = np.zeros((1, N_COUNTERS), np.int64)
         self._tokens: np.ndarray | None = None  # what the items hold, where that is not one token each
         self._rows: dict[tuple[Expert, Group, int], int] = {}
+        self._waiting: dict[int, list[tuple[np.ndarray, np.ndarray | None]]] = {}
+        self._n_waiting = 0
 
     def add(
         self,
@@ -93,16 +101,19 @@ class Counter:
         """
         if self._within is None:
             bins = _bins(scores, self._bits)
-            for first in range(0, len(names), GROUPS_AT_ONCE):
-                rows = [self._row(expert, name, 0) for name in names[first : first + GROUPS_AT_ONCE]]
-                if len(names) == 1:
-                    self._count(bins, rows, tokens)
-                    continue
-                mine = (owners >= first) & (owners < first + len(rows))
-                chosen = np.repeat(mine, lengths)
-                place = np.repeat((owners[mine] - first).astype(np.uint32) << 16, lengths[mine])
-                place |= bins if mine.all() else bins[chosen]
-                self._count(place, rows, None if tokens is None else tokens[chosen])
+            if len(lengths) * SHORT_RUN > len(bins):
+                owner = np.repeat(owners, lengths)
+                order = np.argsort(owner, kind="stable")
+                bins, tokens = bins[order], None if tokens is None else tokens[order]
+                owners, lengths = np.unique(owner, return_counts=True)
+            firsts = np.flatnonzero(np.diff(owners, prepend=-1))  # runs of one group that follow each other are one
+            edges = [*np.append(0, np.cumsum(lengths))[firsts].tolist(), len(bins)]
+            waiting = [self._waiting.setdefault(self._row(expert, name, 0), []) for name in names]
+            for owner, start, stop in zip(owners[firsts].tolist(), edges, edges[1:], strict=False):
+                waiting[owner].append((bins[start:stop], None if tokens is None else tokens[start:stop]))
+            self._n_waiting += len(bins)
+            if self._n_waiting >= WAITING:
+                self._count_waiting()
             return
         keys = keys_of(scores, self._bits)
         every = {high for name in names for high in self._within.get((expert, name), ())}
@@ -112,23 +123,23 @@ class Counter:
         for i, name in enumerate(names):
             for high in self._within.get((expert, name), ()):
                 found = np.flatnonzero((owner == i) & (keys >> 16 == high))
-                row = self._row(expert, name, high)
-                self._count(keys[found] & 0xFFFF, [row], None if held is None else held[found])
+                waiting_here = self._waiting.setdefault(self._row(expert, name, high), [])
+                waiting_here.append((keys[found] & 0xFFFF, None if held is None else held[found]))
+        self._count_waiting()
 
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
+        self._count_waiting()
         keys = _bin_keys(self._bits) if self._within is None else np.arange(N_COUNTERS)
-        order = np.argsort(keys, kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order], prepend=-2))  # two bins may be one key: 0.0 and -0.0
-        distinct = keys[order][starts]
         parts = []
         for (expert, group, high), row in sorted(self._rows.items(), key=str):
-            counts = np.add.reduceat(self._counts[row][order], starts)
-            tokens = counts if self._tokens is None else np.add.reduceat(self._tokens[row][order], starts)
-            used = np.flatnonzero((counts > 0) & (distinct >= 0))
-            names = [pa.repeat(pa.scalar(name, pa.string()), len(used)) for name in (expert, group)]
-            columns = [pa.array(high << 16 | distinct[used], pa.uint32()), counts[used], tokens[used]]
-            parts.append(pa.Table.from_arrays([*names, *map(pa.array, columns)], schema=COUNTS))
+            used = np.flatnonzero((self._counts[row] > 0) & (keys >= 0))
+            held = self._counts if self._tokens is None else self._tokens
+            rows = np.stack([keys[used], self._counts[row][used], held[row][used]])
+            distinct, counts, tokens = _summed(rows)  # two bins may be one key: 0.0 and -0.0
+            names = [pa.repeat(pa.scalar(name, pa.string()), len(distinct)) for name in (expert, group)]
+            columns = [pa.array(high << 16 | distinct, pa.uint32()), pa.array(counts), pa.array(tokens)]
+            parts.append(pa.Table.from_arrays([*names, *columns], schema=COUNTS))
         return pa.concat_tables([COUNTS.empty_table(), *parts])
 
     def _row(self, expert: Expert, group: Group, high: int) -> int:
@@ -143,14 +154,24 @@ class Counter:
             self._tokens = None if self._tokens is None else np.concatenate([self._tokens, np.zeros_like(self._tokens)])
         return row
 
-    def _count(self, bins: np.ndarray, rows: list[int], tokens: np.ndarray | None) -> None:
-        """Add to the counters of `rows`; bins: uint[n], the row's place in `rows` above the lower 16 bits."""
-        shape = (len(rows), N_COUNTERS)
-        self._counts[rows] += np.bincount(bins, minlength=len(rows) * N_COUNTERS).reshape(shape)
-        if tokens is not None:
-            self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
-            held = np.bincount(bins, tokens, len(rows) * N_COUNTERS).reshape(shape)  # exact below 2**53
-            self._tokens[rows] += held.astype(np.int64)
+    def _count_waiting(self) -> None:
+        for row, waiting in self._waiting.items():
+            if not waiting:
+                continue
+            bins = np.concatenate([bins for bins, _ in waiting])
+            _add(self._counts[row], bins)
+            if waiting[0][1] is not None:
+                self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
+                _add(self._tokens[row], bins, np.concatenate([tokens for _, tokens in waiting if tokens is not None]))
+        self._waiting, self._n_waiting = {}, 0
+
+
+def _add(counters: np.ndarray, bins: np.ndarray, tokens: np.ndarray | None = None) -> None:
+    """Add one for each of `bins` (uint[n]) to the `counters` (int64[65536]), or what it holds (int64[n])."""
+    if len(bins) < FEW:
+        np.add.at(counters, bins, 1 if tokens is None else tokens)
+    else:
+        counters += np.bincount(bins, tokens, N_COUNTERS).astype(np.int64, copy=False)  # exact below 2**53
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
@@ -162,6 +183,7 @@ def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
     return highs
 
 
+@cache
 def _bin_keys(bits: Bits) -> np.ndarray:
     """int64[65536]: the key of each bin, or the first of its keys; -1 for the bins of NaN."""
     bins = np.arange(N_COUNTERS, dtype=np.uint16)

@@ -5,7 +5,7 @@ their footers, before a value is read. Sets that are cut otherwise are paired by
 the documents of a shard in the same order. There ids and tokens are compared themselves.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,7 +67,26 @@ class Join:
 
     def load(self, unit: JoinedUnit, columns: Iterable[str]) -> UnitScores:
         """The scores of a unit, and the `columns` of its documents; raises RhoScoreError as `losses` does."""
-        found = self.losses(unit, columns)
+        return self._scores(self.losses(unit, columns))
+
+    def parts(self, unit: JoinedUnit, columns: Iterable[str]) -> Iterator[UnitScores]:
+        """What `load` gives, in parts of about a million tokens: memory stays flat and the processor's cache is used.
+
+        One part where sets are cut otherwise, or losses are compared over bytes.
+        """
+        if unit.pieces or self.vocabularies:
+            yield self.load(unit, columns)
+            return
+        wanted = self._columns(unit, columns)
+        urls = list(dict.fromkeys([self.main, *self.refs.values()]))
+        opened = [self._sets[url].unit_parts(unit.unit, wanted if url == self.main else ["loss"]) for url in urls]
+        for url, (metadata, _) in zip(urls, opened, strict=True):
+            self._compare(url, unit, opened[0][0], metadata)
+        for tables in zip(*(tables for _, tables in opened), strict=True):
+            losses = {url: _losses(table) for url, table in zip(urls, tables, strict=True)}
+            yield self._scores(_found(tables[0], losses))
+
+    def _scores(self, found: "Losses") -> UnitScores:
         refs = {name: found.by_url[url] for name, url in self.refs.items()}
         base = found.by_url[self.base] if self.base else None
         ref, score, rankings = combined(refs, base, self.combine, self.bits)
@@ -89,13 +108,7 @@ class Join:
             RhoScoreError: the sets do not hold the same documents; names both files and the first row that differs.
         """
         main, metadata = self._sets[self.main].read_unit(unit.unit, self._columns(unit, columns))
-        found = Losses(
-            documents=main.drop_columns("loss"),
-            lengths=list_lengths(main["loss"]),
-            by_url={self.main: _losses(main)},
-            n_bytes=self._bytes(self.main, main) if self.vocabularies else None,
-            unaligned=np.zeros(len(main), bool),
-        )
+        found = _found(main, {self.main: _losses(main)}, self._bytes(self.main, main) if self.vocabularies else None)
         for url in self.refs.values():
             if url not in found.by_url:
                 found.by_url[url] = self._other(url, unit, main, metadata, found)
@@ -109,18 +122,12 @@ class Join:
         self, url: str, unit: JoinedUnit, main: pa.Table, metadata: Mapping[str, Any], found: "Losses"
     ) -> np.ndarray:
         """The losses of another set on the main set's tokens."""
-        other, scores = self._sets[url], self._sets[self.main]
-        by_bytes = other.tokenizer_sha256 != scores.tokenizer_sha256
+        other = self._sets[url]
+        by_bytes = other.tokenizer_sha256 != self._sets[self.main].tokenizer_sha256
         pieces = unit.pieces.get(url)
         if pieces is None and not by_bytes:
             table, footer = other.read_unit(unit.unit, ["loss"])
-            if footer["content_sha256"] != metadata["content_sha256"]:
-                wanted = ["doc_id", "input_ids"]
-                self._refuse(
-                    url,
-                    unit,
-                    first_difference(scores.unit_table(unit.unit, wanted), other.unit_table(unit.unit, wanted)),
-                )
+            self._compare(url, unit, metadata, footer)
             return _losses(table)
         columns = ["doc_id", "input_ids", "loss"]
         parts = [Piece(unit.unit, 0, len(main))] if pieces is None else pieces
@@ -140,6 +147,12 @@ class Join:
         if not (table["doc_id"].equals(main["doc_id"]) and table["input_ids"].equals(main["input_ids"])):
             self._refuse(url, unit, first_difference(main, table))
         return _losses(table)
+
+    def _compare(self, url: str, unit: JoinedUnit, metadata: Mapping[str, Any], footer: Mapping[str, Any]) -> None:
+        """Raises RhoScoreError where two files of a unit do not hold the same documents; metadata: of the main set's."""
+        if footer["content_sha256"] != metadata["content_sha256"]:
+            tables = [self._sets[place].unit_table(unit.unit, ["doc_id", "input_ids"]) for place in (self.main, url)]
+            self._refuse(url, unit, first_difference(*tables))
 
     def _by_bytes(self, url: str, unit: JoinedUnit, main: pa.Table, other: pa.Table, found: "Losses") -> np.ndarray:
         """Losses of another vocabulary's tokens, spread over their bytes and summed over the main tokens' spans.
@@ -251,6 +264,17 @@ class Losses:
     by_url: dict[str, np.ndarray]
     n_bytes: np.ndarray | None
     unaligned: np.ndarray
+
+
+def _found(main: pa.Table, losses: dict[str, np.ndarray], n_bytes: np.ndarray | None = None) -> Losses:
+    """Losses of the documents of the main set's table."""
+    return Losses(
+        documents=main.drop_columns("loss"),
+        lengths=list_lengths(main["loss"]),
+        by_url=losses,
+        n_bytes=n_bytes,
+        unaligned=np.zeros(len(main), bool),
+    )
 
 
 class _Text(NamedTuple):

@@ -1,7 +1,8 @@
 """What the selection does with one unit or a batch of them: count, look at the ties of a cut, write masks. No Ray here."""
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ from rho_score.histogram import COUNTS, Bits, Counter, Expert, Group, round_scor
 from rho_score.join import Join, JoinedUnit
 from rho_score.rules import Band, Rule, local_mask, parse_shares, rule_of_expert
 from rho_score.sampling import gumbel, uniforms
-from rho_score.schema import SCHEMA_VERSION, footer, list_column, parquet_bytes, selection_schema
+from rho_score.schema import SCHEMA_VERSION, ParquetBuffer, footer, list_column, parquet_bytes, selection_schema
 from rho_score.storage import Folder
 from rho_score.store import data_name, footers
 
@@ -107,17 +108,17 @@ class Selector:
 
     def _count(self, batch: Batch, within: Mapping[Place, Sequence[int]] | None) -> pa.Table:
         counter = Counter(self.bits, within)
-        for unit in batch.units:
-            scores = self.join.load(unit, self._columns())
+        for scores in self._parts(batch):
             owners, names = group_codes(scores.groups)
             for expert in self.experts:
                 values, runs, tokens = self._items(scores, expert)
                 counter.add(expert, values, runs, owners, names, tokens)
         return counter.table()
 
-    def _columns(self) -> list[str]:
-        """Columns that counting needs beside the losses."""
-        return [*(["group"] if self.grouped else []), *(["doc_id"] if self.config.sample else [])]
+    def _parts(self, batch: Batch) -> Iterator[UnitScores]:
+        """The batch's scores in corpus order, with the columns that counting needs beside the losses."""
+        columns = [*(["group"] if self.grouped else []), *(["doc_id"] if self.config.sample else [])]
+        return itertools.chain.from_iterable(self.join.parts(unit, columns) for unit in batch.units)
 
     def _items(self, scores: UnitScores, expert: Expert) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """What is ranked, float[n]; how many items each document has; and the tokens of each item, one if None."""
@@ -167,8 +168,7 @@ class Selector:
                 for place, band in bands.items()
             }
         found: dict[Place, list[list[int]]] = {place: [[] for _ in band.cuts] for place, band in bands.items()}
-        for unit in batch.units:
-            scores = self.join.load(unit, self._columns())
+        for scores in self._parts(batch):
             owners, names = self._places(scores)
             for (expert, group), band in bands.items():
                 values, _, tokens = self._items(scores, expert)
@@ -204,7 +204,40 @@ class Selector:
 
     def _write_unit(self, unit: JoinedUnit, bands: Mapping[Place, Band], left: Ties) -> dict[str, Any]:
         columns = ["doc_id", "input_ids", *(["group"] if self.grouped else [])]
-        scores = self.join.load(unit, columns)
+        whole = self.config.scope == "batch"  # a batch of tokens goes over the ends of documents
+        file = ParquetBuffer(self._schema, split=[self.score])
+        left = dict(left)
+        used: dict[Place, list[int]] = {}
+        accounts: dict[Group, GroupAccounts] = {}
+        for scores in [self.join.load(unit, columns)] if whole else self.join.parts(unit, columns):
+            kept, taken = self._kept(scores, bands, left)
+            for place, counts in taken.items():
+                left[place] = [n - k for n, k in zip(left[place], counts, strict=True)]
+                used[place] = [n + k for n, k in zip(used.get(place, [0] * len(counts)), counts, strict=True)]
+            if self.config.level == "document":
+                masks = {expert: np.repeat(mask, scores.lengths) for expert, mask in kept.items()}
+            else:
+                masks = kept
+            mask = longer_runs(np.logical_or.reduce(list(masks.values())), scores.lengths, self.config.min_run)
+            for group, one in group_accounts(scores, mask).items():
+                accounts[group] = accounts.get(group, GroupAccounts()) + one
+            if not self.config.dry_run:
+                file.add(self._table(scores, mask, masks, np.logical_or.reduce(list(kept.values()))))
+        metadata = {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint,
+            "unit": unit.unit,
+            "groups": [{"group": group, **asdict(a)} for group, a in accounts.items()],
+            "ties": [{"expert": e, "group": g, "kept": n} for (e, g), n in used.items()],
+        }
+        if not self.config.dry_run:
+            self._output.publish(data_name(unit.unit), file.finish(metadata))
+        return metadata
+
+    def _kept(
+        self, scores: UnitScores, bands: Mapping[Place, Band], left: Ties
+    ) -> tuple[dict[Expert, np.ndarray], dict[Place, list[int]]]:
+        """The items that each expert keeps, bool[n_items]; and how many at each cut these are."""
         kept: dict[Expert, np.ndarray] = {}
         used: dict[Place, list[int]] = {}
         for expert in self.experts:
@@ -214,23 +247,7 @@ class Selector:
             else:
                 rule = replace(self._local_rules[expert], drop_top=self.config.drop_top)
                 kept[expert] = local_mask(values, self._local_runs(runs), rule, high=self.best_high)
-        whole = np.logical_or.reduce(list(kept.values()))
-        if self.config.level == "document":
-            masks = {expert: np.repeat(mask, scores.lengths) for expert, mask in kept.items()}
-        else:
-            masks = kept
-        mask = longer_runs(np.logical_or.reduce(list(masks.values())), scores.lengths, self.config.min_run)
-        accounts = group_accounts(scores, mask)
-        metadata = {
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": self.fingerprint,
-            "unit": unit.unit,
-            "groups": [{"group": group, **asdict(a)} for group, a in accounts.items()],
-            "ties": [{"expert": e, "group": g, "kept": n} for (e, g), n in used.items()],
-        }
-        if not self.config.dry_run:
-            self._publish(unit.unit, scores, mask, masks, whole, metadata)
-        return metadata
+        return kept, used
 
     def _local_runs(self, lengths: np.ndarray) -> np.ndarray:
         """Lengths of the runs that are ranked among themselves: documents, or batches of so many tokens."""
@@ -266,37 +283,33 @@ class Selector:
             kept[mine] = firsts[0] & ~firsts[1] if len(firsts) > 1 else firsts[0]
         return kept
 
-    def _publish(
-        self,
-        unit: str,
-        scores: UnitScores,
-        mask: np.ndarray,
-        masks: Mapping[Expert, np.ndarray],
-        kept: np.ndarray,
-        metadata: dict[str, Any],
-    ) -> None:
-        experts = [e for e in self.experts if e is not None] if self.config.expert_masks else []
-        by_bytes = scores.n_bytes is not None
-        schema = selection_schema(
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return selection_schema(
             grouped=self.grouped,
             score=self.score,
             level=self.config.level,
-            experts=experts,
-            by_bytes=by_bytes,
+            experts=[e for e in self.experts if e is not None] if self.config.expert_masks else [],
+            by_bytes=bool(self.join.vocabularies),
             based=self.join.base is not None,
         )
+
+    def _table(
+        self, scores: UnitScores, mask: np.ndarray, masks: Mapping[Expert, np.ndarray], kept: np.ndarray
+    ) -> pa.Table:
+        """What is published. mask, masks (by expert): bool[n_tokens]; kept: bool[n_items]."""
         columns: dict[str, Any] = {name: scores.documents[name] for name in scores.documents.column_names}
         columns[self.score] = score_lists(scores.tokens, scores.lengths)
         columns["mask"] = list_column(mask, scores.lengths)
-        columns |= {f"mask_{expert}": list_column(masks[expert] & mask, scores.lengths) for expert in experts}
+        if self.config.expert_masks:
+            columns |= {f"mask_{expert}": list_column(one & mask, scores.lengths) for expert, one in masks.items()}
         if self.config.level == "document":
             values = self._best_document_scores(scores)
             columns["doc_score"] = pa.array(values.astype(np.float32) + np.float32(0), mask=np.isnan(values))
             columns["kept"] = pa.array(kept)
-        if by_bytes:
+        if scores.n_bytes is not None:
             columns |= byte_columns(scores)
-        table = pa.table([columns[f.name] for f in schema], schema=schema)
-        self._output.publish(data_name(unit), parquet_bytes(table, schema, metadata))
+        return pa.table([columns[f.name] for f in self._schema], schema=self._schema)
 
     def _best_document_scores(self, scores: UnitScores) -> np.ndarray:
         """Each document's score, the best of the experts', float32[n_docs]."""

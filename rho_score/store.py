@@ -21,12 +21,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rho_score import __version__
-from rho_score.errors import InputError, RhoScoreError
+from rho_score import __version__, unit_file
+from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
 from rho_score.schema import footer, parquet_bytes
-from rho_score.storage import Folder, with_retries, without_credentials
+from rho_score.storage import Folder, without_credentials
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
@@ -205,30 +205,8 @@ class _Store:
         return self.read_unit(unit, columns)[0]
 
     def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-        """The rows of one unit, and our metadata in its footer.
-
-        Raises:
-            RhoScoreError: the file is missing or damaged, or belongs to another run.
-        """
-        name = data_name(unit)
-
-        def read() -> tuple[pa.Table, dict[str, Any]]:
-            with self.folder.open_mapped(name) as source:
-                remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
-                file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
-                return file.read(columns, use_threads=False), footer(file)
-
-        try:
-            table, metadata = with_retries(read, attempts=3)
-        except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise RhoScoreError(
-                f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run."
-            ) from error
-        if metadata.get("fingerprint") != self.manifest["fingerprint"]:
-            raise RhoScoreError(
-                f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run."
-            )
-        return table, metadata
+        """The rows of one unit, and our metadata in its footer; raises RhoScoreError as `unit_file.read` does."""
+        return unit_file.read(self.folder, data_name(unit), self.manifest["fingerprint"], columns)
 
 
 class ScoreSet(_Store):
@@ -238,6 +216,10 @@ class ScoreSet(_Store):
     def open(cls, url: str) -> "ScoreSet":
         """Open a finished score set; raises InputError if there is none at `url`."""
         return cls._open(url, "score set")  # type: ignore[no-any-return]
+
+    def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+        """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
+        return unit_file.parts(self.folder, data_name(unit), self.manifest["fingerprint"], columns)
 
     @property
     def loss_bits(self) -> int:

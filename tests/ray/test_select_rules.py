@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rho_score import engine, unit_file
 from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.schema import footer
 from rho_score.select import SelectSummary, select
 from rho_score.store import Selection
 from tests.ray.conftest import digests
@@ -134,21 +137,36 @@ CORPORA = st.builds(
 SIZES = st.lists(st.integers(1, 9), max_size=6)
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks as threads of this process, as without a cluster: hundreds of selections in a minute, and the same bytes."""
+    monkeypatch.setattr(engine, "connected", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(unit_file, "PART_TOKENS", unit_file.PART_TOKENS)  # is as before after the test
+
+
 @pytest.fixture(scope="module")
 def folder(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rules")
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(pairs=CORPORA, sizes=SIZES, other=SIZES, rule=RULES)
+@given(pairs=CORPORA, sizes=SIZES, other=st.one_of(st.none(), SIZES), rule=RULES, part=st.sampled_from([1, 9, 1 << 20]))
 def test_every_rule_equals_a_full_sort(
-    folder: Path, pairs: list[tuple[Doc, Doc]], sizes: list[int], other: list[int], rule: dict[str, Any]
+    threads: None,
+    folder: Path,
+    pairs: list[tuple[Doc, Doc]],
+    sizes: list[int],
+    other: list[int] | None,
+    rule: dict[str, Any],
+    part: int,
 ) -> None:
+    unit_file.PART_TOKENS = part  # tokens that are read at a time, where the sets are cut alike
     for name in ("ref", "base", "sel"):
         shutil.rmtree(folder / name, ignore_errors=True)
     units = cut([base for _, base in pairs], sizes)
     write_scores(folder / "base", [units])
-    write_scores(folder / "ref", [cut([ref for ref, _ in pairs], other)])
+    write_scores(folder / "ref", [cut([ref for ref, _ in pairs], sizes if other is None else other)])
     paths = {name: str(folder / name) for name in ("ref", "base")}
     summary = select(SelectConfig(output=str(folder / "sel"), **paths, **rule))
     expected = _expected(pairs, [len(unit) for unit in units], rule)
@@ -161,6 +179,20 @@ def test_every_rule_equals_a_full_sort(
         assert foreseen.total.tokens_kept == n_kept
     elif rule.get("level") != "document":
         assert sum(row["kept"] for row in foreseen.cuts) == n_kept
+
+
+def test_parts_of_a_unit_are_row_groups_and_give_the_same_rows(
+    threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[Doc, Doc]]
+) -> None:
+    paths = _write(tmp_path, pairs, [25, 25])
+    tables = {}
+    for part in (1 << 20, 100):
+        monkeypatch.setattr(unit_file, "PART_TOKENS", part)
+        select(SelectConfig(output=str(tmp_path / str(part)), ref=(paths["ref"],), base=paths["base"], ratio=0.5))
+        files = [pq.ParquetFile(path) for path in sorted((tmp_path / str(part) / "data").iterdir())]
+        assert all((file.num_row_groups > 1) == (part == 100) for file in files)
+        tables[part] = [(file.read().to_pylist(), footer(file)) for file in files]
+    assert tables[100] == tables[1 << 20]
 
 
 def _write(folder: Path, pairs: list[tuple[Doc, Doc]], sizes: list[int]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from rho_score.cuts import cut_budget, cut_items, cut_threshold
 from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
+from rho_score.rounding import PIECE, to_float16
 from rho_score.rules import share_ties
 from tests.oracle import full_sort_mask
 
@@ -28,6 +29,23 @@ def test_keys_order_as_all_float16_values_do() -> None:
     keys = keys_of(values).astype(int)
     assert (np.diff(keys) > 0).all()
     assert np.array_equal(values_of(keys), values)
+
+
+def test_rounding_to_float16_is_numpys() -> None:
+    edges = np.array(
+        [0, 2**-25, 2**-24, 2**-14, 2**-14 - 2**-25, 65504, 65519.996, 65520, 1e38, np.inf, np.nan], np.float32
+    )
+    steps = np.arange(N_COUNTERS, dtype=np.uint16).view(np.float16).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        halves = (steps[1:] + steps[:-1]) / 2  # ties
+    every = np.concatenate([edges, -edges, steps, halves, np.nextafter(halves, np.inf), np.nextafter(halves, -np.inf)])
+    random = np.random.default_rng(0).integers(0, 1 << 32, 3 * PIECE, dtype=np.uint32).view(np.float32)
+    for values in (every, random):
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = values.astype(np.float16)
+        found = to_float16(values)
+        same = found.view(np.uint16) == expected.view(np.uint16)
+        assert (same | (np.isnan(found) & np.isnan(expected))).all()
 
 
 def test_minus_zero_is_zero() -> None:

@@ -14,6 +14,7 @@ PURE = {
     "cuts",
     "excess",
     "rules",
+    "rounding",
     "sampling",
     "spans",
     "vocabulary",
