@@ -6,6 +6,7 @@ again writes the same bytes.
 """
 
 import array
+import errno
 import hashlib
 import io
 import itertools
@@ -26,7 +27,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
 from rho_score.schema import footer, parquet_bytes
-from rho_score.storage import Folder, with_retries, without_credentials
+from rho_score.storage import Folder, without_credentials
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
@@ -80,33 +81,6 @@ def published_units(folder: Folder) -> set[str]:
 def dump_json(content: Mapping[str, Any]) -> bytes:
     """Readable JSON, the same bytes for the same content."""
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
-
-
-def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Begin a store with this manifest, or go on with the one that is there.
-
-    Raises:
-        InputError: the store holds something else, or the same kind made from other inputs; the difference is shown.
-    """
-    if not folder.exists(MANIFEST):
-        strangers = list(folder.listing())[:3]
-        if strangers and not set(strangers) <= set(files):
-            raise InputError(
-                f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output."
-            )
-        for name, content in files.items():
-            folder.publish(name, content)
-        folder.publish(MANIFEST, dump_json(manifest))
-        return
-    found = read_manifest(folder)
-    if found.get("kind") != manifest["kind"]:
-        raise InputError(f"{folder.url} holds a {found.get('kind')}, not a {manifest['kind']}. Choose another output.")
-    if found["fingerprint"] != manifest["fingerprint"]:
-        raise InputError(
-            f"{folder.url} was begun with other settings; to mix them would make its numbers mean nothing.\n"
-            f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
-            "Resume with the settings it was begun with, or choose another output."
-        )
 
 
 def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
@@ -219,11 +193,9 @@ class _Store:
                 return file.read(columns, use_threads=False), footer(file)
 
         try:
-            table, metadata = with_retries(read, attempts=3)
+            table, metadata = read()
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise RhoScoreError(
-                f"{self.folder.url}/{name} cannot be read: {error}. Remove it and resume its run."
-            ) from error
+            raise unreadable(self.folder, name, error) from error
         if metadata.get("fingerprint") != self.manifest["fingerprint"]:
             raise RhoScoreError(
                 f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run."
@@ -280,13 +252,24 @@ def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
 
     def read(unit: str) -> dict[str, Any]:
-        with folder.open_mapped(data_name(unit)) as file:
-            return footer(pq.ParquetFile(file))
+        name = data_name(unit)
+        try:
+            with folder.open_mapped(name) as file:
+                return footer(pq.ParquetFile(file))
+        except (FileNotFoundError, pa.ArrowException, OSError) as error:
+            raise unreadable(folder, name, error) from error
 
     left = iter(units)
     with ThreadPoolExecutor(16) as pool:
         while some := list(itertools.islice(left, 4096)):
             yield from pool.map(read, some)
+
+
+def unreadable(folder: Folder, name: str, error: BaseException) -> RhoScoreError:
+    """The error that a user sees where a published file cannot be read: it is damaged or gone, or the storage fails."""
+    if getattr(error, "errno", None) not in (None, errno.ENOENT):
+        return folder.error("read", name, error)
+    return RhoScoreError(f"{folder.url}/{name} cannot be read: {error}. Remove it and resume its run.")
 
 
 def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
