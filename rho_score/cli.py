@@ -9,7 +9,7 @@ import logging
 import operator
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, get_origin, get_type_hints
 
 import tyro
@@ -220,6 +220,7 @@ def _score(config: ScoreConfig) -> int:
         f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
         f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
+    _print_retries(summary.retries)
     if accounts.rescored:
         print(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:
@@ -245,6 +246,7 @@ def _select(config: SelectConfig) -> int:
             print(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
     if summary.approximate:
         print("Figures of groups share the tokens at the threshold in proportion; exact once written.")
+    _print_retries(summary.retries)
     if unaligned := summary.total.documents_unaligned:
         print(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
     for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
@@ -253,6 +255,12 @@ def _select(config: SelectConfig) -> int:
             more = "" if base is None else f", base {base:.4f}"
             print(f"{group or '(none)':<24.24} bits per byte: reference {ref:.4f}{more}")
     return 0
+
+
+def _print_retries(retries: Mapping[str, int]) -> None:
+    if retries:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(retries.items()))
+        print(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
 
 
 def _print_groups(

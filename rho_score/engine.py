@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rho_score.errors import RhoScoreError
+from rho_score.retries import add_retries, retries_counted
 
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
 # model worker's keeps Ray from fusing them into it, where they would stop the model.
@@ -79,14 +80,16 @@ def in_tasks(
 
     @ray.remote(num_cpus=1, max_retries=TASK_RETRIES, num_returns=2)
     def task(item: Any) -> Any:
-        return None, work(item)
+        with retries_counted() as made:
+            done = work(item)
+        return made, done
 
     limit = workers or max(16, 4 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Reference, tuple[int, Reference]] = {}
 
     def finished() -> Iterator[tuple[int, Reference]]:
         for reference in ray.wait(list(running), num_returns=1)[0]:
-            ray.get(reference)
+            add_retries(ray.get(reference))
             yield running.pop(reference)
 
     for index, item in enumerate(items):

@@ -11,3 +11,7 @@ class InputError(RhoScoreError, ValueError):
     """Wrong usage or input, found before any work was done. Exit code 2."""
 
     exit_code = 2
+
+
+class StorageError(RhoScoreError):
+    """A storage refused, or failed for longer than it was tried; the message names the file or object. Exit code 1."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from rho_score.claims import claim
 from rho_score.config import ExportConfig
 from rho_score.engine import cluster, in_tasks, result
 from rho_score.errors import InputError
@@ -31,7 +32,7 @@ from rho_score.plan import Unit
 from rho_score.progress import Progress
 from rho_score.read import Columns
 from rho_score.storage import Folder
-from rho_score.store import SUCCESS, Selection, beside, claim, dump_json, new_manifest, relative_url
+from rho_score.store import SUCCESS, Selection, beside, dump_json, new_manifest, relative_url
 from rho_score.streams import bin_dtype, megatron_dtype
 from rho_score.tokens import prefix_id
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.plan import Unit
 from rho_score.read import BOM, Columns, check_unchanged, documents, jsonl_lines
-from rho_score.storage import Folder, with_retries
+from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection, beside, quarantine_name
 
 Compression = Literal["none", "gzip", "zstd"]
@@ -55,7 +55,7 @@ def corpus_root(url: str) -> Folder:
     if magic is not None:
         return Folder(url[:magic].rpartition("/")[0] or ".")
     folder = Folder(url)
-    if with_retries(lambda: folder.fs.isfile(folder.path)):
+    if folder.is_file():
         return Folder(url.rstrip("/").rpartition("/")[0] or ".")
     if not folder.exists():
         raise InputError(f"there is nothing at {url}. Give the place of the corpus with --input.")
@@ -104,7 +104,7 @@ def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.
             chosen = keep[row : row + n_rows]
             row += n_rows
             if chosen.any():
-                yield with_retries(lambda group=group: shard.read_row_group(group)).filter(pa.array(chosen))  # type: ignore[misc]
+                yield shard.read_row_group(group).filter(pa.array(chosen))
 
 
 def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:

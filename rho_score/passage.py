@@ -1,13 +1,15 @@
 """How a unit went through a worker: times and counts that its file does not hold. They travel in the table's metadata."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
 PASSAGE = b"rho_score.passage"
+RETRIES = b"rho_score.retries"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +42,23 @@ def busy_share(passages: Iterable[Passage]) -> float:
 
 def noted(unit: pa.Table, passage: Passage) -> pa.Table:
     """The table with its passage in its metadata."""
-    return unit.replace_schema_metadata({PASSAGE: orjson.dumps(asdict(passage))})
+    return _with(unit, PASSAGE, asdict(passage))
 
 
 def read_passage(unit: pa.Table) -> Passage:
     """What a worker noted on a unit's table."""
     return Passage(**orjson.loads((unit.schema.metadata or {}).get(PASSAGE, b"{}")))
+
+
+def noted_retries(unit: pa.Table, retries: Mapping[str, int]) -> pa.Table:
+    """The table with the retries that reading it took, by kind of error, in its metadata."""
+    return _with(unit, RETRIES, retries)
+
+
+def read_retries(unit: pa.Table) -> dict[str, int]:
+    """The retries that are noted on a unit's table."""
+    return dict(orjson.loads((unit.schema.metadata or {}).get(RETRIES, b"{}")))
+
+
+def _with(unit: pa.Table, key: bytes, content: Mapping[str, Any]) -> pa.Table:
+    return unit.replace_schema_metadata({**(unit.schema.metadata or {}), key: orjson.dumps(content)})

@@ -17,10 +17,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
 
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
-from rho_score.storage import FileInfo, Folder, file_at, with_retries
+from rho_score.storage import FileInfo, Folder, file_at
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)  # what readers raise on a broken file
@@ -95,6 +96,20 @@ def plan_names(content: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(content), columns=["unit", "shard"])
 
 
+def changed_shards(then: Iterable[Unit], now: Iterable[Unit]) -> list[str]:
+    """How the shards of two plans of one corpus differ, a line each: size and version, there or not."""
+    before, after = ({unit.shard: (unit.size, unit.version) for unit in units} for units in (then, now))
+
+    def told(place: tuple[int, str] | None) -> str:
+        return "not there" if place is None else f"{place[0]} bytes, version {place[1]}"
+
+    return [
+        f"{shard}: then {told(before.get(shard))}; now {told(after.get(shard))}"
+        for shard in sorted({*before, *after})
+        if before.get(shard) != after.get(shard)
+    ]
+
+
 def make_plan(corpus: CorpusConfig) -> Plan:
     """List the corpus, check every shard's columns, and cut it into units.
 
@@ -133,10 +148,10 @@ def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
     """The folder that shards are named from, and all files below it that `url` means."""
     if magic := re.search(r"[*?\[]", url):
         root = Folder(url[: magic.start()].rpartition("/")[0] or ".")
-        wanted = set(with_retries(lambda: root.fs.glob(root.fs._strip_protocol(url))))
-        return root, {name: info for name, info in root.listing().items() if root.name(name) in wanted}
+        wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
+        return root, {name: info for name, info in root.listing().items() if wanted.match(root.name(name))}
     root = Folder(url)
-    if with_retries(lambda: root.fs.isfile(root.path)):
+    if root.is_file():
         parent, name = file_at(url.rstrip("/"))
         return parent, {name: parent.info(name)}
     files = root.listing()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rho_score.claims import claim
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.histogram import Bits
@@ -14,7 +15,7 @@ from rho_score.masks import Selector
 from rho_score.rules import parse_quotas, parse_shares
 from rho_score.schema import SCHEMA_VERSION
 from rho_score.storage import Folder
-from rho_score.store import PLAN, ScoreSet, claim, difference, new_manifest, relative_url
+from rho_score.store import PLAN, ScoreSet, difference, new_manifest, relative_url
 from rho_score.vocabulary import Vocabulary
 
 COLUMNS = ["text_column", "id_column", "group_column"]

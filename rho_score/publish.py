@@ -1,14 +1,17 @@
 """The last step of a unit: its table becomes a file, its quarantined documents another, its accounts a row."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.errors import RhoScoreError
-from rho_score.passage import read_passage
+from rho_score.passage import read_passage, read_retries
+from rho_score.retries import retries_counted
 from rho_score.schema import (
     QUARANTINE,
     SCHEMA_VERSION,
@@ -31,7 +34,8 @@ def publish_unit(
     signals: Sequence[str],
     expected_rows: dict[str, int],
 ) -> pa.Table:
-    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row.
+    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row, with the
+    storage calls that reading and writing it had to make again.
 
     What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`).
     """
@@ -52,10 +56,27 @@ def publish_unit(
         raise RhoScoreError(
             f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written."
         )
+    made = Counter(read_retries(unit))
+    with retries_counted() as here:
+        _publish(
+            folder, name, scored, quarantined, accounts, fingerprint, score_schema(grouped=grouped, signals=signals)
+        )
+    retries = orjson.dumps(made + here).decode()
+    return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}])
+
+
+def _publish(
+    folder: Folder,
+    name: str,
+    scored: pa.Table,
+    quarantined: pa.Table,
+    accounts: Accounts,
+    fingerprint: str,
+    schema: pa.Schema,
+) -> None:
     if len(quarantined):
         table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
         folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
-    schema = score_schema(grouped=grouped, signals=signals)
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
@@ -64,4 +85,3 @@ def publish_unit(
         "content_sha256": content_sha256(scored["doc_id"], scored["input_ids"]),
     }
     folder.publish(data_name(name), parquet_bytes(scored.select(schema.names).cast(schema), schema, metadata))
-    return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage)}])

@@ -16,9 +16,11 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from rho_score.errors import RhoScoreError
+from rho_score.passage import noted_retries
 from rho_score.plan import DAMAGE, Unit, decompressed
+from rho_score.retries import retries_counted
 from rho_score.schema import DOCUMENTS
-from rho_score.storage import Folder, with_retries
+from rho_score.storage import Folder, without_credentials
 
 # What pyarrow says of a broken file with an error that has no number; one with a number is the storage's.
 _DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|unexpected end|invalid|checksum|crc|page")
@@ -72,13 +74,19 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
     """The documents of a unit, with columns `schema.DOCUMENTS`; one row of nulls if it has none.
 
     Raises:
-        RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ).
+        RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ), before it is read
+            or after.
     """
-    check_unchanged(root, unit)
-    rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
+    with retries_counted() as made:
+        check_unchanged(root, unit)
+        try:
+            rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
+        except OSError as error:
+            raise root.error("read", unit.shard, error) from error
+        check_unchanged(root, unit)
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
+    return noted_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)
 
 
 def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
@@ -88,8 +96,14 @@ def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
 
 
 def check_unchanged(root: Folder, unit: Unit) -> None:
-    """Raise RhoScoreError if the unit's shard is not the one that was planned (size, etag or time of change)."""
-    found = root.info(unit.shard)
+    """Raise RhoScoreError if the unit's shard is not the one that was planned (size, etag or time of change), or gone."""
+    try:
+        found = root.info(unit.shard)
+    except FileNotFoundError:
+        raise RhoScoreError(
+            f"{unit.shard} is gone since the run was planned: it is not in {without_credentials(root.url)}. "
+            "Restore it, or score into another output."
+        ) from None
     if (found.size, found.version) != (unit.size, unit.version):
         raise RhoScoreError(
             f"{unit.shard} changed since the run was planned: {unit.size} bytes, version {unit.version} then; "
@@ -106,7 +120,7 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
             try:
-                table = with_retries(lambda group=group: shard.read_row_group(group, columns=columns.named))  # type: ignore[misc]
+                table = shard.read_row_group(group, columns=columns.named)
                 yield from _table_documents(table, default_ids, columns)
             except DAMAGE as error:
                 if not _is_damage(error):

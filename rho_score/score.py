@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from rho_score.claims import claim, refuse_changed_input
 from rho_score.config import ScoreConfig
 from rho_score.engine import IO_CPUS, cluster, configure_data
 from rho_score.errors import InputError, RhoScoreError
@@ -34,6 +35,7 @@ from rho_score.plan import Plan, Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
 from rho_score.read import Columns, CorpusUnits
+from rho_score.retries import add_retries, retries_counted
 from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
@@ -42,7 +44,6 @@ from rho_score.store import (
     PLAN,
     SUCCESS,
     Accounts,
-    claim,
     dump_json,
     footers,
     new_manifest,
@@ -72,6 +73,8 @@ class ScoreSummary:
     """Share of the workers' time, from the first unit of each to its last, that the model ran."""
     padding_share: float
     """Share of padding in the positions that went through the model."""
+    retries: dict[str, int]
+    """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +104,15 @@ def score(config: ScoreConfig) -> ScoreSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    workers = _worker_range(config.workers)
-    plan = make_plan(config)
-    output = Folder(config.output)
-    _refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
-    found = read_manifest(output) if output.exists(MANIFEST) else None
-    return _run(_prepare(config, plan, found, workers), output, started)
+    with retries_counted() as retries:
+        workers = _worker_range(config.workers)
+        plan = make_plan(config)
+        output = Folder(config.output)
+        _refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
+        found = read_manifest(output) if output.exists(MANIFEST) else None
+        refuse_changed_input(output, found, plan)
+        summary = _run(_prepare(config, plan, found, workers), output, started)
+    return replace(summary, retries=dict(retries))
 
 
 def verify(config: ScoreConfig) -> Comparison:
@@ -168,6 +174,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
         wall_s=time.monotonic() - started,
         busy_share=busy_share(passages),
         padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
+        retries={},
     )
 
 
@@ -222,6 +229,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]
         compute=TaskPoolStrategy(),
     )
     for row in dataset.iter_rows():
+        add_retries(orjson.loads(row["retries"]))
         yield Accounts(**row["accounts"]), Passage(**row["passage"])
 
 

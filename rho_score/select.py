@@ -23,6 +23,7 @@ from rho_score.errors import RhoScoreError
 from rho_score.histogram import COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
 from rho_score.prepare import claim_selection, prepare
+from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
 from rho_score.stages import batches_of, fetched, histogram_of, written
 from rho_score.storage import Folder
@@ -41,6 +42,8 @@ class SelectSummary:
     cuts: list[dict[str, Any]]
     """A row for each ranking: expert, group, threshold (nats; None where nothing is kept at any), kept."""
     per_group: bool
+    retries: dict[str, int]
+    """Storage calls that were made again, by kind of error: the driver's, and those of its finished tasks."""
     approximate: bool = False
     """A dry run whose groups share the tokens at the threshold in proportion. `cuts` and the total are exact."""
     wall_s: float
@@ -65,23 +68,35 @@ def select(config: SelectConfig) -> SelectSummary:
     started = time.monotonic()
     if config.quota:
         config = replace(config, per_group=True)
+    with retries_counted() as retries:
+        content, n_units, computed = _select(config)
+    return _summary(config, content, n_units, computed, dict(retries), started)
+
+
+def _select(config: SelectConfig) -> tuple[dict[str, Any], int, int]:
+    """The content of `summary.json`, how many units there are, and how many were written."""
     prepared = prepare(config)
     output, n_units = Folder(config.output), prepared.main.n_units
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
         if output.exists(SUMMARY) and len(published_units(output)) == n_units:
-            return _summary(config, orjson.loads(output.read(SUMMARY)), n_units, 0, started)
+            return orjson.loads(output.read(SUMMARY)), n_units, 0
     with cluster_or_threads():
         job = _Job(prepared.selector, batches_of(prepared.main, prepared.others), _rules(prepared.selector))
         content, computed = job.run()
     written_down = dump_json(content)
     if not config.dry_run:
         output.publish(SUMMARY, written_down)
-    return _summary(config, orjson.loads(written_down), n_units, computed, started)
+    return orjson.loads(written_down), n_units, computed
 
 
 def _summary(
-    config: SelectConfig, content: Mapping[str, Any], units: int, computed: int, started: float
+    config: SelectConfig,
+    content: Mapping[str, Any],
+    units: int,
+    computed: int,
+    retries: dict[str, int],
+    started: float,
 ) -> SelectSummary:
     groups = accounts_in(content)
     return SelectSummary(
@@ -92,6 +107,7 @@ def _summary(
         groups=groups,
         cuts=content["thresholds"],
         per_group=config.per_group,
+        retries=retries,
         approximate=content.get("approximate", False),
         wall_s=time.monotonic() - started,
     )

@@ -82,33 +82,6 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
-def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Begin a store with this manifest, or go on with the one that is there.
-
-    Raises:
-        InputError: the store holds something else, or the same kind made from other inputs; the difference is shown.
-    """
-    if not folder.exists(MANIFEST):
-        strangers = list(folder.listing())[:3]
-        if strangers and not set(strangers) <= set(files):
-            raise InputError(
-                f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output."
-            )
-        for name, content in files.items():
-            folder.publish(name, content)
-        folder.publish(MANIFEST, dump_json(manifest))
-        return
-    found = read_manifest(folder)
-    if found.get("kind") != manifest["kind"]:
-        raise InputError(f"{folder.url} holds a {found.get('kind')}, not a {manifest['kind']}. Choose another output.")
-    if found["fingerprint"] != manifest["fingerprint"]:
-        raise InputError(
-            f"{folder.url} was begun with other settings; to mix them would make its numbers mean nothing.\n"
-            f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
-            "Resume with the settings it was begun with, or choose another output."
-        )
-
-
 def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
     content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
@@ -262,8 +235,12 @@ def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
 
     def read(unit: str) -> dict[str, Any]:
-        with folder.open_mapped(data_name(unit)) as file:
-            return footer(pq.ParquetFile(file))
+        name = data_name(unit)
+        try:
+            with folder.open_mapped(name) as file:
+                return footer(pq.ParquetFile(file))
+        except (FileNotFoundError, pa.ArrowException, OSError) as error:
+            raise unit_file.unreadable(folder, name, error) from error
 
     left = iter(units)
     with ThreadPoolExecutor(16) as pool:

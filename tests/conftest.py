@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.config import conf, set_conf_env
 from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rho_score.storage import Folder
+from tests.faults import FaultyProxy
 
 settings.register_profile("rho-score", deadline=None)  # the machine may be busy
 settings.load_profile("rho-score")
@@ -138,8 +140,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A gateway with a bucket `rho`, and the environment that points s3:// at it."""
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
+    """A gateway with a bucket `rho`, the proxy before it, and the environment that points s3:// at the proxy."""
     folder = tmp_path_factory.mktemp("juicefs")
     juicefs = shutil.which("juicefs", path=str(Path(sys.executable).parent)) or "juicefs"
     meta = f"sqlite3://{folder}/meta.db"
@@ -160,8 +162,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = pytest.MonkeyPatch()
     environment.setenv("AWS_ACCESS_KEY_ID", secrets["MINIO_ROOT_USER"])
     environment.setenv("AWS_SECRET_ACCESS_KEY", secrets["MINIO_ROOT_PASSWORD"])
-    environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    environment.setenv("FSSPEC_S3", json.dumps({"config_kwargs": {"connect_timeout": 3, "read_timeout": 3}}))
+    environment.setenv("RHO_SCORE_STORAGE_PATIENCE_S", "15")
+    environment.setattr("rho_score.retries.PATIENCE_S", 15)
+    set_conf_env(conf)
+    proxy = FaultyProxy(port).__enter__()
+    environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     try:
         end = time.monotonic() + 60
         while True:
@@ -171,16 +178,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             except OSError:
                 assert time.monotonic() < end, (folder / "gateway.log").read_text()
                 time.sleep(0.5)
-        yield
+        yield proxy
     finally:
         environment.undo()
+        proxy.__exit__()
         gateway.terminate()
         gateway.wait(20)
         log.close()
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3: None) -> Iterator[str]:
+def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
     """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server."""
     import ray
 

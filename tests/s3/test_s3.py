@@ -11,6 +11,7 @@ from rho_score.cli import main
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED
+from tests.faults import FaultyProxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,11 @@ def _files(url: str) -> dict[str, bytes]:
 
 
 def test_score_select_and_resume_on_s3(
-    s3: None, ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
+    s3: FaultyProxy,
+    ray_cluster: str,
+    corpus: Path,
+    make_model: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bucket = Folder("s3://rho")
     for path in corpus.rglob("*"):

@@ -1,0 +1,172 @@
+"""Disks that are full, over quota, read-only or broken: a clear message, nothing left behind, and resume."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ray.conftest import digests, score_into
+from tests.storage.conftest import Run
+from tests.stores import cut, random_documents, write_scores
+
+ROOT = Path(__file__).parents[2]
+PAGE = 4096
+
+
+@pytest.fixture(scope="module")
+def score_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A score set of 40 units."""
+    documents = [ref for ref, _ in random_documents(160, seed=9)]
+    return write_scores(tmp_path_factory.mktemp("disk") / "ref", [cut(documents, [4] * 40)])
+
+
+class SmallDisk:
+    """A real file system in memory, of a size that can be changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mount(self, options: str) -> None:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)], check=True, capture_output=True
+        )
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A mounted disk of 64 MiB; skipped where mounting is not allowed."""
+    (tmp_path / "disk").mkdir()
+    disk = SmallDisk(tmp_path / "disk")
+    try:
+        disk.mount("size=64m")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk.path)], check=False)
+
+
+def _size(store: Path) -> int:
+    """What a store takes on a disk in memory, bytes."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in store.rglob("*") if path.is_file())
+
+
+def _temporary(store: Path) -> list[Path]:
+    return [path for path in store.rglob(".*") if path.is_file()]
+
+
+def test_a_full_disk_ends_a_selection_and_resume_is_right(
+    disk: SmallDisk, score_set: Path, tmp_path: Path, run: Run
+) -> None:
+    command = ["select", "--ref", str(score_set), "--ratio", "0.5"]
+    assert run(*command, str(tmp_path / "peace"))[0] == 0
+    disk.remount(f"size={_size(tmp_path / 'peace') // 2}")
+    output = disk.path / "out"
+    code, said = run(*command, str(output))
+    assert code == 1
+    assert f"{output}/" in said
+    assert "could not be written: ENOSPC: No space left on device. Free space on that disk" in said
+    assert not _temporary(output)
+    half = {name: digest for name, digest in digests(output).items() if name != "manifest.json"}
+    assert 0 < len(half) < len(digests(tmp_path / "peace"))
+    assert half.items() <= digests(tmp_path / "peace").items()
+    disk.remount("size=64m")
+    assert run(*command, str(output))[0] == 0
+    assert _differing(output, tmp_path / "peace") <= {"manifest.json"}  # which tells where the scores are from there
+
+
+def test_a_full_disk_ends_scoring_and_resume_is_right(
+    disk: SmallDisk, small_corpus: Path, make_model: Callable[[int], Path], ray_cluster: str, tmp_path: Path, run: Run
+) -> None:
+    score_into(small_corpus, tmp_path / "peace", make_model(1), unit_bytes=300, group_column=None)
+    command = [
+        "score", str(small_corpus), str(disk.path / "out"), "--model", str(make_model(1)), "--id-column", "id", "--context",
+        "32", "--overlap", "8", "--batch-tokens", "128", "--cpus-per-worker", "1", "--unit-bytes", "300",
+        "--gpus-per-worker", "0", "--no-compile", "--dtype", "float32",
+    ]  # fmt: skip
+    disk.remount(f"size={_size(tmp_path / 'peace') - 3 * PAGE}")
+    code, said = run(*command)
+    assert code == 1
+    assert "could not be written: ENOSPC: No space left on device. Free space on that disk" in said
+    assert not _temporary(disk.path)
+    assert not (disk.path / "out/_SUCCESS.json").exists()
+    disk.remount("size=64m")
+    code, said = run(*command)
+    assert code == 0, said
+    assert _differing(disk.path / "out", tmp_path / "peace") <= {"manifest.json"}
+
+
+def test_a_disk_that_cannot_be_written_to_is_told_at_once(disk: SmallDisk, score_set: Path, run: Run) -> None:
+    disk.remount("ro")
+    code, said = run("select", "--ref", str(score_set), str(disk.path / "out"), "--ratio", "0.5")
+    assert code == 1
+    assert "could not be written: EROFS: Read-only file system. Mount that disk for writing" in said
+
+
+_FAILING_FSYNC = """
+import os, sys
+number, first, times = map(int, sys.argv[1:4])
+real, calls = os.fsync, 0
+def fsync(file):
+    global calls
+    calls += 1
+    if first <= calls < first + times:
+        raise OSError(number, os.strerror(number))
+    real(file)
+os.fsync = fsync
+from rho_score.cli import main
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+def _select(score_set: Path, output: Path, number: int, first: int, times: int) -> "subprocess.CompletedProcess[str]":
+    """A selection in a process whose fsync fails with this number, from the first'th call on."""
+    return subprocess.run(
+        [sys.executable, "-c", _FAILING_FSYNC, *map(str, (number, first, times)), "select", "--ref", str(score_set),
+         str(output), "--ratio", "0.5"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "RHO_SCORE_STORAGE_PATIENCE_S": "1", "RAY_ADDRESS": ""},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EDQUOT, "Raise the quota or free space in it"), (errno.EIO, "The disk or the server behind it fails"),
+        (errno.ESTALE, "The file server was restarted"),
+    ],
+)  # fmt: skip
+def test_a_disk_that_fails_ends_the_run_and_resume_is_right(
+    number: int, remedy: str, score_set: Path, tmp_path: Path
+) -> None:
+    failed = _select(score_set, tmp_path / "out", number, 30, 1_000_000)
+    assert failed.returncode == 1, failed.stderr
+    assert f"could not be written: {errno.errorcode[number]}: {os.strerror(number)}" in failed.stderr
+    assert remedy in failed.stderr
+    assert not _temporary(tmp_path / "out")
+    assert not (tmp_path / "out/summary.json").exists()
+    resumed = _select(score_set, tmp_path / "out", number, 30, 0)
+    assert resumed.returncode == 0, resumed.stderr
+    assert _select(score_set, tmp_path / "peace", number, 0, 0).returncode == 0
+    assert digests(tmp_path / "out") == digests(tmp_path / "peace")
+
+
+def test_a_file_server_that_stumbles_is_asked_again(score_set: Path, tmp_path: Path) -> None:
+    done = _select(score_set, tmp_path / "out", errno.ESTALE, 30, 2)
+    assert done.returncode == 0, done.stderr
+    assert "storage: 2 calls were made again (ESTALE 2)" in done.stdout
+    assert not _temporary(tmp_path / "out")
+
+
+def _differing(left: Path, right: Path) -> set[str]:
+    """Names of the files that are not the same in both."""
+    here, there = digests(left), digests(right)
+    names: set[Any] = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
+    return names
