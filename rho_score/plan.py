@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig
+from rho_score.contents import read_table
 from rho_score.errors import InputError
+from rho_score.shown import visible
 from rho_score.storage import FileInfo, Folder, file_at, with_retries
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -58,7 +60,7 @@ class Plan:
         columns = [pa.array([getattr(unit, f.name) for unit in self.units], f.type) for f in _PLAN_SCHEMA]
         table = pa.Table.from_arrays(columns, schema=_PLAN_SCHEMA)
         sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         return sink.getvalue()
 
     @property
@@ -69,20 +71,16 @@ class Plan:
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
 _PLAN_SCHEMA = pa.schema(
-    [
-        (
-            f.name,
-            _ARROW_TYPES[f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))],
-        )
-        for f in fields(Unit)
-    ]
+    pa.field(f.name, _ARROW_TYPES[kind], nullable="None" in kind)
+    for f in fields(Unit)
+    for kind in [f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))]
 )
 
 
 def read_plan(content: bytes) -> tuple[Unit, ...]:
-    """The units of a `plan.parquet`."""
-    table = pq.read_table(io.BytesIO(content))
-    names = [f.name for f in fields(Unit)]
+    """The units of a `plan.parquet`; raises InputError if it is damaged."""
+    table = read_table(content, _PLAN_SCHEMA, "plan.parquet")
+    names = _PLAN_SCHEMA.names
     return tuple(
         Unit(**dict(zip(names, row, strict=True)))
         for batch in table.select(names).to_batches(max_chunksize=1 << 16)
@@ -92,7 +90,7 @@ def read_plan(content: bytes) -> tuple[Unit, ...]:
 
 def plan_names(content: bytes) -> pa.Table:
     """The columns unit and shard of a `plan.parquet`: enough to compare two plans, for little memory."""
-    return pq.read_table(io.BytesIO(content), columns=["unit", "shard"])
+    return read_table(content, pa.schema([_PLAN_SCHEMA.field(name) for name in ("unit", "shard")]), "plan.parquet")
 
 
 def make_plan(corpus: CorpusConfig) -> Plan:
@@ -155,9 +153,9 @@ def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> t
         cut = _cut_parquet if name.lower().endswith(".parquet") else _cut_jsonl
         return cut(root, name, info, corpus), None
     except InputError as error:
-        return [], f"{name}: {error}"
+        return [], f"{visible(name)}: {error}"
     except DAMAGE as error:
-        return [], f"{name}: not readable ({error}). Replace it or take it out of the corpus."
+        return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
 def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from rho_score.config import ScoreConfig
+from rho_score.contents import Totals, read_json
 from rho_score.engine import IO_CPUS, cluster, configure_data
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import (
@@ -150,7 +150,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
                 passages.append(passage)
                 progress.add(documents=accounts.documents, tokens=accounts.tokens)
     if not todo and output.exists(SUCCESS):
-        written = orjson.loads(output.read(SUCCESS))
+        written = read_json(output, SUCCESS, Totals)
         total = Accounts(**{name: value for name, value in written.items() if name != "units"})
     else:
         before = (Accounts(**found["accounts"]) for found in footers(output, earlier))

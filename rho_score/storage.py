@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from rho_score.errors import InputError
+from rho_score.shown import without_secrets
 
 T = TypeVar("T")
 
@@ -42,14 +43,26 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def with_retries(call: Callable[[], T], *, attempts: int = 8, longest_wait_s: float = 30) -> T:
-    """`call()`, again with exponential backoff and jitter while it fails as a network or a busy store does."""
+    """`call()`, again with exponential backoff and jitter while it fails as a network or a busy store does.
+
+    Raises:
+        OSError: it still fails, or the store refuses; without the credentials of the address.
+    """
     retrying = Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.2, max=longest_wait_s),
         retry=retry_if_exception(_is_transient),
         reraise=True,
     )
-    return retrying(call)
+    try:
+        return retrying(call)
+    except OSError as error:
+        error.args = tuple(without_secrets(value) if isinstance(value, str) else value for value in error.args)
+        raise
+    except Exception as error:  # a driver's own kind, whose text may hold the address that it was called with
+        if type(error).__module__.split(".")[0] not in {*_NETWORK_MODULES, "botocore"}:
+            raise
+        raise OSError(without_secrets(f"{type(error).__name__}: {error}")) from None
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,8 @@ class Folder:
 
     def name(self, name: str) -> str:
         """Full path of `name`; refuses one that leads out of the folder."""
-        if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"{name!r} leads out of the folder {self.url}")
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise InputError(f"{name!r} leads out of the folder {self.url}.")
         return f"{self.path}/{name}" if name else self.path
 
     def listing(self, under: str = "") -> dict[str, FileInfo]:
@@ -171,8 +184,7 @@ def without_credentials(url: str) -> str:
     scheme, separator, rest = os.fspath(url).partition("://")
     if not separator:
         return scheme
-    place, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    return without_secrets(f"{scheme}://{rest}").partition("?")[0]
 
 
 def file_at(url: str) -> tuple[Folder, str]:
