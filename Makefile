@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup demo check test fuzz audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,16 @@ check: $(INSTALLED)   ## ruff and mypy
 
 test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
 	$(BIN)/python -m pytest
+
+MINUTES ?= 30
+fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+audit: $(INSTALLED)   ## known vulnerabilities of the installed packages; asks the network
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv/audit/requirements.txt
+	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip
 
 bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of a million units; hours on two cores (writes out/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

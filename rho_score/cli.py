@@ -184,7 +184,7 @@ def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             content = yaml.load(file, _Yaml) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no such day
         raise InputError(f"--config {path} cannot be read: {error}") from error
     hints = get_type_hints(kind)
     if not isinstance(content, dict):

@@ -29,6 +29,29 @@ class Manifest(TypedDict):
     parts: dict[str, Any]
 
 
+class ScoreParts(TypedDict):
+    """What a score set's fingerprint is made of, as far as it is read again."""
+
+    tokenizer_sha256: str
+    context: int
+    overlap: int
+    prefix_id: int | None
+    text_column: str
+    id_column: str | None
+    group_column: str | None
+
+
+class SelectionParts(TypedDict):
+    """What a selection's fingerprint is made of, as far as it is read again."""
+
+    scores: dict[str, str]
+    score: Literal["excess", "loss", "delta"]
+    level: Literal["token", "document"]
+    per_group: bool
+    tokenizer_sha256: str
+    group_column: str | None
+
+
 class Totals(TypedDict):
     """`_SUCCESS.json` of a score set."""
 
@@ -98,12 +121,18 @@ def read_json(folder: Folder, name: str, shape: type[T]) -> dict[str, Any]:
     content = folder.read(name)
     try:
         found = orjson.loads(content)
-        check_type(_only(found, shape), shape, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except orjson.JSONDecodeError as error:
         raise InputError(f"{folder.url}/{name} is damaged: {error}") from None
-    except TypeCheckError as error:
-        raise InputError(f"{folder.url}/{name} is not what rho-score writes there: {error}") from None
+    check_shape(found, shape, f"{folder.url}/{name}")
     return dict(found)
+
+
+def check_shape(found: Any, shape: type, what: str) -> None:
+    """Raises InputError, naming `what`, where `found` has not at least what `shape` (a TypedDict) asks for."""
+    try:
+        check_type(_only(found, shape), shape, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError as error:
+        raise InputError(f"{what} is not what rho-score writes there: {error}") from None
 
 
 def _only(value: Any, shape: Any) -> Any:

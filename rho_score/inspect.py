@@ -122,7 +122,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
     """
     found = {}
     for name, given in (("ref", ref), ("base", base)):
-        place = given or selection.manifest["scores"].get(name)
+        place = given or selection.manifest.get("scores", {}).get(name)
         if place is None:
             continue
         if given is None:

@@ -108,6 +108,8 @@ def make_plan(corpus: CorpusConfig) -> Plan:
             f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)}. "
             "Check the path, or convert the corpus to one of these formats."
         )
+    if unreadable := [name for name in shards if not _is_utf8(name)]:
+        raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
     full = {name: info for name, info in shards.items() if info.size > 0}
     with ThreadPoolExecutor(32) as pool:
         cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), full.items()))
@@ -122,7 +124,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     return Plan(
         root=root.url,
         units=units,
-        not_shards=tuple(name for name in files if name not in shards),
+        not_shards=tuple(name if _is_utf8(name) else visible(name) for name in files if name not in shards),
         empty_shards=tuple(name for name in shards if name not in {unit.shard for unit in units}),
     )
 
@@ -146,6 +148,11 @@ def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
 def _is_shard(name: str) -> bool:
     """Whether the file holds documents: its ending says so, and no part of its name begins with `_` (others' metadata)."""
     return name.lower().endswith(FORMATS) and not any(part.startswith("_") for part in name.split("/"))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; a local disk has others too, which Python reads as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:

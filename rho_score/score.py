@@ -42,6 +42,7 @@ from rho_score.store import (
     PLAN,
     SUCCESS,
     Accounts,
+    accounts_of,
     claim,
     dump_json,
     footers,
@@ -153,7 +154,9 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
         written = read_json(output, SUCCESS, Totals)
         total = Accounts(**{name: value for name, value in written.items() if name != "units"})
     else:
-        before = (Accounts(**found["accounts"]) for found in footers(output, earlier))
+        before = (
+            accounts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
+        )
         total = Accounts.total(itertools.chain(computed, before))
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 import pyarrow as pa
@@ -22,7 +22,17 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from rho_score import __version__
-from rho_score.contents import Manifest, SelectionSummary, Totals, read_json, read_table, readable
+from rho_score.contents import (
+    Manifest,
+    ScoreParts,
+    SelectionParts,
+    SelectionSummary,
+    Totals,
+    check_shape,
+    read_json,
+    read_table,
+    readable,
+)  # fmt: skip
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
@@ -152,7 +162,9 @@ def _fingerprint(parts: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class _Store:
     folder: Folder
-    done_name = SUCCESS
+    done_name: ClassVar[str] = SUCCESS
+    parts: ClassVar[type] = ScoreParts
+    footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 
     @classmethod
     def _open(cls, url: str, kind: Kind) -> Any:
@@ -164,6 +176,7 @@ class _Store:
         store = cls(Folder(url))
         if store.manifest["kind"] != kind:
             raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {kind}.")
+        check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
         if not store.folder.exists(cls.done_name):
             raise InputError(
                 f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
@@ -225,6 +238,8 @@ class _Store:
         with readable(self.folder, name):
             table, metadata = with_retries(read, attempts=3)
             check_columns(table, columns)
+            if missing := self.footer_fields - metadata.keys():
+                raise ValueError(f"its footer has no {', '.join(sorted(missing))}")
         if metadata.get("fingerprint") != self.manifest["fingerprint"]:
             raise RhoScoreError(
                 f"{self.folder.url}/{name} is of another run than its manifest. Remove it and resume the run."
@@ -255,6 +270,8 @@ class Selection(_Store):
     """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
 
     done_name = SUMMARY
+    parts = SelectionParts
+    footer_fields = frozenset({"fingerprint", "groups"})
 
     @classmethod
     def open(cls, url: str) -> "Selection":
@@ -275,6 +292,12 @@ def open_store(url: str) -> ScoreSet | Selection:
     """The finished score set or selection at `url`; raises InputError if there is neither."""
     kind = read_manifest(Folder(url))["kind"]
     return Selection.open(url) if kind == "selection" else ScoreSet.open(url)
+
+
+def accounts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> Accounts:
+    """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
+    with readable(folder, data_name(unit)):
+        return Accounts(**metadata["accounts"])
 
 
 def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
