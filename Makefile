@@ -2,19 +2,31 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup lock demo check test fuzz audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(INSTALLED)   ## make .venv with every dependency, pinned by constraints.txt
+setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
 
-$(INSTALLED): pyproject.toml constraints.txt
+# Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
+$(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --require-hashes --no-deps --requirement requirements.lock
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
+
+UNHASHED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime \
+	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+lock:   ## requirements.lock from pyproject.toml and constraints.txt, for every platform; asks the network
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra dev --constraint constraints.txt $(addprefix --no-emit-package ,$(UNHASHED)) \
+		--output-file requirements.lock pyproject.toml
 
 demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
 	$(BIN)/python -m demo.run
@@ -26,6 +38,16 @@ check: $(INSTALLED)   ## ruff and mypy
 
 test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
 	$(BIN)/python -m pytest
+
+MINUTES ?= 30
+fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+audit: $(INSTALLED)   ## known vulnerabilities of the installed packages; asks the network
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv/audit/requirements.txt
+	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip
 
 bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of a million units; hours on two cores (writes out/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -8,7 +8,8 @@ The flow, a file a step:
             vocabulary, spans: references with another tokenizer; sampling: noise; accounts: what was kept
     after   curve, dynamics; inspect, heatmap, charts, report: from the stores alone
     export  parts → formats, streams (for trainers), originals (whole documents), order; put together in export
-    under   storage (any URL, atomic; retries, disk), claims (which run has an output), schema (columns), store (what is there), engine (Ray), model, errors
+    under   storage (any URL, atomic; retries, disk), claims (which run has an output), schema (columns), contents (what files
+            must hold), store (what is there), unit_file, engine (Ray), model, errors, shown (hostile text and credentials)
 """
 
 __version__ = "0.1.0"

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rho_score.shown import visible
+
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
 
 _STYLE: dict[Any, Any] = {
@@ -45,7 +47,9 @@ def histogram_figure(
         edges = np.linspace(low, max(top, low + 1e-3), 81)
         for (name, (scores, counts)), colour in zip(values.items(), (REF, BASE, KEPT), strict=False):
             share = np.histogram(np.clip(scores, low, top), edges, weights=counts / counts.sum())[0]
-            axes.stairs(share * 100, edges, fill=len(values) == 1, color=colour, alpha=0.75, label=name, linewidth=1.5)
+            axes.stairs(
+                share * 100, edges, fill=len(values) == 1, color=colour, alpha=0.75, label=_label(name), linewidth=1.5
+            )
         if threshold is not None and np.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1.2)
             axes.axvspan(*((threshold, edges[-1]) if high else (edges[0], threshold)), color=KEPT, alpha=0.10, zorder=0)
@@ -74,7 +78,7 @@ def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | N
     with mpl.rc_context(_STYLE):
         ranked = sorted(shares.items(), key=lambda item: item[1])
         figure, axes = _figure(height=0.42 * len(ranked) + 1.0)
-        names = [name if len(name) <= 28 else name[:27] + "…" for name, _ in ranked]
+        names = [_label(name) for name, _ in ranked]
         drawn = axes.barh(range(len(ranked)), [share for _, share in ranked], color=KEPT, alpha=0.8, height=0.62)
         axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK)
         axes.set_yticks(range(len(ranked)), names)
@@ -127,7 +131,7 @@ def curve_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
                 np.array(kept) * 100,
                 color=colour,
                 linewidth=2 if name == next(iter(curves)) else 1.3,
-                label=name,
+                label=_label(name),
             )
         axes.set_xlim(low, max(top, low + 1e-3))
         axes.set_ylim(0, 100)
@@ -152,12 +156,19 @@ def shares_figure(shares: Mapping[str, Mapping[str, float]]) -> Figure:
                 drawn, [f"{p:.0f}" if p >= 4 else "" for p in part], label_type="center", color="white", fontsize=8
             )
             left += part
-        axes.set_yticks(range(len(names)), [name[:28] for name in names])
+        axes.set_yticks(range(len(names)), [_label(name) for name in names])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of tokens")
         axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
+
+
+def _label(name: str) -> str:
+    """A name as a figure shows it; XML has no place for control characters, and a legend none for a leading _."""
+    name = visible(name)
+    name = name if len(name) <= 28 else name[:27] + "…"
+    return f"\u200a{name}" if name.startswith("_") else name
 
 
 def image(figure: Figure, kind: str) -> bytes:

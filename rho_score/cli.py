@@ -9,6 +9,7 @@ import logging
 import operator
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, get_origin, get_type_hints
 
@@ -27,6 +28,7 @@ from rho_score.config import (
     SelectConfig,
 )
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.shown import visible, visible_lines, without_secrets
 
 QUARANTINED = 3
 REPEATED = {"ref", "share", "quota"}
@@ -93,7 +95,9 @@ Example: rho-score report selection report.html""",
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 done, 1 failed, 2 wrong usage or input, 3 done with quarantine)."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "httpcore", "ray", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -104,6 +108,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
     except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed
         return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
+    except Exception:  # a fault of ours: as Python tells it, but for what a terminal or a log must not be shown
+        print(_fit(traceback.format_exc()), end="", file=sys.stderr)
+        return RhoScoreError.exit_code
+
+
+def _fit(text: str) -> str:
+    """`text` as it may be shown: without credentials, control characters visible."""
+    return visible_lines(without_secrets(text))
+
+
+def _say(text: str = "") -> None:
+    print(_fit(text))
+
+
+class _Formatter(logging.Formatter):
+    """Log lines that may be shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _fit(super().format(record))
 
 
 def parse(arguments: list[str]) -> Any:
@@ -161,7 +184,7 @@ def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             content = yaml.load(file, _Yaml) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no such day
         raise InputError(f"--config {path} cannot be read: {error}") from error
     hints = get_type_hints(kind)
     if not isinstance(content, dict):
@@ -187,14 +210,14 @@ def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
 
 
 def _fail(error: RhoScoreError) -> int:
-    print(f"rho-score: {error}", file=sys.stderr)
+    print(_fit(f"rho-score: {error}"), file=sys.stderr)
     return error.exit_code
 
 
 def _plan(config: PlanConfig) -> int:
     from rho_score.estimate import estimate
 
-    print(estimate(config))
+    _say(estimate(config))
     return 0
 
 
@@ -202,29 +225,29 @@ def _score(config: ScoreConfig) -> int:
     from rho_score.score import score, verify
 
     if config.verify is not None:
-        print(verify(config))
+        _say(str(verify(config)))
         return 0
     summary = score(config)
     accounts = summary.accounts
     if summary.computed == 0:
-        print(f"{summary.output} is finished already; nothing to do.")
+        _say(f"{summary.output} is finished already; nothing to do.")
     else:
         rate = summary.computed_tokens / summary.wall_s
-        print(
+        _say(
             f"scored {summary.computed} of {summary.units} units in {summary.wall_s:.0f} s "
             f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
             f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
         )
     mean = accounts.total_nats / accounts.losses if accounts.losses else float("nan")
-    print(
+    _say(
         f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
         f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
     _print_retries(summary.retries)
     if accounts.rescored:
-        print(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
+        _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:
-        print(f"reasons are in {summary.output}/quarantine/ (columns doc_id, reason)")
+        _say(f"reasons are in {summary.output}/quarantine/ (columns doc_id, reason)")
         return 0 if config.allow_quarantine else QUARANTINED
     return 0
 
@@ -234,26 +257,26 @@ def _select(config: SelectConfig) -> int:
 
     summary = select(config)
     if config.dry_run:
-        print("a dry run: this is what would be kept; nothing was written")
+        _say("a dry run: this is what would be kept; nothing was written")
     elif summary.computed == 0:
-        print(f"{summary.output} is finished already; nothing to do.")
+        _say(f"{summary.output} is finished already; nothing to do.")
     whole = summary.thresholds.get(None) if not summary.per_group else None
     _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
     for row in summary.cuts:
         if row["expert"] is not None:
-            place = row["expert"] + (f", {row['group']}" if summary.per_group else "")
+            place = visible(row["expert"] + (f", {row['group']}" if summary.per_group else ""))
             threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
-            print(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
+            _say(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
     if summary.approximate:
-        print("Figures of groups share the tokens at the threshold in proportion; exact once written.")
+        _say("Figures of groups share the tokens at the threshold in proportion; exact once written.")
     _print_retries(summary.retries)
     if unaligned := summary.total.documents_unaligned:
-        print(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
+        _say(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
     for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
         if (ref := accounts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
             base = accounts.bits_per_byte("base") if config.base else None
             more = "" if base is None else f", base {base:.4f}"
-            print(f"{group or '(none)':<24.24} bits per byte: reference {ref:.4f}{more}")
+            _say(f"{visible(group or '(none)'):<24.24} bits per byte: reference {ref:.4f}{more}")
     return 0
 
 
@@ -269,10 +292,10 @@ def _print_groups(
     threshold_of: Callable[[str | None], float | None],
     whole: float | None,
 ) -> None:
-    print(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows = [(group or "(none)", accounts, threshold_of(group)) for group, accounts in groups.items()]
+    _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
+    rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
     for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
-        print(
+        _say(
             f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
             f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
         )
@@ -281,10 +304,10 @@ def _print_groups(
 def _curve(config: CurveConfig) -> int:
     from rho_score.curve import curve
 
-    print(curve(config))
+    _say(curve(config))
     for path in (config.plot, config.csv):
         if path:
-            print(f"wrote {path}")
+            _say(f"wrote {path}")
     return 0
 
 
@@ -293,14 +316,14 @@ def _dynamics(config: DynamicsConfig) -> int:
 
     summary = dynamics(config)
     if summary.computed == 0:
-        print(f"{summary.output} is finished already; nothing to do.")
-    print(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
+        _say(f"{summary.output} is finished already; nothing to do.")
+    _say(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
     for name, shares in plotted(summary).items():
-        print(f"{name:<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
+        _say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
     total = summary.total
-    print(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
+    _say(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
     if config.plot:
-        print(f"wrote {config.plot}")
+        _say(f"wrote {config.plot}")
     return 0
 
 
@@ -309,17 +332,17 @@ def _export(config: ExportConfig) -> int:
 
     summary = export(config)
     if summary.computed == 0:
-        print(f"{summary.output} is finished already; nothing to do.")
-    print(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
+        _say(f"{summary.output} is finished already; nothing to do.")
+    _say(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
     for field in dataclasses.fields(summary.counts):
-        print(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
+        _say(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
     return 0
 
 
 def _report(config: ReportConfig) -> int:
     from rho_score.report import report
 
-    print(f"wrote {report(config)}")
+    _say(f"wrote {report(config)}")
     return 0
 
 

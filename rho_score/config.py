@@ -178,7 +178,8 @@ class CurveConfig:
     plot: str | None = None
     """Write the curves as a figure (.svg, .png or .pdf): a path or any fsspec URL."""
     csv: str | None = None
-    """Write every point of the curves (group, threshold, ratio, items, tokens) as CSV: a path or any fsspec URL."""
+    """Write every point of the curves (group, threshold, ratio, items, tokens) as CSV: a path or any fsspec URL.
+    A group that a spreadsheet would run as a formula has a ' in front."""
 
 
 @dataclass(frozen=True, kw_only=True)

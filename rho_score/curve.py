@@ -15,6 +15,7 @@ from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, Group, keys_of, without_groups
 from rho_score.rules import n_items
+from rho_score.shown import visible
 from rho_score.storage import file_at
 from rho_score.store import Selection
 
@@ -168,19 +169,26 @@ def image_kind(name: str) -> str:
 
 
 def csv_bytes(curves: Curves) -> bytes:
-    """Every point as CSV: group, threshold (nats), ratio, items, tokens."""
+    """Every point as CSV: group, threshold (nats), ratio, items, tokens.
+
+    A group that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line's end) has a ' in front.
+    """
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(["group", "threshold", "ratio", curves.level + "s", "tokens"])
-    writer.writerows(curves.rows())
+    writer.writerows((_cell(group), *numbers) for group, *numbers in curves.rows())
     return sink.getvalue().encode()
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def _table(curves: Curves, points: list[Point]) -> str:
     whole_documents = curves.level == "document"
     groups = curves.groups[:GROUPS_SHOWN] if len(curves.groups) > 1 else []
     head = f"{'ratio':>8} {'threshold':>10}" + (f" {'documents kept':>16}" if whole_documents else "")
-    lines = [f"{head} {'tokens kept':>18}" + "".join(f" {(group or '(none)')[:12]:>12}" for group in groups)]
+    lines = [f"{head} {'tokens kept':>18}" + "".join(f" {visible(group or '(none)')[:12]:>12}" for group in groups)]
     for point in points:
         threshold = "" if point.threshold is None else f"{point.threshold:.4f}"
         row = f"{point.ratio:>8.4f} {threshold:>10}" + (f" {point.items:>16,}" if whole_documents else "")

@@ -11,12 +11,12 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.accounts import GroupAccounts, accounts_in, group_accounts, group_codes
 from rho_score.config import DynamicsConfig
+from rho_score.contents import DynamicsSummaryFile, read_json
 from rho_score.curve import image_kind
 from rho_score.engine import cluster_or_threads
 from rho_score.errors import InputError
@@ -113,7 +113,7 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
         with cluster_or_threads():
             batches = batches_of(main, cut_otherwise(main, sets))
             computed = _run(config, sorter, batches, done)
-    summary = _summary(config, orjson.loads(output.read(SUMMARY)), main.n_units, computed)
+    summary = _summary(config, read_json(output, SUMMARY, DynamicsSummaryFile), main.n_units, computed)
     if config.plot:
         from rho_score import charts
 

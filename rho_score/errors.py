@@ -1,10 +1,15 @@
 """What can go wrong, by exit code: 1 failed while running, 2 wrong usage or input (nothing was run)."""
 
+from rho_score.shown import without_secrets
+
 
 class RhoScoreError(Exception):
-    """A run failed; the message says what, where and the remedy. Exit code 1."""
+    """A run failed; the message says what, where and the remedy, and never a credential. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class InputError(RhoScoreError, ValueError):

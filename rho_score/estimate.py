@@ -6,6 +6,7 @@ from rho_score.config import PlanConfig
 from rho_score.model import load_tokenizer
 from rho_score.plan import Plan, Unit, make_plan
 from rho_score.read import Columns, Document, documents
+from rho_score.shown import visible
 from rho_score.storage import Folder
 from rho_score.tokens import encode
 
@@ -40,7 +41,7 @@ def estimate(config: PlanConfig) -> str:
     tokens = text_bytes / bytes_per_token
     exact = len(known) == len(plan.units)
     lines = [
-        f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {plan.root}",
+        f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {visible(plan.root)}",
         f"units        {len(plan.units):>16,}  of about {config.unit_bytes:,} bytes of text; one file each",
         f"documents    {sum(known) + round(guessed):>16,}  {'from footers' if exact else 'JSONL estimated from the sample'}",
         f"text bytes   {text_bytes:>16,}  {'from footers and sizes' if _plain(plan) else 'compressed shards taken as 4 times their size'}",
@@ -49,12 +50,12 @@ def estimate(config: PlanConfig) -> str:
     unreadable = [document for document in sample if document.error]
     if unreadable:
         lines.append(
-            f"quarantine   {len(unreadable):>16,}  of {len(sample)} sampled documents, the first: {unreadable[0].error}"
+            f"quarantine   {len(unreadable):>16,}  of {len(sample)} sampled documents, the first: {visible(unreadable[0].error or '')}"
         )
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
             lines.append(
-                f"{what:<12} {len(names):>16,}  left out: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+                f"{what:<12} {len(names):>16,}  left out: {', '.join(map(visible, names[:3]))}{' …' if len(names) > 3 else ''}"
             )
     if config.tokens_per_second:
         hours = tokens / config.tokens_per_second / 3600

@@ -1,11 +1,10 @@
 """Token heat maps as HTML: a span a token, coloured by its score, every number on hover. No script; all text escaped."""
 
-import unicodedata
-
 import numpy as np
 from markupsafe import Markup, escape
 from transformers import PreTrainedTokenizerBase
 
+from rho_score import shown
 from rho_score.inspect import DocumentTokens, token_texts
 
 LEVELS = 11  # of colour: 0 lowest, 5 the middle, 10 highest
@@ -43,16 +42,16 @@ def heat_map(
         middle, spread: the score shown without colour, and how far from it the colour is full, nats.
         max_tokens: the document's first tokens that are shown.
     """
-    shown = document.input_ids[:max_tokens]
+    ids = document.input_ids[:max_tokens]
     scores = document.score[:max_tokens]
     scaled = np.nan_to_num((scores - middle) / max(spread, 1e-6), nan=0.0)
     levels = np.clip(np.round((scaled + 1) / 2 * (LEVELS - 1)), 0, LEVELS - 1).astype(int)
     spans = []
-    for i, text in enumerate(token_texts(tokenizer, shown)):
+    for i, text in enumerate(token_texts(tokenizer, ids)):
         off = " off" if document.mask is not None and not document.mask[i] else ""
         tip = escape(_tip(document, i, text, score_name))
         spans.append(Markup(f'<span class="h{levels[i]}{off}" data-tip="{tip}">{escape(visible(text))}</span>'))
-    rest = len(document.input_ids) - len(shown)
+    rest = len(document.input_ids) - len(ids)
     tail = Markup("<i> … {} more tokens</i>").format(f"{rest:,}") if rest > 0 else Markup("")
     return Markup('<div class="doc">') + Markup("").join(spans) + tail + Markup("</div>")
 
@@ -72,14 +71,5 @@ def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
 
 def visible(text: str) -> str:
     """`text` with control and formatting characters made visible; a new line also breaks the line."""
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return "↵\n"
-    if character == "\t":
-        return "⇥\t"
-    if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
-        return character
-    return f"‹{ord(character):04X}›"
+    lines = ("⇥\t".join(map(shown.visible, line.split("\t"))) for line in text.split("\n"))
+    return "↵\n".join(lines)

@@ -122,7 +122,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
     """
     found = {}
     for name, given in (("ref", ref), ("base", base)):
-        place = given or selection.manifest["scores"].get(name)
+        place = given or selection.manifest.get("scores", {}).get(name)
         if place is None:
             continue
         if given is None:
@@ -151,9 +151,12 @@ def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
 def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
     """The tokenizer whose files the store carries."""
     with TemporaryDirectory() as directory:
-        for name in store.folder.listing("tokenizer"):
+        for name in store.folder.names("tokenizer"):
             (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        try:
+            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        except Exception as error:  # the parser of tokenizer.json raises Exception itself
+            raise InputError(f"{store.folder.url}/tokenizer does not load: {error}") from error
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

@@ -19,7 +19,7 @@ from rho_score.histogram import Bits
 from rho_score.plan import Unit
 from rho_score.schema import flat_values, list_lengths
 from rho_score.spans import differing_documents, document_bytes, first_text_difference, leading_spaces, spread
-from rho_score.store import ScoreSet, data_name, footers
+from rho_score.store import ScoreSet, accounts_of, data_name, footers
 from rho_score.vocabulary import Vocabulary
 
 
@@ -206,7 +206,8 @@ class Join:
 
 def scored_rows(scores: ScoreSet, units: Sequence[str]) -> list[int]:
     """Documents in the files of these units, from their footers."""
-    return [row["accounts"]["scored"] for row in footers(scores.folder, units)]
+    found = zip(units, footers(scores.folder, units), strict=True)
+    return [accounts_of(scores.folder, unit, metadata).scored for unit, metadata in found]
 
 
 def pieces_by_rows(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rho_score.accounts import GroupAccounts, accounts_in, byte_columns, group_accounts, group_codes
 from rho_score.config import SelectConfig
+from rho_score.contents import readable
 from rho_score.cuts import Cut
 from rho_score.excess import UnitScores, document_means, document_rates, longer_runs, score_lists
 from rho_score.histogram import COUNTS, Bits, Counter, Expert, Group, round_score
@@ -96,15 +97,20 @@ class Selector:
             "within": None if within is None else sorted([*map(str, place), *highs] for place, highs in within.items()),
             "token_cuts": {str(expert): cut.key for expert, cut in self.token_cuts.items()},
         }
-        try:
-            file = pq.ParquetFile(io.BytesIO(self._output.read(name)))
-            if footer(file) == about:
-                return file.read().cast(COUNTS)
-        except FileNotFoundError:
-            pass
+        if (counted := self._counted_before(name, about)) is not None:
+            return counted
         counted = self._count(batch, within)
         self._output.publish(name, parquet_bytes(counted, COUNTS, about))
         return counted
+
+    def _counted_before(self, name: str, about: Mapping[str, Any]) -> pa.Table | None:
+        try:
+            content = self._output.read(name)
+        except FileNotFoundError:
+            return None
+        with readable(self._output, name):
+            file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+            return file.read().cast(COUNTS) if footer(file) == about else None
 
     def _count(self, batch: Batch, within: Mapping[Place, Sequence[int]] | None) -> pa.Table:
         counter = Counter(self.bits, within)
@@ -196,10 +202,11 @@ class Selector:
         known = dict(zip(sorted(published), footers(self._output, sorted(published)), strict=True))
         for unit in batch.units:
             metadata = known.get(unit.unit) or self._write_unit(unit, bands, left)
-            for place, used in _used(metadata).items():
-                left[place] = [n - u for n, u in zip(left[place], used, strict=True)]
-            for group, accounts in accounts_in(metadata).items():
-                every[group] = every.get(group, GroupAccounts()) + accounts
+            with readable(self._output, data_name(unit.unit)):
+                for place, used in _used(metadata).items():
+                    left[place] = [n - u for n, u in zip(left[place], used, strict=True)]
+                for group, accounts in accounts_in(metadata).items():
+                    every[group] = every.get(group, GroupAccounts()) + accounts
         return len(batch.units) - len(known), every, None
 
     def _write_unit(self, unit: JoinedUnit, bands: Mapping[Place, Band], left: Ties) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -91,8 +92,8 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     directory = model_directory(model)
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"no tokenizer in {directory}: {error}") from error
+    except Exception as error:  # the parser of tokenizer.json raises Exception itself
+        raise InputError(f"no tokenizer that loads in {directory}: {error}{_remedy(error)}") from error
 
 
 def tokenizer_files(model: str) -> list[Path]:
@@ -118,10 +119,12 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     directory = model_directory(model)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        remedy = " To run the model's own code, give --trust-remote-code." if "remote code" in str(error) else ""
-        raise InputError(f"no readable config.json in {directory}: {error}{remedy}") from error
+    except Exception as error:  # the checks of its values raise kinds of their own
+        raise InputError(f"no readable config.json in {directory}: {error}{_remedy(error)}") from error
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    _refuse_pickles(directory, config)
+    if not trust_remote_code:
+        _refuse_kernels(directory, config)
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
     if config.is_encoder_decoder or not known:
         raise InputError(
@@ -136,6 +139,44 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     return config
+
+
+def _remedy(error: Exception) -> str:
+    asks = "trust_remote_code" in str(error) or "custom code" in str(error) or "remote code" in str(error)
+    return (
+        " `score` runs the model's own code with --trust-remote-code: only for code that you have read." if asks else ""
+    )
+
+
+def _refuse_pickles(directory: Path, config: Any) -> None:
+    """Refuse what would make the library load a pickle though the directory has safetensors."""
+    if (directory / "adapter_config.json").exists():
+        raise InputError(f"{directory} holds an adapter (adapter_config.json). Merge it into its model and save that.")
+    named = getattr(config, "transformers_weights", None)
+    if named is not None and not _is_safe(named, (".safetensors", ".safetensors.index.json")):
+        raise InputError(f"{directory}/config.json names the weights {named!r}. Only *.safetensors are ever loaded.")
+    for index in directory.glob("*.safetensors.index.json"):
+        try:
+            files = list(orjson.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index} is not an index of weights: {error!r}") from error
+        if wrong := sorted(str(file) for file in files if not _is_safe(file, (".safetensors",))):
+            raise InputError(f"{index} names {wrong[0]!r}. Only *.safetensors of the same directory are ever loaded.")
+
+
+def _is_safe(name: Any, endings: tuple[str, ...]) -> bool:
+    """Whether it is the name of a file right in the directory, with one of these endings."""
+    return isinstance(name, str) and name.endswith(endings) and Path(name).name == name
+
+
+def _refuse_kernels(directory: Path, config: Any) -> None:
+    """Refuse attention that is code from a hub, which the configuration may ask for."""
+    for part in (config, config.get_text_config()):
+        if "/" in str(attention := getattr(part, "_attn_implementation", None)):
+            raise InputError(
+                f"{directory}/config.json asks for the attention {attention!r}, which is code from the Hugging Face hub. "
+                "Take the line out, or give --trust-remote-code."
+            )
 
 
 def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:

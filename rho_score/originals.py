@@ -211,7 +211,7 @@ def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
         InputError: there is none at `given`, or it has other units or another tokenizer.
     """
     tokenizer = selection.manifest["parts"]["tokenizer_sha256"]
-    for place in [given] if given else selection.manifest["scores"].values():
+    for place in [given] if given else filter(None, selection.manifest["scores"].values()):
         try:
             scores = ScoreSet.open(place if given else beside(selection.folder, place))
         except InputError:

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from rho_score.config import CorpusConfig
+from rho_score.contents import read_table
 from rho_score.errors import InputError
+from rho_score.shown import visible
 from rho_score.storage import FileInfo, Folder, file_at
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -59,7 +61,7 @@ class Plan:
         columns = [pa.array([getattr(unit, f.name) for unit in self.units], f.type) for f in _PLAN_SCHEMA]
         table = pa.Table.from_arrays(columns, schema=_PLAN_SCHEMA)
         sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         return sink.getvalue()
 
     @property
@@ -70,20 +72,16 @@ class Plan:
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
 _PLAN_SCHEMA = pa.schema(
-    [
-        (
-            f.name,
-            _ARROW_TYPES[f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))],
-        )
-        for f in fields(Unit)
-    ]
+    pa.field(f.name, _ARROW_TYPES[kind], nullable="None" in kind)
+    for f in fields(Unit)
+    for kind in [f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))]
 )
 
 
 def read_plan(content: bytes) -> tuple[Unit, ...]:
-    """The units of a `plan.parquet`."""
-    table = pq.read_table(io.BytesIO(content))
-    names = [f.name for f in fields(Unit)]
+    """The units of a `plan.parquet`; raises InputError if it is damaged."""
+    table = read_table(content, _PLAN_SCHEMA, "plan.parquet")
+    names = _PLAN_SCHEMA.names
     return tuple(
         Unit(**dict(zip(names, row, strict=True)))
         for batch in table.select(names).to_batches(max_chunksize=1 << 16)
@@ -93,7 +91,7 @@ def read_plan(content: bytes) -> tuple[Unit, ...]:
 
 def plan_names(content: bytes) -> pa.Table:
     """The columns unit and shard of a `plan.parquet`: enough to compare two plans, for little memory."""
-    return pq.read_table(io.BytesIO(content), columns=["unit", "shard"])
+    return read_table(content, pa.schema([_PLAN_SCHEMA.field(name) for name in ("unit", "shard")]), "plan.parquet")
 
 
 def changed_shards(then: Iterable[Unit], now: Iterable[Unit]) -> list[str]:
@@ -125,6 +123,8 @@ def make_plan(corpus: CorpusConfig) -> Plan:
             f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)}. "
             "Check the path, or convert the corpus to one of these formats."
         )
+    if unreadable := [name for name in shards if not _is_utf8(name)]:
+        raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
     full = {name: info for name, info in shards.items() if info.size > 0}
     with ThreadPoolExecutor(32) as pool:
         cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), full.items()))
@@ -139,7 +139,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     return Plan(
         root=root.url,
         units=units,
-        not_shards=tuple(name for name in files if name not in shards),
+        not_shards=tuple(name if _is_utf8(name) else visible(name) for name in files if name not in shards),
         empty_shards=tuple(name for name in shards if name not in {unit.shard for unit in units}),
     )
 
@@ -165,14 +165,19 @@ def _is_shard(name: str) -> bool:
     return name.lower().endswith(FORMATS) and not any(part.startswith("_") for part in name.split("/"))
 
 
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; a local disk has others too, which Python reads as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
     try:
         cut = _cut_parquet if name.lower().endswith(".parquet") else _cut_jsonl
         return cut(root, name, info, corpus), None
     except InputError as error:
-        return [], f"{name}: {error}"
+        return [], f"{visible(name)}: {error}"
     except DAMAGE as error:
-        return [], f"{name}: not readable ({error}). Replace it or take it out of the corpus."
+        return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
 def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:

@@ -1,5 +1,7 @@
 """One self-contained HTML page about a store: what is in it, how it is distributed, what it looks like token by token."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,7 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase
 
 from rho_score import charts, heatmap
@@ -21,11 +24,13 @@ from rho_score.inspect import (
     scores_behind,
     token_texts,
 )
+from rho_score.shown import visible
 from rho_score.storage import file_at, without_credentials
 from rho_score.store import Selection, open_store
 
 RARE = 8  # tokens seen less often are not ranked
 RANKED = 20
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -54,16 +59,18 @@ def report(config: ReportConfig) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
+    style = Markup(environment.get_template("report.css").render()) + heatmap.STYLE
     page = environment.get_template("report.html.j2").render(
         kind=store.manifest["kind"],
-        place=without_credentials(config.store),
+        place=visible(without_credentials(config.store)),
         manifest=store.manifest,
         facts=_facts(store),
         groups=_groups(store),
         figures=_figures(store, sample),
         extremes=_extremes(store, sample, tokenizer),
         documents=_documents(store, sample, tokenizer, config.documents),
-        style=heatmap.STYLE,
+        style=style,
+        style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         score=store.score_column,
         sample_note=_sample_note(sample),
         losses_known=bool(behind) or not isinstance(store, Selection),
@@ -71,6 +78,11 @@ def report(config: ReportConfig) -> str:
     folder, name = file_at(config.output)
     folder.publish(name, page.encode("utf-8", "replace"))
     return config.output
+
+
+def _name(text: str) -> str:
+    """An id or a group as the page and its figures show it: on one line, nothing unseen, not endless."""
+    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
 
 
 def _sample_note(sample: TokenSample) -> str:
@@ -113,7 +125,7 @@ def _groups(store: Store) -> list[dict[str, Any]]:
     thresholds = {row["group"]: row["threshold"] for row in store.summary["thresholds"]}
     rows = [
         {
-            "group": "(none)" if group is None else group,
+            "group": "(none)" if group is None else _name(group),
             "documents": a.documents,
             "tokens": a.tokens,
             "kept": a.tokens_kept,
@@ -199,7 +211,7 @@ def _figure(figure: Any, title: str, note: str) -> dict[str, str]:
 
 
 def _mean_by_group(sample: TokenSample) -> dict[str, float]:
-    groups = np.repeat(np.array([group or "(none)" for group in sample.doc_groups], object), sample.lengths)
+    groups = np.repeat(np.array([_name(group or "(none)") for group in sample.doc_groups], object), sample.lengths)
     names = sorted(set(groups.tolist()))
     return {name: float(np.nanmean(sample.score[groups == name])) for name in names[:30]}
 
@@ -246,8 +258,8 @@ def _documents(
     spread = max(high - middle, middle - low)
     return [
         {
-            "doc_id": document.doc_id,
-            "group": document.group,
+            "doc_id": _name(document.doc_id),
+            "group": None if document.group is None else _name(document.group),
             "tokens": len(document.input_ids),
             "kept": None if document.mask is None else float(document.mask.mean()),
             "mean": float(np.nanmean(document.score)) if not np.isnan(document.score).all() else float("nan"),

@@ -7,7 +7,6 @@ multiply, wait without a word, and cannot be counted.
 import errno
 import logging
 import os
-import re
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from rho_score.errors import StorageError
+from rho_score.shown import without_secrets
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def _note_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     assert error is not None
     add_retries({kind_of(error): 1})
-    log.info("storage: %s; again in %.1f s", without_addresses(f"{kind_of(error)}: {error}"), state.upcoming_sleep)
+    log.info("storage: %s; again in %.1f s", without_secrets(f"{kind_of(error)}: {error}"), state.upcoming_sleep)
 
 
 def add_retries(counts: Mapping[str, int]) -> None:
@@ -156,7 +156,7 @@ def storage_error(doing: str, place: str, error: BaseException) -> StorageError:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     tried = "".join(f", {note}" for note in getattr(error, "__notes__", []))
     return StorageError(
-        f"{place} could not be {doing}: {without_addresses(f'{kind_of(error)}: {said}')}{tried}. {_remedy(error)}"
+        f"{place} could not be {doing}: {without_secrets(f'{kind_of(error)}: {said}')}{tried}. {_remedy(error)}"
     )
 
 
@@ -181,8 +181,3 @@ def _remedy(error: BaseException) -> str:
     if _is_transient(error):
         return f"The storage is away or too busy. When it is back, {_AGAIN}"
     return f"What it said is not a passing fault: mend that, then {_AGAIN}"
-
-
-def without_addresses(text: str) -> str:
-    """`text` with the user's name, password and query taken out of every URL in it: what signs a request stands there."""
-    return re.sub(r"(\w+://)(?:[^\s/@'\"]*@)?([^\s?'\"]*)(\?[^\s'\"]*)?", r"\1\2", text)

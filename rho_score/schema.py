@@ -31,6 +31,11 @@ DOCUMENTS = pa.schema(
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
 SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)}
 SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])  # and a field of SIGNALS for each that was asked for
+COLUMN_TYPES = {
+    "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
+    "kept": pa.bool_(), "doc_score": pa.float32(),
+}  # fmt: skip
+"""Columns of the units' files of both stores, as far as they are read again."""
 QUARANTINE = pa.schema(
     [pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
 )
@@ -137,6 +142,16 @@ def footer(file: pq.ParquetFile) -> dict[str, Any]:
     """Our metadata in a file's footer; empty where there is none."""
     content = (file.metadata.metadata or {}).get(METADATA_KEY)
     return dict(orjson.loads(content)) if content else {}
+
+
+def check_columns(table: pa.Table, wanted: Sequence[str] | None = None) -> None:
+    """Raises ValueError where a column of a unit's file is missing or has another type than the contract's."""
+    if missing := set(wanted or ()) - set(table.column_names):
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    for field in table.schema:
+        kind = MASK if field.name.startswith("mask") else COLUMN_TYPES.get(field.name)
+        if kind is not None and field.type != kind:
+            raise ValueError(f"column {field.name} has type {field.type}, not {kind}")
 
 
 def list_lengths(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from rho_score.claims import claim, refuse_changed_input
 from rho_score.config import ScoreConfig
+from rho_score.contents import Totals, read_json
 from rho_score.engine import IO_CPUS, cluster, configure_data
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import (
@@ -44,6 +45,7 @@ from rho_score.store import (
     PLAN,
     SUCCESS,
     Accounts,
+    accounts_of,
     dump_json,
     footers,
     new_manifest,
@@ -156,10 +158,12 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
                 passages.append(passage)
                 progress.add(documents=accounts.documents, tokens=accounts.tokens)
     if not todo and output.exists(SUCCESS):
-        written = orjson.loads(output.read(SUCCESS))
+        written = read_json(output, SUCCESS, Totals)
         total = Accounts(**{name: value for name, value in written.items() if name != "units"})
     else:
-        before = (Accounts(**found["accounts"]) for found in footers(output, earlier))
+        before = (
+            accounts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
+        )
         total = Accounts.total(itertools.chain(computed, before))
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")

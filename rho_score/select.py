@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
+from rho_score.contents import SelectionSummary, read_json
 from rho_score.cuts import Cut
 from rho_score.engine import cluster_or_threads, in_tasks
 from rho_score.errors import RhoScoreError
@@ -80,7 +81,7 @@ def _select(config: SelectConfig) -> tuple[dict[str, Any], int, int]:
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
         if output.exists(SUMMARY) and len(published_units(output)) == n_units:
-            return orjson.loads(output.read(SUMMARY)), n_units, 0
+            return read_json(output, SUMMARY, SelectionSummary), n_units, 0
     with cluster_or_threads():
         job = _Job(prepared.selector, batches_of(prepared.main, prepared.others), _rules(prepared.selector))
         content, computed = job.run()

@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from rho_score import disk
 from rho_score.errors import InputError, StorageError
 from rho_score.retries import is_of_storage, kind_of, storage_error, with_retries
+from rho_score.shown import without_secrets
 
 T = TypeVar("T")
 
@@ -69,8 +70,8 @@ class Folder:
 
     def name(self, name: str) -> str:
         """Full path of `name`; refuses one that leads out of the folder."""
-        if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"{name!r} leads out of the folder {self.url}")
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise InputError(f"{name!r} leads out of the folder {self.url}.")
         return f"{self.path}/{name}" if name else self.path
 
     def _try(self, doing: str, name: str, call: Callable[[], T], *, known: bool = False) -> T:
@@ -256,8 +257,7 @@ def without_credentials(url: str) -> str:
     scheme, separator, rest = os.fspath(url).partition("://")
     if not separator:
         return scheme
-    place, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    return without_secrets(f"{scheme}://{rest}").partition("?")[0]
 
 
 def _driver_options(url: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ again writes the same bytes.
 
 import array
 import hashlib
-import io
 import itertools
 import math
 import posixpath
@@ -15,21 +14,35 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from rho_score import __version__, unit_file
+from rho_score.contents import (
+    Manifest,
+    ScoreParts,
+    SelectionParts,
+    SelectionSummary,
+    Totals,
+    check_shape,
+    read_json,
+    read_table,
+    readable,
+)  # fmt: skip
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
 from rho_score.schema import footer, parquet_bytes
+from rho_score.shown import without_secrets
 from rho_score.storage import Folder, without_credentials
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
+HISTOGRAM_SCHEMA = pa.schema([("value", pa.float32()) if f.name == "key" else f for f in COUNTS])
 Kind = Literal["score set", "selection", "export"]
 
 
@@ -84,9 +97,8 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
 
 def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
-    content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
-    fingerprint = hashlib.sha256(content).hexdigest()
-    return {"kind": kind, "fingerprint": fingerprint, "parts": orjson.loads(content), "rho_score": __version__, **about}
+    parts = orjson.loads(orjson.dumps(parts))
+    return {"kind": kind, "fingerprint": _fingerprint(parts), "parts": parts, "rho_score": __version__, **about}
 
 
 def difference(
@@ -108,20 +120,24 @@ def difference(
 def read_manifest(folder: Folder) -> dict[str, Any]:
     """The manifest of a store; raises InputError if there is none, or it is not one."""
     try:
-        found = orjson.loads(folder.read(MANIFEST))
+        found = read_json(folder, MANIFEST, Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder.url} is no store of ours: it has no {MANIFEST}. Check the path.") from None
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{folder.url}/{MANIFEST} is damaged: {error}") from None
-    if not isinstance(found, dict) or not {"kind", "fingerprint", "parts"} <= found.keys():
-        raise InputError(f"{folder.url}/{MANIFEST} is not a manifest of rho-score.")
+    if _fingerprint(found["parts"]) != found["fingerprint"]:
+        raise InputError(f"{folder.url}/{MANIFEST} was changed: its fingerprint is not that of its parts.")
     return found
+
+
+def _fingerprint(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Store:
     folder: Folder
-    done_name = SUCCESS
+    done_name: ClassVar[str] = SUCCESS
+    parts: ClassVar[type] = ScoreParts
+    footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 
     @classmethod
     def _open(cls, url: str, kind: Kind) -> Any:
@@ -132,7 +148,8 @@ class _Store:
         """
         store = cls(Folder(url))
         if store.manifest["kind"] != kind:
-            raise InputError(f"{url} is a {store.manifest['kind']}, not a {kind}.")
+            raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {kind}.")
+        check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
         if not store.folder.exists(cls.done_name):
             raise InputError(
                 f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
@@ -147,7 +164,7 @@ class _Store:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The totals, from the file that was written last."""
-        return dict(orjson.loads(self.folder.read(self.done_name)))
+        return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -179,7 +196,10 @@ class _Store:
 
     def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
         """The rows of one unit, and our metadata in its footer; raises RhoScoreError as `unit_file.read` does."""
-        return unit_file.read(self.folder, data_name(unit), self.manifest["fingerprint"], columns)
+        return unit_file.read(self._file(unit), columns)
+
+    def _file(self, unit: str) -> unit_file.UnitFile:
+        return unit_file.UnitFile(self.folder, data_name(unit), self.manifest["fingerprint"], self.footer_fields)
 
 
 class ScoreSet(_Store):
@@ -192,7 +212,7 @@ class ScoreSet(_Store):
 
     def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
         """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
-        return unit_file.parts(self.folder, data_name(unit), self.manifest["fingerprint"], columns)
+        return unit_file.parts(self._file(unit), columns)
 
     @property
     def loss_bits(self) -> int:
@@ -209,6 +229,8 @@ class Selection(_Store):
     """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
 
     done_name = SUMMARY
+    parts = SelectionParts
+    footer_fields = frozenset({"fingerprint", "groups"})
 
     @classmethod
     def open(cls, url: str) -> "Selection":
@@ -222,7 +244,7 @@ class Selection(_Store):
 
     def histogram(self) -> pa.Table:
         """`histogram.parquet`: expert, group, value, count, tokens."""
-        return pq.read_table(io.BytesIO(self.folder.read(HISTOGRAM)))
+        return read_table(self.folder.read(HISTOGRAM), HISTOGRAM_SCHEMA, f"{self.folder.url}/{HISTOGRAM}")
 
 
 def open_store(url: str) -> ScoreSet | Selection:
@@ -231,16 +253,18 @@ def open_store(url: str) -> ScoreSet | Selection:
     return Selection.open(url) if kind == "selection" else ScoreSet.open(url)
 
 
+def accounts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> Accounts:
+    """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
+    with readable(folder, data_name(unit)):
+        return Accounts(**metadata["accounts"])
+
+
 def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
 
     def read(unit: str) -> dict[str, Any]:
-        name = data_name(unit)
-        try:
-            with folder.open_mapped(name) as file:
-                return footer(pq.ParquetFile(file))
-        except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise unit_file.unreadable(folder, name, error) from error
+        with readable(folder, data_name(unit)), folder.open_mapped(data_name(unit)) as file:
+            return footer(pq.ParquetFile(file))
 
     left = iter(units)
     with ThreadPoolExecutor(16) as pool:
@@ -250,10 +274,9 @@ def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
     """`histogram.parquet`: expert, group, value (nats), count (items of that score), tokens (that they hold)."""
-    schema = pa.schema([("value", pa.float32()) if f.name == "key" else f for f in COUNTS])
     values = pa.array(values_of(counts["key"].to_numpy(), bits), pa.float32())
-    table = counts.set_column(COUNTS.get_field_index("key"), "value", values).cast(schema)
-    return parquet_bytes(table, schema)
+    table = counts.set_column(COUNTS.get_field_index("key"), "value", values).cast(HISTOGRAM_SCHEMA)
+    return parquet_bytes(table, HISTOGRAM_SCHEMA)
 
 
 def beside(folder: Folder, place: str) -> str:
@@ -263,9 +286,12 @@ def beside(folder: Folder, place: str) -> str:
     return str(folder.fs.unstrip_protocol(posixpath.normpath(posixpath.join(folder.path, place))))
 
 
-def relative_url(url: str, start: str) -> str:
-    """`url` as seen from the store at `start`, where both are on one file system; else as it is."""
+def relative_url(url: str, start: str) -> str | None:
+    """`url` as seen from the store at `start`, where both are on one file system; else as it is, without credentials.
+
+    None for a place on this machine as seen from a store elsewhere: it would say nothing there.
+    """
     here, there = Folder(url), Folder(start)
     if here.fs == there.fs:
-        return posixpath.relpath(here.path, there.path)
-    return without_credentials(url)
+        return without_secrets(posixpath.relpath(here.path, there.path))
+    return without_credentials(url) if "://" in url and not isinstance(here.fs, LocalFileSystem) else None

@@ -1,41 +1,53 @@
 """A unit's file of a store, read: whole, or in parts of some tokens that stay in the processor's cache."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rho_score.contents import readable
 from rho_score.errors import RhoScoreError
-from rho_score.schema import footer
-from rho_score.storage import Folder, with_retries
+from rho_score.schema import check_columns, footer
+from rho_score.storage import Folder
 
 PART_TOKENS = 1 << 20
 
 
-def read(
-    folder: Folder, name: str, fingerprint: str, columns: list[str] | None = None
-) -> tuple[pa.Table, dict[str, Any]]:
+class UnitFile(NamedTuple):
+    """Where a unit's file is, and what its footer must have: the store's fingerprint, and these fields."""
+
+    folder: Folder
+    name: str
+    fingerprint: str
+    fields: frozenset[str]
+
+    def check(self, metadata: dict[str, Any]) -> None:
+        """Raises ValueError where the footer lacks a field, RhoScoreError where it is of another run."""
+        if missing := self.fields - metadata.keys():
+            raise ValueError(f"its footer has no {', '.join(sorted(missing))}")
+        if metadata.get("fingerprint") != self.fingerprint:
+            raise RhoScoreError(
+                f"{self.folder.url}/{self.name} is of another run than its manifest. Remove it and resume the run."
+            )
+
+
+def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
     """The rows of a unit, in input order, and our metadata in its footer.
 
     Raises:
         RhoScoreError: the file is missing or damaged, or belongs to another run.
     """
-
-    def read_whole() -> tuple[pa.Table, dict[str, Any]]:
-        with folder.open_mapped(name) as source:
-            remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
-            file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
-            return file.read(columns, use_threads=False), footer(file)
-
-    with _explained(folder, name):
-        table, metadata = with_retries(read_whole, attempts=3)
-    _check(metadata, folder, name, fingerprint)
-    return table, metadata
+    with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
+        remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
+        file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
+        table, metadata = file.read(columns, use_threads=False), footer(file)
+        check_columns(table, columns)
+        unit.check(metadata)
+        return table, metadata
 
 
-def parts(folder: Folder, name: str, fingerprint: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
     """Our metadata in the footer of a score set's unit, and its rows in parts of about `PART_TOKENS` tokens.
 
     How many rows a part has depends on the unit's accounts alone. On a local disk a part is decoded when it is asked for;
@@ -44,40 +56,35 @@ def parts(folder: Folder, name: str, fingerprint: str, columns: list[str]) -> tu
     Raises:
         RhoScoreError: as `read`, from the iterator too.
     """
-    with _explained(folder, name):
-        source = folder.open_mapped(name)
+    with readable(unit.folder, unit.name):
+        source = unit.folder.open_mapped(unit.name)
         if not isinstance(source, pa.MemoryMappedFile):
             source.close()
-            table, metadata = read(folder, name, fingerprint, columns)
+            table, metadata = read(unit, columns)
             n_rows = _rows(metadata)
             return metadata, (table.slice(start, n_rows) for start in range(0, len(table), n_rows))
         file = pq.ParquetFile(source, page_checksum_verification=True)
         metadata = footer(file)
-    _check(metadata, folder, name, fingerprint)
-    return metadata, _decoded(folder, name, source, file, columns, _rows(metadata))
+        unit.check(metadata)
+        return metadata, _decoded(unit, source, file, columns, _rows(metadata))
 
 
 def _decoded(
-    folder: Folder, name: str, source: pa.MemoryMappedFile, file: pq.ParquetFile, columns: list[str], n_rows: int
+    unit: UnitFile, source: pa.MemoryMappedFile, file: pq.ParquetFile, columns: list[str], n_rows: int
 ) -> Iterator[pa.Table]:
-    with source, _explained(folder, name):
-        for batch in file.iter_batches(n_rows, columns=columns, use_threads=False):
-            yield pa.Table.from_batches([batch])
+    with source:
+        with readable(unit.folder, unit.name):
+            batches = file.iter_batches(n_rows, columns=columns, use_threads=False)
+        while True:
+            with readable(unit.folder, unit.name):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                part = pa.Table.from_batches([batch])
+                check_columns(part, columns)
+            yield part
 
 
 def _rows(metadata: dict[str, Any]) -> int:
     rows, tokens = (int(metadata["accounts"][name]) for name in ("scored", "tokens"))
     return max(1, rows * PART_TOKENS // max(tokens, 1))
-
-
-@contextmanager
-def _explained(folder: Folder, name: str) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, pa.ArrowException, OSError) as error:
-        raise RhoScoreError(f"{folder.url}/{name} cannot be read: {error}. Remove it and resume its run.") from error
-
-
-def _check(metadata: dict[str, Any], folder: Folder, name: str, fingerprint: str) -> None:
-    if metadata.get("fingerprint") != fingerprint:
-        raise RhoScoreError(f"{folder.url}/{name} is of another run than its manifest. Remove it and resume the run.")

@@ -10,8 +10,8 @@ from rho_score.retries import (
     retries_counted,
     storage_error,
     with_retries,
-    without_addresses,
 )
+from rho_score.shown import without_secrets
 
 
 class _Failing:
@@ -93,7 +93,7 @@ def test_errors_tell_the_place_what_was_said_and_the_remedy_but_no_secret() -> N
         "same command again to resume."
     )
     said = 'Could not connect to the endpoint URL: "https://me:secret@host/b/k?X-Amz-Signature=abc" now'
-    assert without_addresses(said) == 'Could not connect to the endpoint URL: "https://host/b/k" now'
+    assert without_secrets(said) == 'Could not connect to the endpoint URL: "https://host/b/k" now'
     skewed = PermissionError("The difference is too large")
     skewed.__cause__ = _Answer(403, "RequestTimeTooSkewed")
     assert "Set this machine's clock" in str(storage_error("read", "s3://b/k", skewed))
