@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup demo check test bench chaos soak clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 	$(BIN)/python -m bench.selection
 	$(BIN)/python -m bench.selection --check
 	$(BIN)/python -m bench.scale
+
+chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
+
+soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with units
+	$(BIN)/python -m tests.chaos.soak
 
 clean:   ## remove what the demo wrote; keeps .venv and .cache
 	rm -rf out

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.chaos.cluster import ChaosCluster
 from tests.chaos.faults import KINDS, Command, Fault, Kind, kind_named, rounds, schedule
-from tests.chaos.runs import Disturbed, Outcome, compare, n_published, prepare, tail, undisturbed
+from tests.chaos.runs import Disturbed, Outcome, compare, n_published, prepare, undisturbed
 
 NEEDS: dict[Command, tuple[Command, ...]] = {
     "score": ("score",),

@@ -13,6 +13,7 @@ import psutil
 
 SITE = Path(__file__).parent / "site"
 REPOSITORY = Path(__file__).parents[2]
+HEADROOM = 6 << 30
 GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
 
 SETTINGS = {
@@ -50,7 +51,7 @@ class ChaosCluster:
         path = os.pathsep.join([str(SITE), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         self._environment = {
             **SETTINGS,
-            **(settings or {}),
+            **memory_settings(),
             "RAY_TMPDIR": self._temporary,
             "PYTHONPATH": path,
             "CHAOS_ROOT": str(root),
@@ -91,6 +92,11 @@ class ChaosCluster:
             self._cluster.remove_node(node, allow_graceful=False)
         if self._cluster.head_node is not None:
             self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+
+    def memory_kills(self) -> int:
+        """How many times Ray's memory monitor ended workers, by the raylets' logs."""
+        logs = Path(self._temporary).glob("ray/session_*/logs/raylet*.out")
+        return sum(log.read_text(errors="replace").count("due to the node running low on memory") for log in logs)
 
     @property
     def address(self) -> str:
@@ -164,6 +170,18 @@ class ChaosCluster:
         process = self._spawn.Process(target=drive, args=(arguments, self.address, str(log)))
         process.start()
         return process
+
+
+def memory_settings() -> dict[str, str]:
+    """Ray's memory monitor ends workers once the machine uses `HEADROOM` bytes more than now; a hog takes a third more."""
+    from ray._common.utils import get_system_memory
+    from ray._private.utils import get_used_memory
+
+    return {
+        "RAY_memory_usage_threshold": f"{min((get_used_memory() + HEADROOM) / get_system_memory(), 1.0):.4f}",
+        "RAY_memory_monitor_refresh_ms": "100",
+        "CHAOS_HOG_BYTES": str(HEADROOM * 4 // 3),
+    }
 
 
 def raylet_pid(node: Any) -> int:

@@ -18,7 +18,7 @@ class Kind:
     """From outside: SIGKILL to a process of this sort, or a node that leaves, joins, or is the head."""
     moment: str = ""
     process: Literal["worker", "driver"] = "worker"
-    action: Literal["kill", "kill-node"] = "kill"
+    action: Literal["kill", "kill-node", "hog"] = "kill"
     passages: int = 1
     """How many processes pass through the moment in an undisturbed run, at least; the fault takes one by chance."""
 
@@ -32,6 +32,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="score: between quarantine and data", command="score", moment="open:quarantine", passages=4),
     Kind(name="score: between temporary file and data", command="score", moment="rename:data", passages=20),
     Kind(name="score: data published, not reported", command="score", moment="open:data", passages=20),
+    Kind(name="score: out of memory", command="score", moment="open:data", action="hog", passages=20),
     Kind(name="score: node", command="score", target="node"),
     Kind(name="score: node while a model loads", command="score", moment="open:model.safetensors", action="kill-node"),
     Kind(name="score: node in publishing", command="score", moment="rename:data", action="kill-node", passages=20),

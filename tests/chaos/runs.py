@@ -58,11 +58,10 @@ def prepare(root: Path) -> None:
 def command(name: Command, root: Path, output: Path, *, workers: int = 2) -> list[str]:
     """The arguments that write `output`, from the undisturbed score set or selection beside it."""
     if name == "score":
-        options = (
-            "--id-column id --group-column source --context 32 --overlap 8 --batch-tokens 128 --unit-bytes 900 "
-            "--dtype float32 --no-compile --cpus-per-worker 1 --gpus-per-worker 0"
-        ).split()
-        options += ["--workers", str(workers)]
+        columns = ["--id-column", "id", "--group-column", "source", "--unit-bytes", "900"]
+        windows = ["--context", "32", "--overlap", "8", "--batch-tokens", "128"]
+        pool = ["--workers", str(workers), "--cpus-per-worker", "1", "--gpus-per-worker", "0"]
+        options = [*columns, *windows, *pool, "--dtype", "float32", "--no-compile"]
         return ["score", f"{root}/corpus", str(output), "--model", f"{root}/model", *options]
     if name == "select":
         return ["select", "--ref", f"{root}/peace-score", str(output), "--ratio", "0.6", "--per-group"]

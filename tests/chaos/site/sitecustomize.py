@@ -7,7 +7,8 @@ of the program is replaced. `CHAOS_ROOT` is the folder in which everything happe
     moment    open:NAME    the file or folder NAME is about to be opened (a folder: to sync it, after a file was renamed into it)
               rename:NAME  a file is about to be renamed to NAME, or into the folder NAME: written whole, not published yet
     process   worker, driver
-    action    kill (this process), kill-node (its raylet, then itself), hog (allocate memory without end)
+    action    kill (this process), kill-node (its raylet, then itself), hog (allocate `CHAOS_HOG_BYTES` and
+              hold them for half a minute, if Ray's memory monitor does not end the process before that)
 """
 
 import os
@@ -21,19 +22,23 @@ def _install(root: str) -> None:
     process = "worker" if any("default_worker.py" in argument for argument in sys.orig_argv) else "driver"
     pace_s = float(os.environ.get("CHAOS_PACE_S", "0"))
 
+    hog_bytes = int(os.environ.get("CHAOS_HOG_BYTES", "0"))
+
     def act(action: str) -> None:
         if action == "hog":
-            held = []
-            while True:
-                held.append(b"x" * (16 << 20))
+            held = [b""]
+            while len(held) << 24 < hog_bytes:
+                held.append(b"x" * (1 << 24))
                 time.sleep(0.01)
+            time.sleep(30)
+            return
         if action == "kill-node":
             os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def pass_through(moments: set[str]) -> None:
         waiting: dict[str, list[str]] = {}
-        for name in os.listdir(armed):
+        for name in os.listdir(armed):  # noqa: PTH208
             moment, who, action, fault, count = name.split(",")
             if moment in moments and who == process:
                 waiting.setdefault(f"{moment},{who},{action},{fault}", []).append(count)
