@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_worker_niceness": "0",  # else a busy machine starves the workers, and only them
     "RAY_enable_worker_prestart": "0",  # two real cores carry all nodes
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -79,9 +81,8 @@ class ChaosCluster:
         """Start the head and the worker nodes."""
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}, shutdown_at_exit=True
-        )
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
         for _ in range(self._n_nodes):
             self.add_node(wait=False)
         self._cluster.wait_for_nodes(60)
@@ -182,6 +183,13 @@ def memory_settings() -> dict[str, str]:
         "RAY_memory_monitor_refresh_ms": "100",
         "CHAOS_HOG_BYTES": str(HEADROOM * 4 // 3),
     }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def raylet_pid(node: Any) -> int:

@@ -102,8 +102,11 @@ def kind_named(name: str) -> Kind:
     return next(kind for kind in KINDS if kind.name == name)
 
 
-def rounds(seed: int, *, n_faults: int, at_once: int = 5) -> list[tuple[Command, list[Kind]]]:
-    """Runs with up to `at_once` faults each, every kind in turn, `n_faults` in all."""
+AT_ONCE: dict[Command, int] = {"score": 6, "select": 8, "export": 5}
+
+
+def rounds(seed: int, *, n_faults: int) -> list[tuple[Command, list[Kind]]]:
+    """Runs with several faults each, every kind in turn, `n_faults` in all."""
     chance = random.Random(seed)
     waiting: dict[Command, list[Kind]] = {"score": [], "select": [], "export": []}
     made: list[tuple[Command, list[Kind]]] = []
@@ -111,8 +114,8 @@ def rounds(seed: int, *, n_faults: int, at_once: int = 5) -> list[tuple[Command,
     while planned < n_faults:
         for kind in chance.sample(KINDS, len(KINDS)):
             waiting[kind.command].append(kind)
-            if len(waiting[kind.command]) == at_once:
+            if len(waiting[kind.command]) == AT_ONCE[kind.command]:
                 made.append((kind.command, waiting[kind.command]))
                 waiting[kind.command] = []
-                planned += at_once
+                planned += AT_ONCE[kind.command]
     return made
