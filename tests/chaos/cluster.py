@@ -173,6 +173,11 @@ class ChaosCluster:
         return process
 
 
+def room_for_a_hog() -> bool:
+    """Whether the machine has memory for a process that takes more than the memory monitor allows."""
+    return bool(psutil.virtual_memory().available > 2 * HEADROOM)
+
+
 def memory_settings() -> dict[str, str]:
     """Ray's memory monitor ends workers once the machine uses `HEADROOM` bytes more than now; a hog takes a third more."""
     from ray._common.utils import get_system_memory

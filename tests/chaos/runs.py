@@ -81,10 +81,12 @@ def undisturbed(cluster: ChaosCluster, name: Command) -> Path:
 class Disturbed:
     """One command under its faults, until it is done."""
 
-    def __init__(self, cluster: ChaosCluster, name: Command, output: Path, faults: Sequence[Fault]) -> None:
+    def __init__(
+        self, cluster: ChaosCluster, name: Command, output: Path, faults: Sequence[Fault], *, workers: int = 2
+    ) -> None:
         self._cluster, self._name, self._output = cluster, name, output
         self._log = output.with_suffix(".log")
-        self._arguments = command(name, cluster.root, output)
+        self._arguments = command(name, cluster.root, output, workers=workers)
         self._outside = [fault for fault in faults if fault.kind.target]
         self._inside = {str(fault.number): fault for fault in faults if fault.kind.moment}
         self._due: dict[int, float] = {}
