@@ -96,9 +96,9 @@ class ChaosCluster:
             self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
 
     def memory_kills(self) -> int:
-        """How many times Ray's memory monitor ended workers, by the raylets' logs."""
-        logs = Path(self._temporary).glob("ray/session_*/logs/raylet*.out")
-        return sum(log.read_text(errors="replace").count("due to the node running low on memory") for log in logs)
+        """How many times Ray's memory monitor ended workers, by the raylets' events."""
+        logs = Path(self._temporary).glob("ray/session_2*/logs/events/event_RAYLET.log")
+        return sum(log.read_text(errors="replace").count('"label":"Out of Memory"') for log in logs)
 
     @property
     def address(self) -> str:
