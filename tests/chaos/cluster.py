@@ -22,7 +22,7 @@ SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # so is a head
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # so is a head
     "RAY_worker_niceness": "0",  # else a busy machine starves the workers, and only them
     "RAY_enable_worker_prestart": "0",  # two real cores carry all nodes
     "RAY_prestart_worker_first_driver": "0",
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class ChaosCluster:
-    """A head without CPUs and some worker nodes; use as a context manager, on the main thread.
+    """A head without CPUs and some worker nodes; use as a context manager, on the main thread, one in a process.
 
     Everything happens below `root`: corpus, model, outputs, and `armed`, the faults that wait for their moment.
     """
