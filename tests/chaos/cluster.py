@@ -14,7 +14,7 @@ import psutil
 
 SITE = Path(__file__).parent / "site"
 REPOSITORY = Path(__file__).parents[2]
-HEADROOM = 6 << 30
+HEADROOM = 3 << 30
 GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
 
 SETTINGS = {
@@ -24,6 +24,7 @@ SETTINGS = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # so is a head
     "RAY_worker_niceness": "0",  # else a busy machine starves the workers, and only them
+    "RAY_memory_monitor_refresh_ms": "0",  # what else runs on the machine must not decide; see add_small_node
     "RAY_enable_worker_prestart": "0",  # two real cores carry all nodes
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -54,13 +55,13 @@ class ChaosCluster:
         path = os.pathsep.join([str(SITE), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         self._environment = {
             **SETTINGS,
-            **memory_settings(),
             "RAY_TMPDIR": self._temporary,
             "PYTHONPATH": path,
             "CHAOS_ROOT": str(root),
             "CHAOS_PACE_S": str(pace_s),
         }
         self._before: dict[str, str | None] = {}
+        self._small: list[Any] = []
         self._spawn = multiprocessing.get_context("forkserver")
 
     def __enter__(self) -> "ChaosCluster":
@@ -90,28 +91,40 @@ class ChaosCluster:
 
     def stop(self) -> None:
         """End every node, the head last."""
+        self._small = []
         for node in list(self._cluster.worker_nodes):
             self._cluster.remove_node(node, allow_graceful=False)
         if self._cluster.head_node is not None:
             self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
-
-    def memory_kills(self) -> int:
-        """How many times Ray's memory monitor ended workers, by the raylets' events."""
-        logs = Path(self._temporary).glob("ray/session_2*/logs/events/event_RAYLET.log")
-        return sum(log.read_text(errors="replace").count('"label":"Out of Memory"') for log in logs)
 
     @property
     def address(self) -> str:
         """For RAY_ADDRESS."""
         return str(self._cluster.address)
 
-    def add_node(self, *, wait: bool = True) -> None:
+    def add_node(self, *, wait: bool = True) -> Any:
         """One more worker node."""
-        self._cluster.add_node(wait=wait, num_cpus=self._cpus, object_store_memory=100 << 20)
+        return self._cluster.add_node(wait=wait, num_cpus=self._cpus, object_store_memory=100 << 20)
+
+    def add_small_node(self) -> None:
+        """A worker node whose memory monitor ends workers once the machine uses `HEADROOM` bytes more than now."""
+        from ray._common.utils import get_system_memory
+        from ray._private.utils import get_used_memory
+
+        settings = {
+            "RAY_memory_usage_threshold": f"{min((get_used_memory() + HEADROOM) / get_system_memory(), 1.0):.4f}",
+            "RAY_memory_monitor_refresh_ms": "100",
+            "CHAOS_HOG_BYTES": str(HEADROOM * 4 // 3),
+        }
+        os.environ.update(settings)
+        self._small.append(self.add_node())
+        for name in settings:
+            del os.environ[name]
+        os.environ.update(SETTINGS)
 
     def remove_node(self, index: int, *, graceful: bool) -> None:
-        """A worker node goes: its raylet is killed with all below it, or asked to end."""
-        nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
+        """A worker node that is not small goes: its raylet is killed with all below it, or asked to end."""
+        nodes = sorted(set(self._cluster.worker_nodes) - set(self._small), key=lambda node: node.node_id)
         node = nodes[index % len(nodes)]
         below = self._below(node)
         self._cluster.remove_node(node, allow_graceful=graceful)
@@ -122,17 +135,32 @@ class ChaosCluster:
 
     def restart(self) -> None:
         """The head dies, and with it the cluster; another one comes."""
+        small = bool(self._small)
         self.stop()
         self.start()
+        if small:
+            self.add_small_node()
 
-    def mend(self) -> int:
-        """Replace worker nodes whose raylet died; how many that were."""
-        dead = [node for node in self._cluster.worker_nodes if not alive(raylet_pid(node))]
-        for node in dead:
+    def memory_kills(self) -> int:
+        """How many times Ray's memory monitor ended workers, by the raylets' events."""
+        logs = Path(self._temporary).glob("ray/session_2*/logs/events/event_RAYLET.log")
+        return sum(log.read_text(errors="replace").count('"label":"Out of Memory"') for log in logs)
+
+    def mend(self) -> None:
+        """Replace worker nodes whose raylet died."""
+        for node in [node for node in self._cluster.worker_nodes if not alive(raylet_pid(node))]:
             self._cluster.remove_node(node, allow_graceful=False)
         while len(self._cluster.worker_nodes) < self._n_nodes:
             self.add_node()
-        return len(dead)
+
+    def trim(self) -> None:
+        """As many worker nodes as in the beginning, and none that is small."""
+        nodes = sorted(self._cluster.worker_nodes, key=lambda node: node not in self._small)
+        n_small = sum(node in self._small for node in nodes)
+        for node in nodes[: max(n_small, len(nodes) - self._n_nodes)]:
+            self._cluster.remove_node(node, allow_graceful=False)
+        self._small = []
+        self.mend()
 
     def workers(self, title: str = "") -> list[psutil.Process]:
         """Worker processes of all nodes whose title holds `title`, e.g. "ScoreUnit"; by pid."""
@@ -144,17 +172,6 @@ class ChaosCluster:
                     if name.startswith("ray::") and title in name:
                         found.append(process)
         return sorted(found, key=lambda process: process.pid)
-
-    def processes(self) -> list[psutil.Process]:
-        """All processes of all nodes."""
-        every = []
-        for node in self._cluster.list_all_nodes():
-            for infos in node.all_processes.values():
-                for info in infos:
-                    with contextlib.suppress(*GONE):
-                        process = psutil.Process(info.process.pid)
-                        every += [process, *process.children(recursive=True)]
-        return every
 
     def _below(self, node: Any) -> list[psutil.Process]:
         with contextlib.suppress(*GONE):
@@ -177,18 +194,6 @@ class ChaosCluster:
 def room_for_a_hog() -> bool:
     """Whether the machine has memory for a process that takes more than the memory monitor allows."""
     return bool(psutil.virtual_memory().available > 2 * HEADROOM)
-
-
-def memory_settings() -> dict[str, str]:
-    """Ray's memory monitor ends workers once the machine uses `HEADROOM` bytes more than now; a hog takes a third more."""
-    from ray._common.utils import get_system_memory
-    from ray._private.utils import get_used_memory
-
-    return {
-        "RAY_memory_usage_threshold": f"{min((get_used_memory() + HEADROOM) / get_system_memory(), 1.0):.4f}",
-        "RAY_memory_monitor_refresh_ms": "100",
-        "CHAOS_HOG_BYTES": str(HEADROOM * 4 // 3),
-    }
 
 
 def free_port() -> int:

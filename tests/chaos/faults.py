@@ -32,7 +32,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(name="score: between quarantine and data", command="score", moment="open:quarantine", passages=4),
     Kind(name="score: between temporary file and data", command="score", moment="rename:data", passages=20),
     Kind(name="score: data published, not reported", command="score", moment="open:data", passages=20),
-    Kind(name="score: out of memory", command="score", moment="open:data", action="hog", passages=20),
+    Kind(name="score: out of memory", command="score", moment="open:data", action="hog", passages=2),
     Kind(name="score: node", command="score", target="node"),
     Kind(name="score: node while a model loads", command="score", moment="open:model.safetensors", action="kill-node"),
     Kind(name="score: node in publishing", command="score", moment="rename:data", action="kill-node", passages=20),

@@ -7,8 +7,8 @@ of the program is replaced. `CHAOS_ROOT` is the folder in which everything happe
     moment    open:NAME    the file or folder NAME is about to be opened (a folder: to sync it, after a file was renamed into it)
               rename:NAME  a file is about to be renamed to NAME, or into the folder NAME: written whole, not published yet
     process   worker, driver
-    action    kill (this process), kill-node (its raylet, then itself), hog (allocate `CHAOS_HOG_BYTES` and
-              hold them for half a minute, if Ray's memory monitor does not end the process before that)
+    action    kill (this process), kill-node (its raylet, then itself), hog (on a node that has
+              `CHAOS_HOG_BYTES`: allocate them and hold them for half a minute, if Ray does not end the process before that)
 """
 
 import os
@@ -40,7 +40,7 @@ def _install(root: str) -> None:
         waiting: dict[str, list[str]] = {}
         for name in os.listdir(armed):  # noqa: PTH208
             moment, who, action, fault, count = name.split(",")
-            if moment in moments and who == process:
+            if moment in moments and who == process and (hog_bytes or action != "hog"):
                 waiting.setdefault(f"{moment},{who},{action},{fault}", []).append(count)
         for name, counts in waiting.items():
             for count in sorted(counts, reverse=True):
