@@ -71,8 +71,7 @@ def some_text(n_words: int, seed: int) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=n_words))
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 400 entries with BOS, EOS and a chat token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -87,6 +86,24 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
+def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A tiny random Llama and its tokenizer."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.6, bos_token_id=0, eos_token_id=1,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of all small models."""
+    return make_tokenizer()
+
+
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Callable[[int], Path]:
     """Directories of tiny random Llama models, one a seed."""
@@ -94,15 +111,8 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTo
 
     def make(seed: int) -> Path:
         if seed not in made:
-            torch.manual_seed(seed)
-            config = LlamaConfig(
-                vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.6, bos_token_id=0, eos_token_id=1,
-                tie_word_embeddings=True,
-            )  # fmt: skip
             made[seed] = tmp_path_factory.mktemp(f"model{seed}")
-            LlamaForCausalLM(config).save_pretrained(made[seed])
-            tokenizer.save_pretrained(made[seed])
+            save_model(made[seed], seed, tokenizer)
         return made[seed]
 
     return make

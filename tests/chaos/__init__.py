@@ -1,0 +1,1 @@
+"""Processes and nodes die at seeded moments; every published byte must be that of an undisturbed run."""
