@@ -1,3 +1,4 @@
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,8 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
     BertLMHeadModel(BertConfig(**WITHOUT, is_decoder=False)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"is_decoder": None}))  # it does not say what it is
     with pytest.raises(InputError, match="is not causal"):
         _scorer(tmp_path)
 
