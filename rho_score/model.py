@@ -127,10 +127,11 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     directory = model_directory(model)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file makes transformers raise errors of any kind
         if _wants_own_code(error):
             raise InputError(_own_code("model", directory)) from error
-        raise InputError(f"no readable config.json in {directory}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False

@@ -97,15 +97,19 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
         for group in range(unit.start, unit.stop):
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
-            try:
-                table = with_retries(lambda group=group: shard.read_row_group(group, columns=columns.named))  # type: ignore[misc]
-                yield from _table_documents(table, default_ids, columns)
-            except DAMAGE as error:
-                if not is_damage(error):
-                    raise
-                reason = f"row group {group} is damaged: {error}"
-                yield from (Document(doc_id, None, None, reason) for doc_id in default_ids)
+            yield from with_retries(lambda g=group, ids=default_ids: _row_group(shard, g, ids, columns))  # type: ignore[misc]
             row += n_rows
+
+
+def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns) -> list[Document]:
+    """The documents of a row group; damage is no error here, so that it is not taken for a busy store and tried again."""
+    try:
+        return list(_table_documents(shard.read_row_group(group, columns=columns.named), default_ids, columns))
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        reason = f"row group {group} is damaged: {error}"
+        return [Document(doc_id, None, None, reason) for doc_id in default_ids]
 
 
 def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) -> Iterator[Document]:
