@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,10 +27,14 @@ from transformers import (
     BitsAndBytesConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from rho_score.config import Quantize
 from rho_score.errors import InputError
+from rho_score.weights import check_weights
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +96,13 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     directory = model_directory(model)
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the parser of tokenizer.json raises Exception itself
-        raise InputError(f"no tokenizer that loads in {directory}: {error}{_remedy(error)}") from error
+    except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
+        if _wants_own_code(error):
+            raise InputError(_own_code("tokenizer", directory)) from error
+        raise InputError(
+            f"no readable tokenizer in {directory}: {_first_line(error)} Copy the model's tokenizer.json and "
+            "tokenizer_config.json there."
+        ) from error
 
 
 def tokenizer_files(model: str) -> list[Path]:
@@ -119,33 +128,38 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     directory = model_directory(model)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the checks of its values raise kinds of their own
-        raise InputError(f"no readable config.json in {directory}: {error}{_remedy(error)}") from error
+    except Exception as error:  # a damaged file makes transformers raise errors of any kind
+        if _wants_own_code(error):
+            raise InputError(_own_code("model", directory)) from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     _refuse_pickles(directory, config)
     if not trust_remote_code:
         _refuse_kernels(directory, config)
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
-    if config.is_encoder_decoder or not known:
+    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False
+    if config.is_encoder_decoder or not known or both_ways:
         raise InputError(
             f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses."
         )
-    if not list(directory.glob("*.safetensors")):
-        raise InputError(f"no *.safetensors in {directory}. Pickled weights are never loaded: convert them first.")
-    for path in directory.glob("*.safetensors"):
-        try:
-            with safe_open(path, framework="pt") as weights:
-                weights.keys()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    check_weights(directory)
     return config
 
 
-def _remedy(error: Exception) -> str:
-    asks = "trust_remote_code" in str(error) or "custom code" in str(error) or "remote code" in str(error)
+def _wants_own_code(error: Exception) -> bool:
+    return any(words in str(error) for words in ("trust_remote_code", "custom code", "remote code"))
+
+
+def _own_code(what: str, directory: Path) -> str:
     return (
-        " `score` runs the model's own code with --trust-remote-code: only for code that you have read." if asks else ""
+        f"the {what} in {directory} brings its own Python code, which is not run unasked. Read it, then give "
+        "--trust-remote-code."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip(' .:!')}."
 
 
 def _refuse_pickles(directory: Path, config: Any) -> None:
@@ -183,7 +197,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     """The model for inference, arithmetic in `dtype`, on `device` or spread over the GPUs that this process sees.
 
     Raises:
-        InputError: the GPUs are too small for it, or a package that it needs is not installed.
+        InputError: weights that are missing or of other shapes, GPUs too small for it, a package that is not installed.
     """
     load_config(source.model, trust_remote_code=source.trust_remote_code)
     spread = source.n_gpus > 1
@@ -194,13 +208,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     if spread or source.quantize is not None:
         _require("accelerate", "a model on several GPUs, or a quantized one,")
         options["device_map"] = "auto" if spread else {"": str(device)}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model_directory(source.model),
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=source.trust_remote_code,
-        **options,
-    )
+    loaded = _load_weights(source, dtype, options)
     if outside := {str(place) for place in getattr(loaded, "hf_device_map", {}).values()} & {"cpu", "disk"}:
         if device.type != "cpu":
             raise InputError(
@@ -210,6 +218,33 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     elif not options:
         loaded = loaded.to(device)
     return loaded.eval().requires_grad_(False)
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    """The model with every one of its weights from the files: transformers makes up those that are missing."""
+    loaded: Any
+    report: Any
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            model_directory(source.model),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )  # type: ignore[misc]
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"the weights in {source.model} do not load: {_first_line(error)} Check that they belong to its config.json."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{source.model} lacks {len(missing)} of the weights that its config.json asks for, such as {missing[0]}. "
+            "They would be random numbers: fetch the whole model."
+        )
+    return loaded
 
 
 def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.lines import BOM
 from rho_score.plan import Unit
-from rho_score.read import BOM, Columns, check_unchanged, documents, jsonl_lines
+from rho_score.read import Columns, check_unchanged, documents, jsonl_lines
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection, beside, quarantine_name
 
@@ -52,9 +53,9 @@ class Corpus:
 def corpus_root(url: str) -> Folder:
     """The folder that shards are named from, of a corpus given as a folder, a file or a glob."""
     magic = min((url.index(c) for c in "*?[" if c in url), default=None)
-    if magic is not None:
-        return Folder(url[:magic].rpartition("/")[0] or ".")
     folder = Folder(url)
+    if magic is not None and not folder.exists():
+        return Folder(url[:magic].rpartition("/")[0] or ".")
     if folder.is_file():
         return Folder(url.rstrip("/").rpartition("/")[0] or ".")
     if not folder.exists():

@@ -4,11 +4,10 @@ A unit is whole row groups of a Parquet shard, a byte range of a JSONL shard, or
 units there are depends on the input and `unit_bytes` alone, never on workers, order or time.
 """
 
-import gzip
 import hashlib
 import io
 import re
-import zlib
+import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -22,13 +21,15 @@ from fsspec.utils import glob_translate
 from rho_score.config import CorpusConfig
 from rho_score.contents import read_table
 from rho_score.errors import InputError
+from rho_score.lines import BOM, DAMAGE, decompressed
 from rho_score.shown import visible
 from rho_score.storage import FileInfo, Folder, file_at
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
-DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)  # what readers raise on a broken file
 EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
+UNREADABLE_CODECS = {"LZO"}
+FOOTER_SIGNATURE = 28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,9 +126,8 @@ def make_plan(corpus: CorpusConfig) -> Plan:
         )
     if unreadable := [name for name in shards if not _is_utf8(name)]:
         raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
-    full = {name: info for name, info in shards.items() if info.size > 0}
     with ThreadPoolExecutor(32) as pool:
-        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), full.items()))
+        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), shards.items()))
     problems = [problem for _, problem in cut if problem]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
@@ -146,7 +146,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
 
 def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
     """The folder that shards are named from, and all files below it that `url` means."""
-    if magic := re.search(r"[*?\[]", url):
+    if (magic := re.search(r"[*?\[]", url)) and not Folder(url).exists():
         root = Folder(url[: magic.start()].rpartition("/")[0] or ".")
         wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
         return root, {name: info for name, info in root.listing().items() if wanted.match(root.name(name))}
@@ -172,12 +172,25 @@ def _is_utf8(name: str) -> bool:
 
 def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
     try:
+        if info.size == 0:
+            _check_empty(root, name)
+            return [], None
         cut = _cut_parquet if name.lower().endswith(".parquet") else _cut_jsonl
         return cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"
     except DAMAGE as error:
         return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
+
+
+def _check_empty(root: Folder, name: str) -> None:
+    """A file of 0 bytes is an empty shard where its format has no header; else, or as a link to nothing, it is refused."""
+    if not root.exists(name):
+        raise InputError("a link to a file that is not there. Mend the link or take it out of the corpus.")
+    if not name.lower().endswith(".jsonl"):
+        raise InputError(
+            "0 bytes, so not even a header; was its upload cut off? Replace it or take it out of the corpus."
+        )
 
 
 def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:
@@ -189,12 +202,15 @@ def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:
 def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
     with root.open(name) as file:
         metadata = pq.ParquetFile(file).metadata
+        _refuse_encrypted(file, info.size, metadata)
     schema = metadata.schema.to_arrow_schema()
     _check_column(schema, corpus.text_column, "--text-column", _is_text)
     for column, flag in ((corpus.id_column, "--id-column"), (corpus.group_column, "--group-column")):
         if column is not None:
             _check_column(schema, column, flag, lambda kind: _is_text(kind) or pa.types.is_integer(kind))
     leaf = next(i for i in range(len(metadata.schema)) if metadata.schema.column(i).path == corpus.text_column)
+    if metadata.num_row_groups and (codec := metadata.row_group(0).column(leaf).compression) in UNREADABLE_CODECS:
+        raise InputError(f"compressed with {codec}, which pyarrow cannot read. Write it again with zstd.")
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):
@@ -210,14 +226,31 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
     return units
 
 
+def _refuse_encrypted(file: Any, size: int, metadata: pq.FileMetaData) -> None:
+    """Refuse a readable footer over encrypted columns: pyarrow ends the process where it is asked about one of them.
+
+    Such a footer is signed: 28 bytes of nonce and tag stand between it and its length, the file's last word but one.
+    """
+    file.seek(size - 8)
+    (length,) = struct.unpack("<I", file.read(4))
+    if length - metadata.serialized_size == FOOTER_SIGNATURE:
+        raise InputError("it has encrypted columns. Write it again without encryption.")
+
+
 def _is_text(kind: pa.DataType) -> bool:
+    """Strings of any layout; null, the type that writers give a column without any value, too."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+    return any(
+        fits(value)
+        for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    )
 
 
 def _check_column(schema: pa.Schema, column: str, flag: str, fits: Any) -> None:
     if column not in schema.names:
         raise InputError(f"no column {column!r}; there are: {', '.join(schema.names)}. Name the right one with {flag}.")
+    if schema.names.count(column) > 1:
+        raise InputError(f"{schema.names.count(column)} columns are called {column!r}. Rename one of them.")
     kind = schema.field(column).type
     if not fits(kind):
         wanted = "string" if flag == "--text-column" else "string or integer"
@@ -262,7 +295,7 @@ def _check_jsonl_head(root: Folder, name: str, suffix: str, corpus: CorpusConfig
 
 def _head_lines(root: Folder, name: str, suffix: str) -> Iterable[bytes]:
     head = _head(root, name, suffix)
-    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = head.removeprefix(BOM).split(b"\n")
     return [line for line in (lines if len(head) < PEEK_BYTES else lines[:-1]) if line.strip()]
 
 
@@ -278,12 +311,3 @@ def _head(root: Folder, name: str, suffix: str) -> bytes:
             if not head:
                 raise
     return head
-
-
-def decompressed(file: Any, suffix: str) -> Any:
-    """A binary stream over the content of a shard with this suffix."""
-    if suffix.endswith(".gz"):
-        return gzip.GzipFile(fileobj=file)
-    if suffix.endswith(".zst"):  # a small buffer: what is decoded before a break in the stream is not lost with it
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), 4096)
-    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(file, 1 << 20)

@@ -3,9 +3,6 @@
 A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
 """
 
-import gzip
-import re
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,17 +13,12 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from rho_score.errors import RhoScoreError
+from rho_score.lines import BOM, DAMAGE, LARGEST_SHARD, LONGEST_LINE, Line, is_damage, lines_between
 from rho_score.passage import noted_retries
-from rho_score.plan import DAMAGE, Unit, decompressed
+from rho_score.plan import Unit
 from rho_score.retries import retries_counted
 from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder, without_credentials
-
-# What pyarrow says of a broken file with an error that has no number; one with a number is the storage's.
-_DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|unexpected end|invalid|checksum|crc|page")
-
-
-BOM = b"\xef\xbb\xbf"
 
 
 class Columns(NamedTuple):
@@ -119,22 +111,19 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
         for group in range(unit.start, unit.stop):
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
-            try:
-                table = shard.read_row_group(group, columns=columns.named)
-                yield from _table_documents(table, default_ids, columns)
-            except DAMAGE as error:
-                if not _is_damage(error):
-                    raise
-                reason = f"row group {group} is damaged: {error}"
-                yield from (Document(doc_id, None, None, reason) for doc_id in default_ids)
+            yield from _row_group(shard, group, default_ids, columns)
             row += n_rows
 
 
-def _is_damage(error: BaseException) -> bool:
-    """Whether the file is broken, which quarantines; else it is the storage, which ends the run, to be resumed."""
-    if isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError, pa.ArrowInvalid)):
-        return True
-    return getattr(error, "errno", None) is None and bool(_DAMAGED.search(str(error)))
+def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns) -> list[Document]:
+    """The documents of a row group; damage is no error here, so that it is not taken for a busy store and tried again."""
+    try:
+        return list(_table_documents(shard.read_row_group(group, columns=columns.named), default_ids, columns))
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        reason = f"row group {group} is damaged: {error}"
+        return [Document(doc_id, None, None, reason) for doc_id in default_ids]
 
 
 def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) -> Iterator[Document]:
@@ -164,15 +153,6 @@ def _strings(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-class Line(NamedTuple):
-    """A line of a JSONL shard that is not blank. `content`: its bytes, None where the stream is damaged (`error`)."""
-
-    offset: int
-    place: str
-    content: bytes | None
-    error: str | None
-
-
 def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     for line in jsonl_lines(root, unit):
         default_id = f"{unit.shard}@{line.offset}"
@@ -183,33 +163,10 @@ def _read_jsonl(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document
 
 
 def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
-    """Lines that begin in [start, stop) of the shard; blank lines are no documents. Offsets are of decompressed bytes."""
-    line_number = 0 if unit.first_row == 0 else None
+    """Lines that begin in [start, stop) of the shard, or of the text of a compressed one; blank lines are no documents."""
     with root.open(unit.shard) as file:
-        offset = unit.start
-        if unit.start:
-            file.seek(unit.start - 1)
-        stream = decompressed(file, unit.format)
-        if unit.start:
-            offset += len(stream.readline()) - 1
-        stop = unit.stop if unit.format == ".jsonl" else float("inf")
-        while offset < stop:
-            if line_number is not None:
-                line_number += 1
-            place = f"line {line_number}, byte {offset}" if line_number else f"byte {offset}"
-            try:
-                line = stream.readline()
-            except DAMAGE as error:
-                if not _is_damage(error):
-                    raise
-                reason = f"{place}: the compressed stream is damaged here, the rest is lost: {error}"
-                yield Line(offset, place, None, reason)
-                return
-            if not line:
-                return
-            if line.removeprefix(BOM).strip():
-                yield Line(offset, place, line, None)
-            offset += len(line)
+        stop = unit.stop if unit.format == ".jsonl" else LARGEST_SHARD
+        yield from lines_between(file, unit.format, unit.start, stop)
 
 
 def _line_document(line: bytes, default_id: str, place: str, columns: Columns) -> Document:
@@ -238,10 +195,12 @@ def _document(default_id: str, text: Any, doc_id: Any, group: Any, columns: Colu
         return Document(default_id, None, None, f"{place}column {columns.id!r} is {what}")
     if group is not None and not isinstance(group, str):
         return Document(doc_id, None, None, f"{place}column {columns.group!r} is {type(group).__name__}, not a string")
-    if isinstance(text, str):
+    if isinstance(text, str) and len(text) <= LONGEST_LINE:
         return Document(doc_id, group, text, None)
     if text is None:
         what = "null"
+    elif isinstance(text, str):
+        what = f"longer than {LONGEST_LINE:,} characters. Split the document"
     elif isinstance(text, bytes):
         what = "not valid UTF-8"
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rho_score.config import Signal
+from rho_score.errors import InputError
 from rho_score.forward import Forward, Way
 from rho_score.model import ModelSource, load_model
 from rho_score.passes import Passes
@@ -141,8 +142,10 @@ class Scorer:
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
             if (proved := prove(passes, ways, dtype, self._source.model)) is not None:
                 return proved
-        log.warning("%s: no finite loss on any test document; using the plain forward, slower", self._source.model)
-        return Way("plain"), False
+        raise InputError(
+            f"{self._source.model} gives no finite loss on any test document, in float32 either: its weights are "
+            "damaged (NaN or infinite). Fetch or train it again."
+        )
 
     def _budget(self) -> int:
         """Tokens in a pass from the free memory of the GPU: what one pass takes, and four fifths of what there is."""

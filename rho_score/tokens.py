@@ -1,7 +1,7 @@
 """Text into token ids, as the model was trained to read it but with special-token strings as plain text."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from rho_score.errors import RhoScoreError
 from rho_score.model import hash_tokenizer, load_tokenizer
 from rho_score.schema import TOKENIZED, list_column
+
+CHARACTERS_TOGETHER = 4 << 20
 
 
 def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -27,10 +29,26 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.
     Nothing is added (no BOS, no EOS), nothing is cut, and a text that spells a special token, such as `<|im_end|>`, is
     tokenized as the characters it is made of.
     """
-    if not texts:
-        return []
+    return [ids for some in _together(texts) for ids in _encode(tokenizer, some)]
+
+
+def _together(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Texts by the few megabytes: what a tokenizer notes of each token takes a hundred bytes while it is at work."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if size >= CHARACTERS_TOGETHER:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[np.ndarray]:
     encoded = tokenizer(
-        list(texts),
+        texts,
         add_special_tokens=False,
         split_special_tokens=True,
         return_attention_mask=False,

@@ -249,8 +249,9 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
     np.testing.assert_allclose(scorer.score_documents([document])[0], expected, atol=2e-4)
 
 
-def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_looks_ahead_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BertLMHeadModel(BertConfig(**WITHOUT, is_decoder=False)).save_pretrained(tmp_path)
+    monkeypatch.setattr("rho_score.model.MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})  # as if its kind were not known
     with pytest.raises(InputError, match="is not causal"):
         _scorer(tmp_path)
 

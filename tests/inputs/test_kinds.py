@@ -1,0 +1,120 @@
+"""Every kind of corpus through plan, read and tokenize: the answer is the table's, in bounded memory."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from rho_score.config import CorpusConfig
+from rho_score.errors import InputError
+from rho_score.model import hash_tokenizer, load_tokenizer
+from rho_score.plan import make_plan
+from rho_score.read import Columns, read_unit
+from rho_score.storage import Folder
+from rho_score.tokens import tokenize_unit
+from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
+from tests.inputs.kinds import Doc, Kind, Refused
+from tests.inputs.parquet_kinds import PARQUET
+from tests.inputs.path_kinds import PATHS
+
+KINDS = [*PARQUET, *JSONL, *TEXT, *PATHS]
+MOST_MEMORY = 400 << 20  # bytes on top of what the process had: a few times the longest line
+SPECIAL_IDS = {0, 1, 2}
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def _rows(kind: Kind, folder: Path, model: Path) -> list[dict[str, object]]:
+    """The documents of a kind as the scorer would get them: doc_id, group, error, text, input_ids."""
+    config = CorpusConfig(input=kind.make(folder) or str(folder), **kind.options)  # type: ignore[arg-type]
+    plan = make_plan(config)
+    columns = Columns(config.text_column, config.id_column, config.group_column)
+    digest = hash_tokenizer(load_tokenizer(str(model)))
+    rows = []
+    for unit in plan.units:
+        read = read_unit(Folder(plan.root), unit, columns)
+        tokenized = tokenize_unit(read, model=str(model), trust_remote_code=False, tokenizer_sha256=digest)
+        rows += tokenized.append_column("text", read["text"]).to_pylist()
+    return [row for row in rows if row["doc_id"] is not None]
+
+
+def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert row["text"] == doc.text
+    if doc.reason is None:
+        assert row["error"] is None
+        ids = row["input_ids"]
+        assert (
+            tokenizer.decode(ids, clean_up_tokenization_spaces=False) == doc.text
+        )  # a byte-level tokenizer loses nothing
+        assert not SPECIAL_IDS & set(ids)  # type: ignore[call-overload]
+    elif doc.reason.endswith("…"):
+        assert doc.reason.removesuffix("…") in str(row["error"])
+    else:
+        assert row["error"] == doc.reason
+    assert doc.id in (None, row["doc_id"])
+    assert row["group"] == doc.group
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_answer(
+    kind: Kind, tmp_path: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in kind.limits.items():
+        monkeypatch.setattr(f"rho_score.lines.{name}", value)
+        monkeypatch.setattr(f"rho_score.read.{name}", value)
+    model = make_model(1)
+    if isinstance(kind.answer, Refused):
+        with pytest.raises(InputError) as error:
+            _rows(kind, tmp_path, model)
+        for word in kind.answer.words:
+            assert word in str(error.value)
+        return
+    rows = _rows(kind, tmp_path, model)
+    if "stream that breaks off" in kind.name:
+        whole = [Doc(line.decode()[10:-3]) for line in NOISE[: len(rows) - 1]]
+        assert len(NOISE) // 4 < len(whole) < len(NOISE)
+        for row, doc in zip(rows, [*whole, *kind.answer], strict=True):
+            _check(row, doc, tokenizer)
+        return
+    for row, doc in zip(rows, kind.answer, strict=True):
+        _check(row, doc, tokenizer)
+    assert len({str(row["doc_id"]) for row in rows}) == len(rows) or kind.options.get("id_column")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is asked of Linux")
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if "bomb of one" in kind.name or "80 MB" in kind.name], ids=lambda kind: kind.name
+)
+def test_memory_is_bounded(kind: Kind, tmp_path: Path) -> None:
+    kind.make(tmp_path)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_bytes()
+    plan = make_plan(CorpusConfig(input=str(tmp_path)))
+    tables = (read_unit(Folder(plan.root), unit, Columns("text")) for unit in plan.units)
+    assert sum(table["doc_id"].drop_null().length() for table in tables) == len(kind.answer)
+    assert _peak_bytes() - before < MOST_MEMORY
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_shard_without_permission_to_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "a.jsonl").chmod(0)
+    with pytest.raises(InputError, match=r"a\.jsonl: not readable .*Permission denied"):
+        make_plan(CorpusConfig(input=str(tmp_path)))
+
+
+def test_a_folder_link_is_named_as_left_out(tmp_path: Path) -> None:
+    kind = next(kind for kind in PATHS if kind.name == "a link to a folder above it")
+    kind.make(tmp_path)
+    assert make_plan(CorpusConfig(input=str(tmp_path))).not_shards == ("sub/up",)
+
+
+def test_names_of_kinds_are_unique() -> None:
+    for table in (PARQUET, JSONL, TEXT, PATHS):
+        assert len({kind.name for kind in table}) == len(table)
