@@ -5,6 +5,7 @@ A configuration file (`--config FILE`, YAML) holds the same options under the sa
 
 import dataclasses
 import functools
+import itertools
 import logging
 import operator
 import re
@@ -31,6 +32,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.shown import visible, visible_lines, without_secrets
 
 QUARANTINED = 3
+SHOWN = 5  # quarantined documents that are printed
 REPEATED = {"ref", "share", "quota"}
 _KINDS: dict[str, Any] = {
     "plan": PlanConfig,
@@ -247,9 +249,19 @@ def _score(config: ScoreConfig) -> int:
     if accounts.rescored:
         _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:
-        _say(f"reasons are in {summary.output}/quarantine/ (columns doc_id, reason)")
+        _print_quarantined(summary.output, accounts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED
     return 0
+
+
+def _print_quarantined(output: str, n_documents: int) -> None:
+    from rho_score.storage import Folder
+    from rho_score.store import quarantined_documents
+
+    for doc_id, reason in itertools.islice(quarantined_documents(Folder(output), SHOWN), SHOWN):
+        _say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
+    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
+    _say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
 
 
 def _select(config: SelectConfig) -> int:

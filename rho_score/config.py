@@ -82,6 +82,10 @@ class ScoreConfig(CorpusConfig):
     verify: int | None = None
     """Score so many random documents both ways, as the run would and by a plain float32 forward, print how they differ, and
     stop: nothing is written."""
+    unit_timeout: float = 4 * 3600.0
+    """Seconds that a worker may have a unit in hand. One that hangs is ended, and the document that does it is looked for."""
+    only_quarantined: bool = False
+    """Score the units that have quarantined documents once more, whole, and nothing else: after what failed was mended."""
     allow_quarantine: bool = False
     """Exit with 0, not 3, when documents were quarantined."""
 

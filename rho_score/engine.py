@@ -65,6 +65,20 @@ def connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def node_name() -> str:
+    """The name of the node that this worker runs on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def alive_nodes() -> set[str]:
+    """The names of the cluster's nodes that are there now."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 def in_tasks(
     work: Callable[[Any], Any], items: Iterable[Any], *, workers: int | None = None
 ) -> Iterator[tuple[int, Reference]]:

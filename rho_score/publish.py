@@ -77,6 +77,8 @@ def _publish(
     if len(quarantined):
         table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
         folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
+    else:
+        folder.remove(quarantine_name(name))  # of an earlier attempt
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,

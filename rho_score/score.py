@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from rho_score.attempts import clear
 from rho_score.claims import claim, refuse_changed_input
 from rho_score.config import ScoreConfig
 from rho_score.contents import Totals, read_json
@@ -50,6 +52,7 @@ from rho_score.store import (
     footers,
     new_manifest,
     published_units,
+    quarantined_units,
     read_manifest,
     relative_url,
 )
@@ -108,6 +111,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
     started = time.monotonic()
     with retries_counted() as retries:
         workers = _worker_range(config.workers)
+        _check_timeout(config.unit_timeout)
         plan = make_plan(config)
         output = Folder(config.output)
         _refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
@@ -134,7 +138,7 @@ def verify(config: ScoreConfig) -> Comparison:
 def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
-    done = published_units(output)
+    done = _done(job, output)
     todo = [unit for unit in job.plan.units if unit.unit not in done]
     earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
     computed: list[Accounts] = []
@@ -157,6 +161,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
                 computed.append(accounts)
                 passages.append(passage)
                 progress.add(documents=accounts.documents, tokens=accounts.tokens)
+        clear(output)
     if not todo and output.exists(SUCCESS):
         written = read_json(output, SUCCESS, Totals)
         total = Accounts(**{name: value for name, value in written.items() if name != "units"})
@@ -180,6 +185,20 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
         padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
         retries={},
     )
+
+
+def _done(job: _Job, output: Folder) -> set[str]:
+    """The units that this run need not score."""
+    done = published_units(output)
+    if job.config.only_quarantined:
+        if left := len(job.plan.units) - len(done):
+            raise InputError(
+                f"--only-quarantined is for a finished run, and {left} units are left. Run without it first."
+            )
+        if again := quarantined_units(output):
+            output.remove(SUCCESS)
+            done -= again
+    return done
 
 
 def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
@@ -211,6 +230,9 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]
             "threads": job.cpus,
             "gpus": job.gpus,
             "precision": job.config.precision,
+            "output": job.config.output,
+            "run": uuid.uuid4().hex[:8],
+            "limit_s": job.config.unit_timeout,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -332,6 +354,11 @@ def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
             f"the tokenizer of {model} has ids up to {used}, its model a vocabulary of {vocabulary}: "
             "they do not belong together."
         )
+
+
+def _check_timeout(seconds: float) -> None:
+    if not 1 <= seconds < 1e8:
+        raise InputError(f"--unit-timeout is a number of seconds from 1 on, got {seconds:g}.")
 
 
 def _worker_range(text: str) -> tuple[int, int]:

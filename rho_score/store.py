@@ -36,7 +36,7 @@ from rho_score.contents import (
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
-from rho_score.schema import footer, parquet_bytes
+from rho_score.schema import QUARANTINE, footer, parquet_bytes
 from rho_score.shown import without_secrets
 from rho_score.storage import Folder, without_credentials
 
@@ -88,6 +88,19 @@ def quarantine_name(unit: str) -> str:
 def published_units(folder: Folder) -> set[str]:
     """Units whose file is there: one listing."""
     return {name.removesuffix(".parquet") for name in folder.names("data") if name.endswith(".parquet")}
+
+
+def quarantined_units(folder: Folder) -> set[str]:
+    """Units with quarantined documents: one listing."""
+    return {name.removesuffix(".parquet") for name in folder.names("quarantine") if name.endswith(".parquet")}
+
+
+def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:
+    """(doc_id, reason) of the quarantined documents of the first `n_units` units that have any."""
+    for unit in sorted(quarantined_units(folder))[:n_units]:
+        name = quarantine_name(unit)
+        for row in read_table(folder.read(name), QUARANTINE, f"{folder.url}/{name}").to_pylist():
+            yield row["doc_id"], row["reason"]
 
 
 def dump_json(content: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The worker of the actor pool: one model, one unit at a time. It knows tables and the scorer, nothing of storage."""
+"""The worker of the actor pool: one model, one unit at a time. Of the storage it knows only its notes, see `attempts`."""
 
 import logging
 import os
@@ -10,12 +10,15 @@ import pyarrow as pa
 import torch
 import transformers
 
+from rho_score.attempts import Attempts
 from rho_score.config import Precision
+from rho_score.engine import alive_nodes, node_name
 from rho_score.errors import RhoScoreError
 from rho_score.model import model_identity
 from rho_score.passage import Passage, noted
 from rho_score.schema import SCORED, SIGNALS, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
+from rho_score.storage import Folder
 from rho_score.store import difference
 
 
@@ -23,13 +26,23 @@ class ScoreUnit:
     """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
 
     def __init__(
-        self, *, scorer: dict[str, Any], identity: dict[str, str], threads: int, gpus: float, precision: Precision
+        self,
+        *,
+        scorer: dict[str, Any],
+        identity: dict[str, str],
+        threads: int,
+        gpus: float,
+        precision: Precision,
+        output: str,
+        run: str,
+        limit_s: float,
     ) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self._precision = precision
         self._refusal: RhoScoreError | None = None
+        self._attempts = Attempts(output=Folder(output), run=run, node=node_name(), alive=alive_nodes, limit_s=limit_s)
         try:
             self._scorer = _load(scorer, identity, gpus)
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
@@ -43,11 +56,13 @@ class ScoreUnit:
         values = flat_values(unit["input_ids"]).to_numpy(zero_copy_only=False)
         ids = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
         before = time.perf_counter()
-        scored = self._scorer.score(ids)
+        scored, poisoned = self._attempts.score(unit["unit"][0].as_py(), ids, self._scorer.score)
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
         for i, loss in enumerate(scored.loss):
-            if not self._scorer.is_finite(loss):
+            if i in poisoned:
+                errors[i] = f"the model fails on it: {poisoned[i]}"
+            elif not self._scorer.is_finite(loss):
                 errors[i] = "its losses are not finite, in float32 either: the model overflows on it"
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())

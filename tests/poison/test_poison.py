@@ -1,0 +1,103 @@
+"""Documents that a model dies of, through the command line: they are found and quarantined, and cost nobody else a number."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from rho_score.cli import main
+from rho_score.store import ScoreSet, quarantined_documents
+from tests.conftest import save_model, some_text
+from tests.poison.poisoned import RUN, PoisonedConfig
+from tests.ray.conftest import digests
+
+DEEDS = {"q": "segmentation fault", "j": "memory", "v": "a shape"}
+SECONDS = "--unit-timeout", "600"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """The small Llama with code of its own."""
+    folder = tmp_path_factory.mktemp("poisoned") / "model"
+    save_model(folder, 1, tokenizer)
+    shutil.copy(Path(__file__).with_name("poisoned.py"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": PoisonedConfig.model_type,
+        "architectures": ["PoisonedForCausalLM"],
+        "auto_map": {"AutoConfig": "poisoned.PoisonedConfig", "AutoModelForCausalLM": "poisoned.PoisonedForCausalLM"},
+        "deeds": {str(tokenizer.convert_tokens_to_ids(letter)): deed for letter, deed in DEEDS.items()},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _write(folder: Path, texts: dict[str, str]) -> Path:
+    folder.mkdir()
+    lines = [json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()]
+    (folder / "a.jsonl").write_text("".join(lines))
+    return folder
+
+
+def _score(corpus: Path, output: Path, model: Path, *more: str) -> int:
+    options = ["--model", str(model), "--trust-remote-code", "--id-column", "id", "--unit-bytes", "400", "--gpus-per-worker", "0",
+               "--cpus-per-worker", "1", "--context", "32", "--dtype", "float32", "--no-compile", *more]  # fmt: skip
+    return main(["score", str(corpus), str(output), *options])
+
+
+def _rows(output: Path) -> dict[str, Any]:
+    scores = ScoreSet.open(str(output))
+    return {row["doc_id"]: row["loss"] for unit in scores.units for row in scores.unit_table(unit.unit).to_pylist()}
+
+
+def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
+    ray_cluster: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {f"d{i:02}": some_text(30, i) for i in range(16)}
+    poison = {f"d{i:02}": letter * 3 * RUN for i, letter in zip((2, 6, 13), DEEDS, strict=True)}
+    corpus = _write(tmp_path / "corpus", texts | poison)
+    assert _score(corpus, tmp_path / "out", model, *SECONDS) == 3
+    printed = capsys.readouterr().out
+    assert "documents in 16 = scored 13 + quarantined 3" in printed
+    reasons = dict(quarantined_documents(_folder(tmp_path / "out"), 100))
+    assert {name: DEEDS[poison[name][0]] for name in reasons} == {name: DEEDS[text[0]] for name, text in poison.items()}
+    assert reasons["d02"] == "the model fails on it: it killed its worker 2 times, alone"
+    assert "out of memory" in reasons["d06"]
+    assert reasons["d13"] == "the model fails on it: RuntimeError: shape mismatch: a shape"
+    assert all(f"quarantined: {name}: " in printed for name in reasons)
+    assert not list((tmp_path / "out" / "attempts").glob("*"))
+
+    assert (
+        _score(
+            _write(tmp_path / "clean", {k: v for k, v in texts.items() if k not in poison}), tmp_path / "peace", model
+        )
+        == 0
+    )
+    found, peace = _rows(tmp_path / "out"), _rows(tmp_path / "peace")
+    assert found.keys() == peace.keys()
+    for name, losses in peace.items():
+        torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(losses), atol=2e-3, rtol=1e-3)
+
+
+def test_quarantined_units_are_scored_once_more_and_no_others(ray_cluster: str, model: Path, tmp_path: Path) -> None:
+    corpus = _write(tmp_path / "corpus", {f"d{i}": some_text(30, i) for i in range(6)} | {"d3": "v" * 3 * RUN})
+    output = tmp_path / "out"
+    assert _score(corpus, output, model, "--only-quarantined") == 2  # nothing is there yet
+    assert _score(corpus, output, model) == 3
+    undisturbed = digests(output)
+    (quarantine,) = (output / "quarantine").iterdir()
+    before = {path.name: path.stat().st_mtime_ns for path in (output / "data").iterdir()}
+    assert _score(corpus, output, model, "--only-quarantined") == 3
+    after = {path.name: path.stat().st_mtime_ns for path in (output / "data").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == [quarantine.name]
+    assert digests(output) == undisturbed
+
+
+def _folder(path: Path) -> Any:
+    from rho_score.storage import Folder
+
+    return Folder(str(path))
