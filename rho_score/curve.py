@@ -174,7 +174,7 @@ def csv_bytes(curves: Curves) -> bytes:
     A group that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line's end) has a ' in front.
     """
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
+    writer = csv.writer(sink, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # a \r in a group ends no row
     writer.writerow(["group", "threshold", "ratio", curves.level + "s", "tokens"])
     writer.writerows((_cell(group), *numbers) for group, *numbers in curves.rows())
     return sink.getvalue().encode()
