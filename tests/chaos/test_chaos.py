@@ -10,8 +10,18 @@ import pytest
 from tests.chaos.cluster import ChaosCluster, room_for_a_hog
 from tests.chaos.faults import Command, kind_named, schedule
 from tests.chaos.runs import (
-    DONE, LIMIT_S, N_DOCUMENTS, Disturbed, Outcome, command, compare, n_published, prepare, tail, undisturbed,
-)  # fmt: skip
+    DONE,
+    LIMIT_S,
+    N_DOCUMENTS,
+    Disturbed,
+    Outcome,
+    command,
+    compare,
+    n_published,
+    prepare,
+    tail,
+    undisturbed,
+)
 from tests.stores import cut, random_documents, write_scores
 
 
