@@ -63,6 +63,8 @@ from rho_score.worker import ScoreUnit
 
 log = logging.getLogger(__name__)
 
+NODES_JOIN_S = 30.0  # nodes of a cluster that was just started join one after the other
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
@@ -379,15 +381,29 @@ def _refuse_output_in_input(output: Folder, corpus: Folder) -> None:
 
 
 def _preflight(job: _Job) -> None:
-    """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever."""
-    have = ray.cluster_resources()
+    """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever.
+
+    A cluster that is starting has fewer nodes at first, and one that lost some has them again later: that is waited for.
+    """
     need = job.workers[0] * job.cpus + 1
+    have = _resources_in_time(need if not job.gpus else 0)
     if not job.gpus and 0 < have.get("CPU", 0) < need:
-        raise InputError(
+        short = (
             f"{job.workers[0]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
-            f"{have['CPU']:.0f}. Lower --workers or --cpus-per-worker."
+            f"{have['CPU']:.0f}"
         )
+        if all(node["Alive"] for node in ray.nodes()):
+            raise InputError(f"{short}. Lower --workers or --cpus-per-worker.")
+        log.warning("%s. It has lost nodes; waiting for others. Else lower --workers or --cpus-per-worker.", short)
     if not job.gpus and have.get("GPU", 0):
         log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
     if have.get("GPU", 0) < job.gpus:
         log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))
+
+
+def _resources_in_time(cpus: int) -> dict[str, float]:
+    """The cluster's resources, once it has so many CPUs or `NODES_JOIN_S` passed."""
+    end = time.monotonic() + NODES_JOIN_S
+    while 0 < (have := ray.cluster_resources()).get("CPU", 0) < cpus and time.monotonic() < end:
+        time.sleep(1)
+    return dict(have)

@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=100, help="faults that must happen, at least")
     parser.add_argument("--round", type=int, help="only this run of the seed")
+    parser.add_argument("--first", type=int, default=0, help="begin with this run of the seed")
     parser.add_argument(
         "--fault", action="append", choices=[kind.name for kind in KINDS], help="only these, in one run"
     )
@@ -47,7 +48,7 @@ def main() -> int:
         peace = {
             name: undisturbed(cluster, name) for name in NEEDS[max((n for _, n, _ in plan), key=list(NEEDS).index)]
         }
-        for number, name, kinds in plan:
+        for number, name, kinds in plan[given.first :]:
             faults = schedule(kinds, seed=given.seed * 1000 + number, n_files=n_published(peace[name]))
             report.add(number, faults, one_round(cluster, name, faults, root / f"round-{number}", peace[name]))
             if given.round is None and not given.fault and report.n_struck >= given.faults:

@@ -25,7 +25,7 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind(name="score: scoring actor", command="score", target="actor"),
-    Kind(name="score: actor while loading the model", command="score", moment="open:model.safetensors", passages=2),
+    Kind(name="score: actor while loading the model", command="score", moment="open:model.safetensors"),
     Kind(name="score: task worker (read, tokenize, publish)", command="score", target="task"),
     Kind(name="score: while reading", command="score", moment="open:a.jsonl", passages=12),
     Kind(name="score: before a quarantine file", command="score", moment="rename:quarantine", passages=4),

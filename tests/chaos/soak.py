@@ -48,6 +48,12 @@ class Samples:
             found[name] = (after[0], after[-1], float(np.polyfit(units[warm], after, 1)[0]))
         return found
 
+    def table(self) -> str:
+        """The slopes, as Markdown."""
+        rows = [f"| {name} | {a:,.0f} | {b:,.0f} | {slope:,.2f} |" for name, (a, b, slope) in self.slopes().items()]
+        head = f"| {self.units[-1]:,} units | after {WARM_UP:.0%} | at the end | a unit |"
+        return "\n".join([head, "|---|---|---|---|", *rows])
+
 
 def main() -> int:
     """Exit code 0 where memory stays within the bound."""
@@ -58,11 +64,8 @@ def main() -> int:
         started = time.monotonic()
         samples = soak(Path(folder), n_units)
         wall_s = time.monotonic() - started
+    print(f"{n_units:,} units in {wall_s:.0f} s ({1000 * wall_s / n_units:.0f} ms a unit)\n\n{samples.table()}")
     slopes = samples.slopes()
-    print(f"{n_units:,} units in {wall_s:.0f} s ({1000 * wall_s / n_units:.0f} ms a unit)\n")
-    print(f"| | after {WARM_UP:.0%} | at the end | a unit |\n|---|---|---|---|")
-    for name, (first, last, slope) in slopes.items():
-        print(f"| {name} | {first:,.0f} | {last:,.0f} | {slope:,.2f} |")
     growth = slopes["all processes, USS bytes"][2]
     print(f"\nmemory grows by {growth:,.0f} bytes a unit; the bound is {BOUND:,}")
     return int(growth > BOUND)
@@ -88,6 +91,8 @@ def soak(root: Path, n_units: int) -> Samples:
         while driver.poll() is None:
             if 0 < (done := n_published(root / "out")) < n_units:  # not while it ends
                 sample(samples, done, driver.pid, root / "ray")
+                if len(samples.units) % 150 == 0:
+                    print(samples.table() + "\n", flush=True)
             time.sleep(EVERY_S)
     finally:
         driver.kill()

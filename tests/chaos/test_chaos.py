@@ -1,5 +1,7 @@
 """Ten faults in two runs, eleven where there is memory for one that takes too much; `make chaos` strikes a hundred."""
 
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,7 +9,19 @@ import pytest
 
 from tests.chaos.cluster import ChaosCluster, room_for_a_hog
 from tests.chaos.faults import Command, kind_named, schedule
-from tests.chaos.runs import N_DOCUMENTS, Disturbed, Outcome, compare, n_published, prepare, undisturbed
+from tests.chaos.runs import (
+    DONE,
+    LIMIT_S,
+    N_DOCUMENTS,
+    Disturbed,
+    Outcome,
+    command,
+    compare,
+    n_published,
+    prepare,
+    tail,
+    undisturbed,
+)
 from tests.stores import cut, random_documents, write_scores
 
 
@@ -34,14 +48,14 @@ SCORE = (
 SELECT = ("select: counting, before a file", "select: masks, after a file", "select: driver before the histogram")
 
 
-def _strike(cluster: ChaosCluster, command: Command, names: Sequence[str]) -> None:
+def _strike(cluster: ChaosCluster, name: Command, kinds: Sequence[str]) -> None:
     """A run under these faults: all of them happen, one resume suffices, and nothing differs."""
-    peace, output = cluster.root / f"peace-{command}", cluster.root / f"disturbed-{command}"
-    faults = schedule([kind_named(name) for name in names], seed=11, n_files=n_published(peace))
-    outcome = Disturbed(cluster, command, output, faults, workers=1).run()
-    compare(outcome, command, output, peace)
+    peace, output = cluster.root / f"peace-{name}", cluster.root / f"disturbed-{name}"
+    faults = schedule([kind_named(kind) for kind in kinds], seed=11, n_files=n_published(peace))
+    outcome = Disturbed(cluster, name, output, faults, workers=1).run()
+    compare(outcome, name, output, peace)
     told = f"seed 11, struck: {[*map(str, outcome.struck)]}; {outcome}"
-    assert sorted(fault.number for fault in outcome.struck) == list(range(len(names))), told
+    assert sorted(fault.number for fault in outcome.struck) == list(range(len(kinds))), told
     assert outcome.resumes == 1, told
     assert outcome.differing_files == [], told
     assert outcome.unaccounted == 0, told
@@ -55,6 +69,24 @@ def test_scores_are_those_of_an_undisturbed_run(cluster: ChaosCluster) -> None:
 
 def test_masks_are_those_of_an_undisturbed_run(cluster: ChaosCluster) -> None:
     _strike(cluster, "select", SELECT)
+
+
+def test_a_run_begun_while_a_node_is_away_waits_for_it(cluster: ChaosCluster) -> None:
+    peace, output = cluster.root / "peace-score", cluster.root / "away"
+    shutil.copytree(peace, output)
+    (output / "_SUCCESS.json").unlink()
+    min((output / "data").iterdir()).unlink()
+    cluster.remove_node(0, graceful=False)
+    log = cluster.root / "away.log"
+    driver = cluster.run(command("score", cluster.root, output, workers=2), log)
+    while "0/1 units" not in tail(log, 100) and driver.exitcode is None:
+        time.sleep(0.1)
+    cluster.mend()
+    driver.join(LIMIT_S)
+    assert driver.exitcode == DONE["score"], tail(log, 30)
+    outcome = Outcome()
+    compare(outcome, "score", output, peace)
+    assert outcome.differing_files == []
 
 
 def test_the_comparison_sees_a_byte_and_a_document(tmp_path: Path) -> None:
