@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test fuzz chaos soak audit bench clean
+.PHONY: help setup lock demo check test fuzz faults chaos soak audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
+
+faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some
+	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage
 
 soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with units
 	$(BIN)/python -m tests.chaos.soak
