@@ -22,7 +22,8 @@ import tenacity
 from hypothesis import HealthCheck, Phase, given, settings
 
 import rho_score.storage
-from tests.fuzz.targets import OURS, ROOT, TARGETS, Target
+from tests.fuzz.place import OURS, ROOT
+from tests.fuzz.targets import TARGETS, Target
 
 LONGEST_S = 20
 MORE_MEMORY = 3 << 29

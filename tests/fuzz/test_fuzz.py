@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from tests.fuzz.targets import ROOT, TARGETS
+from tests.fuzz.place import ROOT
+from tests.fuzz.targets import TARGETS
 
 
 def test_any_bytes_give_a_result_or_an_error_of_ours() -> None:
