@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import tenacity
 from s3fs import S3FileSystem
 
-import rho_score.storage
+import rho_score.retries
 from rho_score.cli import main
 from rho_score.storage import Folder
 from rho_score.store import relative_url
@@ -37,7 +36,7 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, f"{CANARY}-{name}")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(rho_score.storage, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr(rho_score.retries, "PATIENCE_S", 0.5)
     S3FileSystem.clear_instance_cache()  # they keep the server that they were made for
     yield
     S3FileSystem.clear_instance_cache()
