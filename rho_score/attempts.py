@@ -11,9 +11,10 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -83,17 +84,18 @@ class Attempts:
             return score(ids), {}
         whole = (0, len(ids))
         notes = self._notes(unit)
+        weights = self._weights(notes)
         failed: dict[tuple[int, int], str] = {}
-        if self._weight(notes, whole) < WHOLE:
+        if weights[whole] < WHOLE:
             scored = self._try(unit, whole, partial(score, ids), failed)
             if scored:
                 self._forget(notes)
                 return scored, {}
         log.warning("unit %s failed or killed its workers: looking for the document that does it", unit)
-        poisoned, parts = self._search(unit, ids, score, notes, failed)
+        poisoned, parts = self._search(unit, ids, score, notes, weights, failed)
         good = [i for i in range(len(ids)) if i not in poisoned]
         scored = None
-        if self._weight(notes, GOOD) < WHOLE:
+        if weights[GOOD] < WHOLE:
             scored = self._try(unit, GOOD, partial(score, [ids[i] for i in good]), failed)
         self._forget(notes)
         return _spread(scored, good, ids) if scored else _joined(parts, ids), poisoned
@@ -104,6 +106,7 @@ class Attempts:
         ids: Sequence[np.ndarray],
         score: Score,
         notes: Sequence[Note],
+        weights: Mapping[tuple[int, int], int],
         failed: dict[tuple[int, int], str],
     ) -> tuple[dict[int, str], dict[tuple[int, int], Scored]]:
         """The documents that cannot be scored, with reasons; and the rest, scored in parts: the smallest, likeliest first."""
@@ -116,14 +119,14 @@ class Attempts:
             left.remove(part)
             start, stop = part
             scored = None
-            if part not in failed and self._weight(notes, part) < (SINGLE if stop - start == 1 else PART):
+            if part not in failed and weights[part] < (SINGLE if stop - start == 1 else PART):
                 scored = self._try(unit, part, partial(score, ids[start:stop]), failed)
             if scored:
                 parts[part] = scored
             elif stop - start > 1:
                 middle = (start + stop) // 2
                 left += [(start, middle), (middle, stop)]
-            elif stop > start:
+            else:
                 poisoned[start] = failed.get(part) or self._reason(notes, part)
                 if len(poisoned) > MOST_POISONED or 1 < len(ids) == len(poisoned):
                     raise RhoScoreError(
@@ -172,10 +175,13 @@ class Attempts:
         notes = map(Note.parse, sorted(self.output.names(FOLDER)))
         return [note for note in notes if note and note.unit == unit]
 
-    def _weight(self, notes: Sequence[Note], part: tuple[int, int]) -> int:
-        mine = [note for note in notes if note.range == part]
-        alive = self.alive() if mine else set()
-        return sum(CERTAIN if note.run == self.run and note.node in alive else PERHAPS for note in mine)
+    def _weights(self, notes: Sequence[Note]) -> Counter[tuple[int, int]]:
+        """What the attempts at each range of documents weigh together."""
+        alive = self.alive() if notes else set()
+        weights: Counter[tuple[int, int]] = Counter()
+        for note in notes:
+            weights[note.range] += CERTAIN if note.run == self.run and note.node in alive else PERHAPS
+        return weights
 
     def _reason(self, notes: Sequence[Note], part: tuple[int, int]) -> str:
         """Why a document is left out, from what its workers could still write."""
@@ -212,13 +218,8 @@ def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> S
             values[i] = value
         return values
 
-    return Scored(
-        loss=all_of(scored.loss),
-        signals={name: all_of(values) for name, values in scored.signals.items()},
-        rescored=scored.rescored,
-        positions=scored.positions,
-        padding=scored.padding,
-    )
+    signals = {name: all_of(values) for name, values in scored.signals.items()}
+    return replace(scored, loss=all_of(scored.loss), signals=signals)
 
 
 def _joined(parts: dict[tuple[int, int], Scored], ids: Sequence[np.ndarray]) -> Scored:

@@ -295,7 +295,7 @@ def _select(config: SelectConfig) -> int:
 def _print_retries(retries: Mapping[str, int]) -> None:
     if retries:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(retries.items()))
-        print(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
+        _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
 
 
 def _print_groups(

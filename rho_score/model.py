@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -34,7 +33,7 @@ from transformers.models.auto.modeling_auto import (
 
 from rho_score.config import Quantize
 from rho_score.errors import InputError
-from rho_score.weights import check_weights
+from rho_score.weights import check_weights, refuse_pickles
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         reason = " ".join(str(error).split())
         raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    _refuse_pickles(directory, config)
+    named = refuse_pickles(directory, getattr(config, "transformers_weights", None))
     if not trust_remote_code:
         _refuse_kernels(directory, config)
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
@@ -143,7 +142,7 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         raise InputError(
             f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses."
         )
-    check_weights(directory)
+    check_weights(directory, named)
     return config
 
 
@@ -160,27 +159,6 @@ def _own_code(what: str, directory: Path) -> str:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip(' .:!')}."
-
-
-def _refuse_pickles(directory: Path, config: Any) -> None:
-    """Refuse what would make the library load a pickle though the directory has safetensors."""
-    if (directory / "adapter_config.json").exists():
-        raise InputError(f"{directory} holds an adapter (adapter_config.json). Merge it into its model and save that.")
-    named = getattr(config, "transformers_weights", None)
-    if named is not None and not _is_safe(named, (".safetensors", ".safetensors.index.json")):
-        raise InputError(f"{directory}/config.json names the weights {named!r}. Only *.safetensors are ever loaded.")
-    for index in directory.glob("*.safetensors.index.json"):
-        try:
-            files = list(orjson.loads(index.read_bytes())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is not an index of weights: {error!r}") from error
-        if wrong := sorted(str(file) for file in files if not _is_safe(file, (".safetensors",))):
-            raise InputError(f"{index} names {wrong[0]!r}. Only *.safetensors of the same directory are ever loaded.")
-
-
-def _is_safe(name: Any, endings: tuple[str, ...]) -> bool:
-    """Whether it is the name of a file right in the directory, with one of these endings."""
-    return isinstance(name, str) and name.endswith(endings) and Path(name).name == name
 
 
 def _refuse_kernels(directory: Path, config: Any) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.lines import BOM
-from rho_score.plan import Unit
+from rho_score.plan import Unit, root_of
 from rho_score.read import Columns, check_unchanged, documents, jsonl_lines
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection, beside, quarantine_name
@@ -52,15 +52,10 @@ class Corpus:
 
 def corpus_root(url: str) -> Folder:
     """The folder that shards are named from, of a corpus given as a folder, a file or a glob."""
-    magic = min((url.index(c) for c in "*?[" if c in url), default=None)
-    folder = Folder(url)
-    if magic is not None and not folder.exists():
-        return Folder(url[:magic].rpartition("/")[0] or ".")
-    if folder.is_file():
-        return Folder(url.rstrip("/").rpartition("/")[0] or ".")
-    if not folder.exists():
+    root, kind = root_of(url)
+    if kind == "folder" and not root.exists():
         raise InputError(f"there is nothing at {url}. Give the place of the corpus with --input.")
-    return folder
+    return root
 
 
 def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -144,16 +144,25 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     )
 
 
+def root_of(url: str) -> tuple[Folder, Literal["glob", "file", "folder"]]:
+    """The folder that shards are named from, and what `url` is; "folder" also where there is nothing."""
+    folder = Folder(url)
+    if (magic := re.search(r"[*?\[]", url)) and not folder.exists():
+        return Folder(url[: magic.start()].rpartition("/")[0] or "."), "glob"
+    if folder.is_file():
+        return file_at(url.rstrip("/"))[0], "file"
+    return folder, "folder"
+
+
 def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
     """The folder that shards are named from, and all files below it that `url` means."""
-    if (magic := re.search(r"[*?\[]", url)) and not Folder(url).exists():
-        root = Folder(url[: magic.start()].rpartition("/")[0] or ".")
+    root, kind = root_of(url)
+    if kind == "glob":
         wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
         return root, {name: info for name, info in root.listing().items() if wanted.match(root.name(name))}
-    root = Folder(url)
-    if root.is_file():
-        parent, name = file_at(url.rstrip("/"))
-        return parent, {name: parent.info(name)}
+    if kind == "file":
+        _, name = file_at(url.rstrip("/"))
+        return root, {name: root.info(name)}
     files = root.listing()
     if not files and not root.exists():
         raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")

@@ -116,7 +116,7 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
 
 
 def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns) -> list[Document]:
-    """The documents of a row group; damage is no error here, so that it is not taken for a busy store and tried again."""
+    """The documents of a row group; where it is damaged, each with that for its error."""
     try:
         return list(_table_documents(shard.read_row_group(group, columns=columns.named), default_ids, columns))
     except DAMAGE as error:

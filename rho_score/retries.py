@@ -155,9 +155,7 @@ def storage_error(doing: str, place: str, error: BaseException) -> StorageError:
     """The error that a user sees: `place` could not be `doing` ("read", "written", "listed"), what was said, the remedy."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     tried = "".join(f", {note}" for note in getattr(error, "__notes__", []))
-    return StorageError(
-        f"{place} could not be {doing}: {without_secrets(f'{kind_of(error)}: {said}')}{tried}. {_remedy(error)}"
-    )
+    return StorageError(f"{place} could not be {doing}: {kind_of(error)}: {said}{tried}. {_remedy(error)}")
 
 
 _AGAIN = "run the same command again to resume."

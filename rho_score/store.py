@@ -87,12 +87,16 @@ def quarantine_name(unit: str) -> str:
 
 def published_units(folder: Folder) -> set[str]:
     """Units whose file is there: one listing."""
-    return {name.removesuffix(".parquet") for name in folder.names("data") if name.endswith(".parquet")}
+    return _units_in(folder, "data")
 
 
 def quarantined_units(folder: Folder) -> set[str]:
     """Units with quarantined documents: one listing."""
-    return {name.removesuffix(".parquet") for name in folder.names("quarantine") if name.endswith(".parquet")}
+    return _units_in(folder, "quarantine")
+
+
+def _units_in(folder: Folder, under: str) -> set[str]:
+    return {name.removesuffix(".parquet") for name in folder.names(under) if name.endswith(".parquet")}
 
 
 def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:

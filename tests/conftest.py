@@ -118,6 +118,15 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTo
     return make
 
 
+def damage_row_group(path: Path, group: int) -> None:
+    """Overwrite some bytes of the first column's data in a row group of a Parquet file."""
+    column = pq.ParquetFile(path).metadata.row_group(group).column(0)
+    content = bytearray(path.read_bytes())
+    end = column.data_page_offset + column.total_compressed_size
+    content[end - 40 : end - 20] = b"\x00" * 20
+    path.write_bytes(content)
+
+
 def write_corpus(folder: Path) -> Path:
     """Two Parquet shards, one JSONL, one JSONL.gz, one JSONL.zst; 62 documents, 5 of them not to be scored."""
     folder.mkdir(parents=True)

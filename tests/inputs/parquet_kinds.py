@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
+from tests.conftest import damage_row_group
 from tests.inputs.kinds import Doc, Kind, Make, lost, refused
 
 A, B = Doc("one"), Doc("two")
@@ -62,11 +63,7 @@ def _damaged_page(folder: Path) -> None:
     path = folder / "a.parquet"
     rows = [f"{i} " + "abcdefgh" * 200 + str(i * 7919) for i in range(6)]
     pq.write_table(pa.table({"text": rows}), path, row_group_size=2, write_page_checksum=True, use_dictionary=False)
-    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
-    whole = bytearray(path.read_bytes())
-    end = column.data_page_offset + column.total_compressed_size
-    whole[end - 40 : end - 20] = b"\x00" * 20
-    path.write_bytes(whole)
+    damage_row_group(path, 1)
 
 
 DAMAGED_ROWS = [Doc(f"{i} " + "abcdefgh" * 200 + str(i * 7919)) for i in range(6)]

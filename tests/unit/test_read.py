@@ -17,7 +17,7 @@ from rho_score.plan import make_plan, read_plan
 from rho_score.read import Columns, Document, documents, read_unit
 from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder
-from tests.conftest import N_DOCUMENTS, N_QUARANTINED, write_corpus
+from tests.conftest import N_DOCUMENTS, N_QUARANTINED, damage_row_group, write_corpus
 
 COLUMNS = Columns("text", "id", "source")
 
@@ -140,11 +140,7 @@ def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     rows = [f"{i} " + "abcdefgh" * 200 + str(i * 7919) for i in range(40)]
     pq.write_table(pa.table({"text": rows}), path, row_group_size=10, write_page_checksum=True, use_dictionary=False)
-    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
-    content = bytearray(path.read_bytes())
-    end = column.data_page_offset + column.total_compressed_size
-    content[end - 40 : end - 20] = b"\x00" * 20
-    path.write_bytes(content)
+    damage_row_group(path, 1)
     read = _read(CorpusConfig(input=str(tmp_path)))
     assert [document.text is not None for document in read] == [True] * 10 + [False] * 10 + [True] * 20
     assert read[10].error is not None
