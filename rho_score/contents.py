@@ -153,7 +153,7 @@ def read_table(content: bytes, schema: pa.Schema, what: str) -> pa.Table:
         InputError: it is damaged, lacks one of them, or has null where the schema has none; names `what`.
     """
     try:
-        table = pq.read_table(io.BytesIO(content), columns=schema.names, page_checksum_verification=True)
+        table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read(schema.names)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
     except BROKEN as error:

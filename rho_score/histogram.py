@@ -22,8 +22,10 @@ Group = str | None
 Expert = str | None
 
 N_COUNTERS = 1 << 16
+MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 MAX_ROWS = 1024
 WAITING = 1 << 20  # items that are counted together: a row's 65,536 counters are gone through once for them
+PIECE = 1 << 18  # items that are counted in one go: numpy makes int64 of them, which is to stay in the processor's cache
 FEW = 8192  # items of a row that are sooner added one by one
 SHORT_RUN = 32  # items in a run, below which items are sooner sorted by group than cut into runs
 
@@ -130,15 +132,19 @@ class Counter:
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
         self._count_waiting()
-        keys = _bin_keys(self._bits) if self._within is None else np.arange(N_COUNTERS)
+        if self._within is None and self._bits == 16:
+            for counters in (self._counts, self._tokens):
+                if counters is not None:
+                    counters[:, 0] += counters[:, MINUS_ZERO]
+                    counters[:, MINUS_ZERO] = 0
+        keys, order = _bin_keys(self._bits) if self._within is None else (np.arange(N_COUNTERS), slice(None))
         parts = []
         for (expert, group, high), row in sorted(self._rows.items(), key=str):
-            used = np.flatnonzero((self._counts[row] > 0) & (keys >= 0))
-            held = self._counts if self._tokens is None else self._tokens
-            rows = np.stack([keys[used], self._counts[row][used], held[row][used]])
-            distinct, counts, tokens = _summed(rows)  # two bins may be one key: 0.0 and -0.0
-            names = [pa.repeat(pa.scalar(name, pa.string()), len(distinct)) for name in (expert, group)]
-            columns = [pa.array(high << 16 | distinct, pa.uint32()), pa.array(counts), pa.array(tokens)]
+            counts = self._counts[row][order]
+            tokens = counts if self._tokens is None else self._tokens[row][order]
+            used = np.flatnonzero(counts)
+            names = [pa.repeat(pa.scalar(name, pa.string()), len(used)) for name in (expert, group)]
+            columns = [pa.array(high << 16 | keys[used], pa.uint32()), pa.array(counts[used]), pa.array(tokens[used])]
             parts.append(pa.Table.from_arrays([*names, *columns], schema=COUNTS))
         return pa.concat_tables([COUNTS.empty_table(), *parts])
 
@@ -170,8 +176,11 @@ def _add(counters: np.ndarray, bins: np.ndarray, tokens: np.ndarray | None = Non
     """Add one for each of `bins` (uint[n]) to the `counters` (int64[65536]), or what it holds (int64[n])."""
     if len(bins) < FEW:
         np.add.at(counters, bins, 1 if tokens is None else tokens)
-    else:
-        counters += np.bincount(bins, tokens, N_COUNTERS).astype(np.int64, copy=False)  # exact below 2**53
+        return
+    for start in range(0, len(bins), PIECE):
+        piece = slice(start, start + PIECE)
+        held = None if tokens is None else tokens[piece]
+        counters += np.bincount(bins[piece], held, N_COUNTERS).astype(np.int64, copy=False)  # exact below 2**53
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
@@ -184,13 +193,16 @@ def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
 
 
 @cache
-def _bin_keys(bits: Bits) -> np.ndarray:
-    """int64[65536]: the key of each bin, or the first of its keys; -1 for the bins of NaN."""
-    bins = np.arange(N_COUNTERS, dtype=np.uint16)
+def _bin_keys(bits: Bits) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, bins), int64[n] each: the key of every bin of `_bins`, or the first of its keys, in order; no bin of NaN."""
+    bins = np.arange(N_COUNTERS)
     if bits == 32:
-        return np.where(bins == N_COUNTERS - 1, -1, bins.astype(np.int64) << 16)
-    values = bins.view(np.float16)
-    return np.where(np.isnan(values), -1, keys_of(values).astype(np.int64))
+        return bins[:-1] << 16, bins[:-1]
+    values = bins.astype(np.uint16).view(np.float16)
+    keys = keys_of(values).astype(np.int64)
+    order = np.argsort(keys, kind="stable")
+    order = order[~np.isnan(values[order]) & (order != MINUS_ZERO)]
+    return keys[order], order
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:

@@ -170,7 +170,7 @@ def _lost_in_scoring(corpus: Corpus, unit: Unit, found: list[tuple[str, str | No
     if not corpus.quarantine.exists(name):
         listed: Counter[str] = Counter()
     else:
-        listed = Counter(pq.read_table(io.BytesIO(corpus.quarantine.read(name)))["doc_id"].to_pylist())
+        listed = Counter(pq.ParquetFile(io.BytesIO(corpus.quarantine.read(name))).read(["doc_id"])["doc_id"].to_pylist())
     unread = Counter(doc_id for doc_id, error in found if error is not None)
     if missing := unread - listed:
         doc_id = next(iter(missing))

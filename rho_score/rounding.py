@@ -32,7 +32,9 @@ def to_float16(values: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             tiny = (magnitude.view(np.float32) + _HALF).view(np.uint32)
             tiny -= _BITS_OF_HALF
-            np.copyto(rounded, tiny, where=magnitude < _SMALLEST)
+            tiny ^= rounded
+            tiny &= ((magnitude - _SMALLEST).view(np.int32) >> 31).view(np.uint32)  # all ones where a number is tiny
+            rounded ^= tiny
             rounded |= (bits >> 16) & 0x8000  # the sign
             mine[:] = rounded
             if magnitude.max() >= _TOO_LARGE:

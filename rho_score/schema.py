@@ -162,7 +162,9 @@ def list_lengths(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:
 
 def flat_values(column: pa.ChunkedArray | pa.ListArray) -> pa.Array:
     """All values of a list column in order, as one array."""
-    return (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).flatten()
+    if isinstance(column, pa.ChunkedArray):  # one chunk is not copied
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column.flatten()
 
 
 def list_column(values: pa.Array | np.ndarray, lengths: np.ndarray) -> pa.ListArray:
