@@ -33,6 +33,7 @@ GROUPS = {
     "web": 0.45, "books": 0.18, "code": 0.14, "papers": 0.09, "forums": 0.06, "wiki": 0.04, "maths": 0.03, "law": 0.01,
 }  # fmt: skip
 MODELS = ("ref", "base")
+SECOND = "second"  # another reference, where first tokens have no loss
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Sets:
 
     folder: Path
     tokens: int
+    models: tuple[str, ...] = MODELS
+
+    @property
+    def second(self) -> str:
+        """Score set of the other reference."""
+        return str(self.folder / SECOND)
 
     @property
     def ref(self) -> str:
@@ -73,14 +80,18 @@ class _Piece:
 
 
 def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False, workers: int = 2) -> Sets:
-    """The two sets below `folder`; made only if they are not there whole. nulls: the first token of each document has no loss."""
-    sets = Sets(folder, n_tokens)
-    if all((folder / model / SUCCESS).exists() for model in MODELS):
+    """The two sets below `folder`; made only if they are not there whole.
+
+    nulls: the first token of each document has no loss, and there is a second reference.
+    """
+    models = (*MODELS, SECOND) if nulls else MODELS
+    sets = Sets(folder, n_tokens, models)
+    if all((folder / model / SUCCESS).exists() for model in models):
         return sets
     tokenizer = _tokenizer()
     digest = hashlib.sha256(b"".join(tokenizer[name] for name in sorted(tokenizer))).hexdigest()
-    manifests = {model: _manifest(model, digest, n_tokens, seed, nulls) for model in MODELS}
-    pieces = list(_pieces(folder, n_tokens, seed, nulls, {m: manifests[m]["fingerprint"] for m in MODELS}))
+    manifests = {model: _manifest(model, digest, n_tokens, seed, nulls) for model in models}
+    pieces = list(_pieces(folder, n_tokens, seed, nulls, {m: manifests[m]["fingerprint"] for m in models}))
     made: list[tuple[int, dict[str, Accounts]]] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for result in pool.map(_make, pieces):
@@ -88,7 +99,7 @@ def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False
             print(f"\r  score sets: {len(made)} of {len(pieces)} units", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     plan = Plan(root="memory", units=tuple(_planned(p, rows) for p, (rows, _) in zip(pieces, made, strict=True)))
-    for model in MODELS:
+    for model in models:
         store = Folder(str(folder / model))
         for name, content in tokenizer.items():
             store.publish(f"tokenizer/{name}", content)
@@ -166,6 +177,7 @@ def _make(piece: _Piece) -> tuple[int, dict[str, Accounts]]:
     missing = np.zeros(piece.tokens, bool)
     if piece.nulls:
         missing[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        losses[SECOND] = _ref_losses(random, base, len(GROUPS) - 1 - np.repeat(groups, lengths))
     columns = [doc_ids, pa.array(list(GROUPS)).take(pa.array(groups)), ids]
     digest = content_sha256(pa.chunked_array([doc_ids]), pa.chunked_array([ids]))
     schema = score_schema(grouped=True)

@@ -49,10 +49,10 @@ BIG = [
     Contender("Polars: join, explode, quantile", "polars"),
     Contender("Polars, streaming", "polars_streaming"),
     Contender("pyarrow and np.partition, all in memory", "numpy_partition"),
+    Contender("sorted Python list", "sorted_list"),
 ]
 SMALL = [
     *BIG,
-    Contender("sorted Python list", "sorted_list"),
     Contender("Ray Data: a row a token, Quantile (files paired by name)", "ray_data"),
     Contender("Ray Data: join by document, flat_map, Quantile", "ray_data_join"),
 ]

@@ -272,6 +272,8 @@ def _select(config: SelectConfig) -> int:
         _say("a dry run: this is what would be kept; nothing was written")
     elif summary.computed == 0:
         _say(f"{summary.output} is finished already; nothing to do.")
+    if summary.units < summary.planned:
+        _say(f"{summary.units:,} of {summary.planned:,} units: what is published of score sets that are not finished")
     whole = summary.thresholds.get(None) if not summary.per_group else None
     _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
     for row in summary.cuts:

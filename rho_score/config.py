@@ -150,6 +150,9 @@ class SelectConfig:
     min_run: int = 1
     """Take shorter runs of kept tokens out of the mask (2: no islands of one token). Fewer tokens than asked for are left."""
 
+    allow_unfinished: bool = False
+    """Take score sets that are still being written, as far as all of them are published; the manifest says how far that is.
+    Run again, the selection keeps the units that it began with."""
     dry_run: bool = False
     """Print what would be kept and stop: nothing is written."""
     workers: int | None = None

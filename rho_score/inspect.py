@@ -128,7 +128,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         if given is None:
             place = beside(selection.folder, place)
         try:
-            scores = ScoreSet.open(place)
+            scores = ScoreSet.open(place, finished=False)  # what the selection has of it is there
         except InputError:
             if given:
                 raise
@@ -145,7 +145,8 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
 def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
     """Whether the units of both have the same tokens row by row: neither cut otherwise nor of another vocabulary."""
     same = selection.tokenizer_sha256 == scores.tokenizer_sha256
-    return same and selection.plan_names()["unit"].equals(scores.plan_names()["unit"])
+    mine, theirs = (store.plan_names()["unit"].to_pylist() for store in (selection, scores))
+    return same and set(theirs).issuperset(mine)
 
 
 def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:

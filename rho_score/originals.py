@@ -170,7 +170,9 @@ def _lost_in_scoring(corpus: Corpus, unit: Unit, found: list[tuple[str, str | No
     if not corpus.quarantine.exists(name):
         listed: Counter[str] = Counter()
     else:
-        listed = Counter(pq.ParquetFile(io.BytesIO(corpus.quarantine.read(name))).read(["doc_id"])["doc_id"].to_pylist())
+        listed = Counter(
+            pq.ParquetFile(io.BytesIO(corpus.quarantine.read(name))).read(["doc_id"])["doc_id"].to_pylist()
+        )
     unread = Counter(doc_id for doc_id, error in found if error is not None)
     if missing := unread - listed:
         doc_id = next(iter(missing))
@@ -209,12 +211,12 @@ def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
     tokenizer = selection.manifest["parts"]["tokenizer_sha256"]
     for place in [given] if given else filter(None, selection.manifest["scores"].values()):
         try:
-            scores = ScoreSet.open(place if given else beside(selection.folder, place))
+            scores = ScoreSet.open(place if given else beside(selection.folder, place), finished=False)
         except InputError:
             if given:
                 raise
             continue
-        if scores.units == selection.units and scores.manifest["parts"]["tokenizer_sha256"] == tokenizer:
+        if set(scores.units).issuperset(selection.units) and scores.manifest["parts"]["tokenizer_sha256"] == tokenizer:
             return scores
     if given:
         raise InputError(

@@ -16,11 +16,12 @@ from rho_score.rules import parse_quotas, parse_shares
 from rho_score.schema import SCHEMA_VERSION
 from rho_score.storage import Folder
 from rho_score.store import PLAN, ScoreSet, difference, new_manifest, relative_url
+from rho_score.unfinished import published_of_all
 from rho_score.vocabulary import Vocabulary
 
 COLUMNS = ["text_column", "id_column", "group_column"]
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS]
-NO_RULE = ("output", "ref", "base", "dry_run", "workers")  # what does not determine the masks
+NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")  # what does not determine the masks
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Prepared:
     selector: Selector
     manifest: dict[str, Any]
     main: ScoreSet
+    planned: int
+    """Units of the corpus; `main` has fewer where a score set is not finished."""
     others: tuple[ScoreSet, ...]
     """Sets that are cut into other units than the main one."""
 
@@ -42,7 +45,8 @@ def prepare(config: SelectConfig) -> Prepared:
     """
     refs = parse_refs(config.ref)
     check_rule(config, list(refs))
-    sets = {url: ScoreSet.open(url) for url in ([config.base] if config.base else []) + list(refs.values())}
+    urls = ([config.base] if config.base else []) + list(refs.values())
+    sets = {url: ScoreSet.open(url, finished=not config.allow_unfinished) for url in urls}
     main = next(iter(sets.values()))
     for url, scores in sets.items():
         names = ("base" if config.base else next(iter(refs)), _label(url, refs))
@@ -52,6 +56,14 @@ def prepare(config: SelectConfig) -> Prepared:
             f"--per-group and --quota need groups, and {main.folder.url} has none: score with --group-column."
         )
     bits: Bits = 32 if all(scores.loss_bits == 32 for scores in sets.values()) else 16
+    others = cut_otherwise(main, sets.values())
+    some, unfinished = main, None
+    if config.allow_unfinished:
+        some, unfinished = published_of_all(main, sets.values(), None if config.dry_run else Folder(config.output))
+    if unfinished and others:
+        raise InputError(
+            f"{others[0].folder.url} is cut into other units than {main.folder.url}; such sets are joined once both are finished."
+        )
     join = Join(
         refs=refs, base=config.base, combine=config.combine, bits=bits, vocabularies=_vocabularies(config, main, sets)
     )
@@ -67,11 +79,12 @@ def prepare(config: SelectConfig) -> Prepared:
         "bits": bits,
         "group_column": main.manifest["parts"]["group_column"],
         "tokenizer_sha256": main.tokenizer_sha256,
+        **({"unfinished": unfinished} if unfinished else {}),
     }
     where = {name: relative_url(url, config.output) for name, url in places.items()}
     manifest = new_manifest("selection", parts, scores=where)
     selector = Selector(config=config, join=join, fingerprint=manifest["fingerprint"], grouped=main.grouped, high=high)
-    return Prepared(selector, manifest, main, cut_otherwise(main, sets.values()))
+    return Prepared(selector, manifest, some, main.n_units, others)
 
 
 def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
@@ -101,7 +114,7 @@ def claim_selection(output: str, manifest: Mapping[str, Any], main: ScoreSet) ->
     tokenizer = {
         f"tokenizer/{name}": main.folder.read(f"tokenizer/{name}") for name in main.folder.listing("tokenizer")
     }
-    claim(Folder(output), manifest, {PLAN: main.folder.read(PLAN), **tokenizer})
+    claim(Folder(output), manifest, {PLAN: main.plan_content, **tokenizer})
 
 
 def cut_otherwise(main: ScoreSet, sets: Iterable[ScoreSet]) -> tuple[ScoreSet, ...]:

@@ -23,7 +23,7 @@ from rho_score.engine import cluster_or_threads, in_tasks
 from rho_score.errors import RhoScoreError
 from rho_score.histogram import COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
-from rho_score.prepare import claim_selection, prepare
+from rho_score.prepare import Prepared, claim_selection, prepare
 from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
 from rho_score.stages import batches_of, fetched, histogram_of, written
@@ -37,6 +37,8 @@ class SelectSummary:
 
     output: str
     units: int
+    planned: int
+    """Units of the corpus: more than `units` where a score set is not finished."""
     computed: int
     total: GroupAccounts
     groups: dict[Group, GroupAccounts]
@@ -70,13 +72,13 @@ def select(config: SelectConfig) -> SelectSummary:
     if config.quota:
         config = replace(config, per_group=True)
     with retries_counted() as retries:
-        content, n_units, computed = _select(config)
-    return _summary(config, content, n_units, computed, dict(retries), started)
+        prepared = prepare(config)
+        content, n_units, computed = _select(config, prepared)
+    return _summary(config, content, (n_units, prepared.planned, computed), dict(retries), started)
 
 
-def _select(config: SelectConfig) -> tuple[dict[str, Any], int, int]:
+def _select(config: SelectConfig, prepared: Prepared) -> tuple[dict[str, Any], int, int]:
     """The content of `summary.json`, how many units there are, and how many were written."""
-    prepared = prepare(config)
     output, n_units = Folder(config.output), prepared.main.n_units
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
@@ -94,16 +96,16 @@ def _select(config: SelectConfig) -> tuple[dict[str, Any], int, int]:
 def _summary(
     config: SelectConfig,
     content: Mapping[str, Any],
-    units: int,
-    computed: int,
+    units: tuple[int, int, int],
     retries: dict[str, int],
     started: float,
 ) -> SelectSummary:
     groups = accounts_in(content)
     return SelectSummary(
         output=config.output,
-        units=units,
-        computed=computed,
+        units=units[0],
+        planned=units[1],
+        computed=units[2],
         total=sum(groups.values(), GroupAccounts()),
         groups=groups,
         cuts=content["thresholds"],

@@ -15,7 +15,7 @@ from rho_score.progress import Progress
 from rho_score.store import ScoreSet
 
 UNITS_PER_BATCH = 64
-FAN_IN = 32
+FAN_IN = 4  # histograms of several megabytes that are held at each level of the tree
 NO_PIECES: Mapping[str, tuple[Piece, ...]] = {}
 
 

@@ -152,13 +152,16 @@ def _fingerprint(parts: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class _Store:
     folder: Folder
+    some: bytes | None = None
+    """A `plan.parquet` with the units that are meant, where not all are."""
     done_name: ClassVar[str] = SUCCESS
+    hint: ClassVar[str] = " (`select` takes what is published of it with --allow-unfinished.)"
     parts: ClassVar[type] = ScoreParts
     footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 
     @classmethod
-    def _open(cls, url: str, kind: Kind) -> Any:
-        """Open a finished store.
+    def _open(cls, url: str, kind: Kind, *, finished: bool = True) -> Any:
+        """Open a store, by default a finished one.
 
         Raises:
             InputError: nothing there, another kind of store, or one that is not finished.
@@ -167,11 +170,17 @@ class _Store:
         if store.manifest["kind"] != kind:
             raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {kind}.")
         check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
-        if not store.folder.exists(cls.done_name):
+        if finished and not store.finished:
             raise InputError(
                 f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
+                + cls.hint
             )
         return store
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether the file that is written last is there."""
+        return self.folder.exists(self.done_name)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -186,7 +195,12 @@ class _Store:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """All units, in corpus order."""
-        return read_plan(self.folder.read(PLAN))
+        return read_plan(self.plan_content)
+
+    @property
+    def plan_content(self) -> bytes:
+        """`plan.parquet`."""
+        return self.folder.read(PLAN) if self.some is None else self.some
 
     @cached_property
     def n_units(self) -> int:
@@ -195,7 +209,7 @@ class _Store:
 
     def plan_names(self) -> pa.Table:
         """Columns unit and shard of all units, in corpus order."""
-        return plan_names(self.folder.read(PLAN))
+        return plan_names(self.plan_content)
 
     @property
     def grouped(self) -> bool:
@@ -223,9 +237,9 @@ class ScoreSet(_Store):
     """One corpus scored by one model. Columns of a unit: doc_id, [group], input_ids, loss (nats)."""
 
     @classmethod
-    def open(cls, url: str) -> "ScoreSet":
-        """Open a finished score set; raises InputError if there is none at `url`."""
-        return cls._open(url, "score set")  # type: ignore[no-any-return]
+    def open(cls, url: str, *, finished: bool = True) -> "ScoreSet":
+        """Open a score set, by default a finished one; raises InputError if there is none at `url`."""
+        return cls._open(url, "score set", finished=finished)  # type: ignore[no-any-return]
 
     def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
         """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
@@ -246,6 +260,7 @@ class Selection(_Store):
     """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
 
     done_name = SUMMARY
+    hint = ""
     parts = SelectionParts
     footer_fields = frozenset({"fingerprint", "groups"})
 
