@@ -258,7 +258,7 @@ def rules(corpus: Corpus) -> dict[str, Callable[[], np.ndarray]]:
         f"{sample} gumbel --temperature {TEMPERATURE}": lambda: drawn(corpus, 0.3, TEMPERATURE),
         "--ratio 0.6 --combine min": lambda: band(corpus.excess(np.minimum(*corpus.experts)), 0, best),
         "--ratio 0.6 --combine mean": lambda: band(corpus.excess(np.add(*corpus.experts) / np.float32(2)), 0, best),
-        "--combine union --share one=0.4 --share two=0.3": lambda: union(corpus, (0.4, 0.3)),
+        "--ratio 0.3 --combine union --share one=0.4": lambda: union(corpus, (0.4, 0.3)),
     }
 
 
