@@ -65,6 +65,25 @@ def connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def check_attempts(what: str) -> None:
+    """End the run where the task that this process is at ended `TASK_RETRIES` workers before: Ray Data would begin it again
+    for ever.
+
+    Raises:
+        RhoScoreError: names `what` the task does.
+    """
+    if not connected():
+        return
+    from ray._private.worker import global_worker  # the number of an attempt is in no public place
+
+    attempts = getattr(global_worker.core_worker, "get_current_task_attempt_number", int)()
+    if attempts >= TASK_RETRIES:
+        raise RhoScoreError(
+            f"{what} ended its worker {attempts} times; Ray's logs say how (memory? a library's fault?). What is published stays. "
+            "Give the nodes more memory, or take the cause out of the corpus; the same command begins to count anew."
+        )
+
+
 def node_name() -> str:
     """The name of the node that this worker runs on."""
     import ray

@@ -9,6 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rho_score.engine import check_attempts
 from rho_score.errors import RhoScoreError
 from rho_score.passage import read_passage, read_retries
 from rho_score.retries import retries_counted
@@ -40,6 +41,7 @@ def publish_unit(
     What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`).
     """
     folder, name = Folder(output), unit["unit"][0].as_py()
+    check_attempts(f"publishing unit {name}")
     documents = unit.filter(unit["doc_id"].is_valid())
     good = documents["error"].is_null()
     scored, quarantined = documents.filter(good), documents.filter(pc.invert(good))

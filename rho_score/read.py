@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from rho_score.engine import check_attempts
 from rho_score.errors import RhoScoreError
 from rho_score.lines import BOM, DAMAGE, LARGEST_SHARD, LONGEST_LINE, Line, is_damage, lines_between
 from rho_score.passage import noted_retries
@@ -59,7 +60,12 @@ class CorpusUnits(Datasource):
     def _task(self, unit: Unit) -> ReadTask:
         root, columns = self._root, self._columns
         metadata = BlockMetadata(unit.rows, unit.text_bytes, exec_stats=None, input_files=(unit.shard,))
-        return ReadTask(lambda: [read_unit(Folder(root), unit, columns)], metadata, schema=DOCUMENTS)
+
+        def read() -> list[pa.Table]:
+            check_attempts(f"reading {without_credentials(root)}/{unit.shard} (unit {unit.unit})")
+            return [read_unit(Folder(root), unit, columns)]
+
+        return ReadTask(read, metadata, schema=DOCUMENTS)
 
 
 def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:

@@ -2,13 +2,10 @@
 
 import itertools
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import orjson
 import ray
@@ -22,25 +19,14 @@ from rho_score.config import ScoreConfig
 from rho_score.contents import Totals, read_json
 from rho_score.engine import IO_CPUS, cluster, configure_data
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.model import (
-    ModelSource,
-    default_context,
-    hash_tokenizer,
-    load_config,
-    load_tokenizer,
-    model_identity,
-    pinned,
-    resolve_dtype,
-    tokenizer_files,
-)
+from rho_score.job import Job, check_timeout, prepare_job, refuse_output_in_input, worker_range
+from rho_score.model import tokenizer_files
 from rho_score.passage import Passage, busy_share
-from rho_score.plan import Plan, Unit, make_plan
+from rho_score.plan import Unit, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
-from rho_score.read import Columns, CorpusUnits
+from rho_score.read import CorpusUnits
 from rho_score.retries import add_retries, retries_counted
-from rho_score.schema import SCHEMA_VERSION, SIGNALS
-from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
 from rho_score.store import (
     MANIFEST,
@@ -50,13 +36,11 @@ from rho_score.store import (
     accounts_of,
     dump_json,
     footers,
-    new_manifest,
     published_units,
     quarantined_units,
     read_manifest,
-    relative_url,
 )
-from rho_score.tokens import prefix_id, tokenize_unit
+from rho_score.tokens import tokenize_unit
 from rho_score.verify import Comparison
 from rho_score.verify import verify as compare_with_plain
 from rho_score.worker import ScoreUnit
@@ -84,25 +68,6 @@ class ScoreSummary:
     """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """Everything that a run is made of, resolved: what the driver decides and the workers obey."""
-
-    config: ScoreConfig
-    plan: Plan
-    manifest: dict[str, Any]
-    scorer: dict[str, Any]
-    identity: dict[str, str]
-    columns: Columns
-    workers: tuple[int, int]
-    cpus: int
-    gpus: float
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self.manifest["fingerprint"])
-
-
 def score(config: ScoreConfig) -> ScoreSummary:
     """Score a corpus, or go on where an earlier run of the same command stopped.
 
@@ -112,14 +77,14 @@ def score(config: ScoreConfig) -> ScoreSummary:
     """
     started = time.monotonic()
     with retries_counted() as retries:
-        workers = _worker_range(config.workers)
-        _check_timeout(config.unit_timeout)
+        workers = worker_range(config.workers)
+        check_timeout(config.unit_timeout)
         plan = make_plan(config)
         output = Folder(config.output)
-        _refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
+        refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
         found = read_manifest(output) if output.exists(MANIFEST) else None
         refuse_changed_input(output, found, plan)
-        summary = _run(_prepare(config, plan, found, workers), output, started)
+        summary = _run(prepare_job(config, plan, found, workers), output, started)
     return replace(summary, retries=dict(retries))
 
 
@@ -132,12 +97,12 @@ def verify(config: ScoreConfig) -> Comparison:
     if config.verify is None or config.verify < 1:
         raise InputError(f"--verify takes a number of documents, got {config.verify}.")
     plan = make_plan(config)
-    job = _prepare(config, plan, None, _worker_range(config.workers))
+    job = prepare_job(config, plan, None, worker_range(config.workers))
     torch.set_num_threads(job.cpus)
     return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
 
 
-def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
+def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
     done = _done(job, output)
@@ -189,7 +154,7 @@ def _run(job: _Job, output: Folder, started: float) -> ScoreSummary:
     )
 
 
-def _done(job: _Job, output: Folder) -> set[str]:
+def _done(job: Job, output: Folder) -> set[str]:
     """The units that this run need not score."""
     done = published_units(output)
     if job.config.only_quarantined:
@@ -203,7 +168,7 @@ def _done(job: _Job, output: Folder) -> set[str]:
     return done
 
 
-def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
+def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
     low, high = job.workers
     dataset = ray.data.read_datasource(
@@ -261,126 +226,7 @@ def _pipeline(job: _Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]
         yield Accounts(**row["accounts"]), Passage(**row["passage"])
 
 
-def _prepare(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> _Job:
-    """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
-    gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
-    if gpus > 1 and gpus != int(gpus):
-        raise InputError(f"--gpus-per-worker above 1 is a whole number of GPUs, got {gpus}.")
-    cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
-    trust = config.trust_remote_code
-    model_config = load_config(config.model, trust_remote_code=trust)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=trust)
-    context, overlap = _windows(config, model_config)
-    _check_vocabulary(config.model, tokenizer, model_config.get_text_config().vocab_size)
-    if config.dtype == "auto" and found is not None:
-        dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
-    else:
-        dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
-    identity = model_identity(config.model)
-    batch_tokens = config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS)
-    signals = [signal for signal in SIGNALS if signal in config.signals]
-    parts = {
-        "schema_version": SCHEMA_VERSION,
-        **identity,
-        "tokenizer_sha256": hash_tokenizer(tokenizer),
-        "device": "cuda" if gpus else "cpu",
-        "dtype": dtype,
-        "context": context,
-        "overlap": overlap,
-        "prefix_id": prefix_id(tokenizer),
-        "text_column": config.text_column,
-        "id_column": config.id_column,
-        "group_column": config.group_column,
-        "unit_bytes": config.unit_bytes,
-        "plan_sha256": plan.digest,
-        "batch_tokens": batch_tokens or "by memory",
-        "signals": signals,
-        "precision": config.precision,
-        "compile": config.compile,
-        "quantize": config.quantize,
-    }
-    manifest = new_manifest(
-        "score set",
-        parts,
-        model=Path(config.model).name if Path(config.model).is_dir() else config.model,
-        input={
-            "root": relative_url(plan.root, config.output),
-            "units": len(plan.units),
-            "shards": len({unit.shard for unit in plan.units}),
-            "not_shards": list(plan.not_shards),
-            "empty_shards": list(plan.empty_shards),
-        },
-    )
-    scorer = {
-        "model": ModelSource(
-            model=pinned(config.model), trust_remote_code=trust, quantize=config.quantize, n_gpus=max(1, int(gpus))
-        ),
-        "dtype": dtype,
-        "context": context,
-        "overlap": overlap,
-        "prefix_id": parts["prefix_id"],
-        "batch_tokens": batch_tokens,
-        "signals": signals,
-        "compile": config.compile,
-    }
-    columns = Columns(config.text_column, config.id_column, config.group_column)
-    return _Job(
-        config=config,
-        plan=plan,
-        manifest=manifest,
-        scorer=scorer,
-        identity=identity,
-        columns=columns,
-        workers=workers,
-        cpus=cpus,
-        gpus=gpus,
-    )
-
-
-def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
-    """Context and overlap, given or by default, checked against the model."""
-    longest = getattr(model_config, "max_position_embeddings", None)
-    context = config.context or default_context(model_config)
-    if longest and context > longest:
-        raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")
-    overlap = context // 4 if config.overlap is None else config.overlap
-    if context < 2 or not 0 <= overlap < context - 1:
-        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
-    return context, overlap
-
-
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
-    used = max(tokenizer.get_vocab().values())
-    if used >= vocabulary:
-        raise InputError(
-            f"the tokenizer of {model} has ids up to {used}, its model a vocabulary of {vocabulary}: "
-            "they do not belong together."
-        )
-
-
-def _check_timeout(seconds: float) -> None:
-    if not 1 <= seconds < 1e8:
-        raise InputError(f"--unit-timeout is a number of seconds from 1 on, got {seconds:g}.")
-
-
-def _worker_range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    try:
-        found = int(low), int(high or low)
-    except ValueError:
-        found = (0, 0)
-    if not 1 <= found[0] <= found[1]:
-        raise InputError(f"--workers is N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
-    return found
-
-
-def _refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """An output inside the corpus would be read as a part of it by the next run."""
-    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
-        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")
-
-
-def _preflight(job: _Job) -> None:
+def _preflight(job: Job) -> None:
     """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever.
 
     A cluster that is starting has fewer nodes at first, and one that lost some has them again later: that is waited for.

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from rho_score.engine import check_attempts
 from rho_score.errors import RhoScoreError
 from rho_score.model import hash_tokenizer, load_tokenizer
 from rho_score.schema import TOKENIZED, list_column
@@ -73,6 +74,7 @@ def _tokenizer(model: str, trust_remote_code: bool, sha256: str) -> PreTrainedTo
 
 def tokenize_unit(documents: pa.Table, *, model: str, trust_remote_code: bool, tokenizer_sha256: str) -> pa.Table:
     """Replace the text of a unit by its token ids; `schema.DOCUMENTS` → `schema.TOKENIZED`."""
+    check_attempts(f"tokenizing unit {documents['unit'][0].as_py()}")
     texts = documents["text"]
     present = texts.is_valid().to_numpy()
     encoded = encode(_tokenizer(model, trust_remote_code, tokenizer_sha256), texts.drop_null().to_pylist())

@@ -1,15 +1,20 @@
 """Documents that a model dies of, through the command line: they are found and quarantined, and cost nobody else a number."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from rho_score import engine
 from rho_score.cli import main
+from rho_score.errors import RhoScoreError
 from rho_score.store import ScoreSet, quarantined_documents
 from tests.conftest import save_model, some_text
 from tests.poison.poisoned import RUN, PoisonedConfig
@@ -101,3 +106,19 @@ def _folder(path: Path) -> Any:
     from rho_score.storage import Folder
 
     return Folder(str(path))
+
+
+def test_a_task_that_ends_its_worker_each_time_is_not_begun_for_ever(ray_cluster: str) -> None:
+    @ray.remote(max_retries=-1)  # as Ray Data's tasks that read, tokenize and publish
+    def deadly() -> None:
+        engine.TASK_RETRIES = 2
+        engine.check_attempts("reading s3://corpus/a.parquet (unit a)")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with (
+        pytest.raises(
+            RhoScoreError, match=r"^reading s3://corpus/a.parquet \(unit a\) ended its worker 2 times; Ray's logs"
+        ),
+        engine.cluster(local_cpus=1),
+    ):
+        ray.get(deadly.remote())
