@@ -37,7 +37,7 @@ def zst(data: bytes) -> Make:
 def _long_line(folder: Path) -> None:
     with (folder / "a.jsonl").open("wb") as file:
         file.write(ONE + b'{"text": "')
-        for _ in range(80):
+        for _ in range(200):
             file.write(b"x" * MB)
         file.write(b'"}\n' + TWO)
 
@@ -101,7 +101,7 @@ JSONL = [
     Kind("groups that are null, missing, numbers, objects", lines(b'{"text": "one", "g": null}', b'{"text": "two"}', b'{"text": "one", "g": 7}', b'{"text": "one", "g": {}}'), [
         A, B, Doc("one", group="7"), lost("line 4, byte 67: column 'g' is dict, not a string"),
     ], options={"group_column": "g"}),
-    Kind("a line of 80 MB", _long_line, [A, lost("line 2, byte 16: longer than 67,108,864 bytes. Split the document."), B], "that line is quarantined: `longer than 67,108,864 bytes. Split the document.`; the others are scored; memory stays bounded"),
+    Kind("a line of 200 MB", _long_line, [A, lost("line 2, byte 16: longer than 67,108,864 bytes. Split the document."), B], "that line is quarantined: `longer than 67,108,864 bytes. Split the document.`; the others are scored; memory stays bounded"),
     Kind("a long line across many units", content(ONE + b'{"text": "' + b"x" * 5000 + b'"}\n' + TWO, "a.jsonl"), [A, Doc("x" * 5000), B], options={"unit_bytes": 100}),
     Kind("a text longer than may be, in Parquet's way or as JSON", lines(ONE.strip(), b'{"text": "' + b"x" * 200 + b'"}'), [A, lost("line 2, byte 16: longer than 100 bytes. Split the document.")], "quarantined", limits={"LONGEST_LINE": 100}),
     Kind("a file of 0 bytes beside others", lambda folder: (content(b"", "b.jsonl")(folder), content(ONE, "a.jsonl")(folder))[0], [A], "left out, and named as empty"),

@@ -89,7 +89,7 @@ def test_answer(
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is asked of Linux")
 @pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if "bomb of one" in kind.name or "80 MB" in kind.name], ids=lambda kind: kind.name
+    "kind", [kind for kind in KINDS if "bomb of one" in kind.name or "200 MB" in kind.name], ids=lambda kind: kind.name
 )
 def test_memory_is_bounded(kind: Kind, tmp_path: Path) -> None:
     kind.make(tmp_path)
