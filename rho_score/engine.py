@@ -38,6 +38,7 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
             ray.init(logging_level=logging.WARNING)
         else:
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
+            os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")  # of workers: else four lines a unit in Ray's folder
             ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     try:
         yield

@@ -4,7 +4,9 @@
 
 A real run of `rho-score score` in a cluster of its own, by a model so small that a unit costs milliseconds. Every two seconds the
 memory, open files and threads of its processes, the object store and Ray's temporary folder are sampled; printed is the slope
-of each over published units, by least squares after the first fifth. Exit code 1 where memory grows by more than 10 KB a unit.
+of each over published units, by least squares after the first fifth. Exit code 1 where the memory of driver, scoring actors and
+object store grows by more than 10 KB a unit. Ray's own server keeps the last 100,000 events of tasks, some 300 MB, whatever
+the number of units; task workers come and go, so that theirs is given for one of them.
 """
 
 import argparse
@@ -25,7 +27,8 @@ from tests.chaos.cluster import GONE, SETTINGS
 from tests.chaos.runs import n_published, tail
 from tests.conftest import make_tokenizer, save_model, some_text
 
-BOUND = 10_000  # bytes a unit, of the memory of all processes together
+BOUND = 10_000  # bytes a unit
+BOUNDED = ("driver, USS bytes", "scoring actors, USS bytes", "object store, largest shared bytes")
 WARM_UP = 0.2
 EVERY_S = 2.0
 LINES_PER_SHARD = 1000
@@ -66,8 +69,8 @@ def main() -> int:
         wall_s = time.monotonic() - started
     print(f"{n_units:,} units in {wall_s:.0f} s ({1000 * wall_s / n_units:.0f} ms a unit)\n\n{samples.table()}")
     slopes = samples.slopes()
-    growth = slopes["all processes, USS bytes"][2]
-    print(f"\nmemory grows by {growth:,.0f} bytes a unit; the bound is {BOUND:,}")
+    growth = sum(max(0, slopes[name][2]) for name in BOUNDED)
+    print(f"\ndriver, scoring actors and object store grow by {growth:,.0f} bytes a unit; the bound is {BOUND:,}")
     return int(growth > BOUND)
 
 
@@ -129,6 +132,7 @@ def sample(samples: Samples, done: int, driver: int, temporary: Path) -> None:
         for process in every:
             with contextlib.suppress(*GONE):
                 kind, memory = kind_of(process, driver), process.memory_full_info()
+                now[kind] += 1
                 now[f"{kind}, USS bytes"] += memory.uss
                 now["all processes, USS bytes"] += memory.uss
                 now["object store, largest shared bytes"] = max(
@@ -137,11 +141,13 @@ def sample(samples: Samples, done: int, driver: int, temporary: Path) -> None:
                 now["open files"] += process.num_fds()
                 now["threads"] += process.num_threads()
         now["processes"] = len(every)
+        now["a task worker, mean USS bytes"] = now["task workers, USS bytes"] / max(1, now["task workers"])
         now["temporary folder, bytes"] = folder_bytes(temporary)
         samples.units.append(done)
-        for name in ("driver", "scoring actors", "task workers", "raylet", "gcs_server", "other"):
+        for name in ("driver", "scoring actors", "raylet", "gcs_server", "other"):
             samples.values[f"{name}, USS bytes"].append(now[f"{name}, USS bytes"])
         for name in (
+            "a task worker, mean USS bytes",
             "all processes, USS bytes",
             "object store, largest shared bytes",
             "open files",
