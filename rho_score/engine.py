@@ -77,7 +77,8 @@ def check_attempts(what: str) -> None:
         return
     from ray._private.worker import global_worker  # the number of an attempt is in no public place
 
-    attempts = getattr(global_worker.core_worker, "get_current_task_attempt_number", int)()
+    core: Any = getattr(global_worker, "core_worker", None)
+    attempts = getattr(core, "get_current_task_attempt_number", int)()
     if attempts >= TASK_RETRIES:
         raise RhoScoreError(
             f"{what} ended its worker {attempts} times; Ray's logs say how (memory? a library's fault?). What is published stays. "
