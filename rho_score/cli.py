@@ -5,20 +5,19 @@ A configuration file (`--config FILE`, YAML) holds the same options under the sa
 
 import dataclasses
 import functools
-import itertools
 import logging
 import operator
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn, get_origin, get_type_hints
 
 import tyro
 import yaml
 from typeguard import TypeCheckError, check_type
 
-from rho_score.accounts import GroupAccounts
+from rho_score.commands import RUN, fit
 from rho_score.config import (
     CurveConfig,
     DynamicsConfig,
@@ -29,10 +28,7 @@ from rho_score.config import (
     SelectConfig,
 )
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.shown import visible, visible_lines, without_secrets
 
-QUARANTINED = 3
-SHOWN = 5  # quarantined documents that are printed
 REPEATED = {"ref", "share", "quota"}
 _KINDS: dict[str, Any] = {
     "plan": PlanConfig,
@@ -105,30 +101,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         config = parse(arguments)
-        return _RUN[type(config)](config)
+        return RUN[type(config)](config)
     except RhoScoreError as error:
         return _fail(error)
     except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed
         return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
     except Exception:  # a fault of ours: as Python tells it, but for what a terminal or a log must not be shown
-        print(_fit(traceback.format_exc()), end="", file=sys.stderr)
+        print(fit(traceback.format_exc()), end="", file=sys.stderr)
         return RhoScoreError.exit_code
-
-
-def _fit(text: str) -> str:
-    """`text` as it may be shown: without credentials, control characters visible."""
-    return visible_lines(without_secrets(text))
-
-
-def _say(text: str = "") -> None:
-    print(_fit(text))
 
 
 class _Formatter(logging.Formatter):
     """Log lines that may be shown."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _fit(super().format(record))
+        return fit(super().format(record))
 
 
 def parse(arguments: list[str]) -> Any:
@@ -212,163 +199,8 @@ def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
 
 
 def _fail(error: RhoScoreError) -> int:
-    print(_fit(f"rho-score: {error}"), file=sys.stderr)
+    print(fit(f"rho-score: {error}"), file=sys.stderr)
     return error.exit_code
-
-
-def _plan(config: PlanConfig) -> int:
-    from rho_score.estimate import estimate
-
-    _say(estimate(config))
-    return 0
-
-
-def _score(config: ScoreConfig) -> int:
-    from rho_score.score import score, verify
-
-    if config.verify is not None:
-        _say(str(verify(config)))
-        return 0
-    summary = score(config)
-    accounts = summary.accounts
-    if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
-    else:
-        rate = summary.computed_tokens / summary.wall_s
-        _say(
-            f"scored {summary.computed} of {summary.units} units in {summary.wall_s:.0f} s "
-            f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
-            f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
-        )
-    mean = accounts.total_nats / accounts.losses if accounts.losses else float("nan")
-    _say(
-        f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
-        f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
-    )
-    _print_retries(summary.retries)
-    if accounts.rescored:
-        _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
-    if accounts.quarantined:
-        _print_quarantined(summary.output, accounts.quarantined)
-        return 0 if config.allow_quarantine else QUARANTINED
-    return 0
-
-
-def _print_quarantined(output: str, n_documents: int) -> None:
-    from rho_score.storage import Folder
-    from rho_score.store import quarantined_documents
-
-    for doc_id, reason in itertools.islice(quarantined_documents(Folder(output), SHOWN), SHOWN):
-        _say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
-    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
-    _say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
-
-
-def _select(config: SelectConfig) -> int:
-    from rho_score.select import select
-
-    summary = select(config)
-    if config.dry_run:
-        _say("a dry run: this is what would be kept; nothing was written")
-    elif summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
-    if summary.units < summary.planned:
-        _say(f"{summary.units:,} of {summary.planned:,} units: what is published of score sets that are not finished")
-    whole = summary.thresholds.get(None) if not summary.per_group else None
-    _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
-    for row in summary.cuts:
-        if row["expert"] is not None:
-            place = visible(row["expert"] + (f", {row['group']}" if summary.per_group else ""))
-            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
-            _say(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
-    if summary.approximate:
-        _say("Figures of groups share the tokens at the threshold in proportion; exact once written.")
-    _print_retries(summary.retries)
-    if unaligned := summary.total.documents_unaligned:
-        _say(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
-    for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
-        if (ref := accounts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
-            base = accounts.bits_per_byte("base") if config.base else None
-            more = "" if base is None else f", base {base:.4f}"
-            _say(f"{visible(group or '(none)'):<24.24} bits per byte: reference {ref:.4f}{more}")
-    return 0
-
-
-def _print_retries(retries: Mapping[str, int]) -> None:
-    if retries:
-        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(retries.items()))
-        _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
-
-
-def _print_groups(
-    groups: dict[str | None, GroupAccounts],
-    total: GroupAccounts,
-    threshold_of: Callable[[str | None], float | None],
-    whole: float | None,
-) -> None:
-    _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
-    for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
-        _say(
-            f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
-            f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
-        )
-
-
-def _curve(config: CurveConfig) -> int:
-    from rho_score.curve import curve
-
-    _say(curve(config))
-    for path in (config.plot, config.csv):
-        if path:
-            _say(f"wrote {path}")
-    return 0
-
-
-def _dynamics(config: DynamicsConfig) -> int:
-    from rho_score.dynamics import CATEGORIES, dynamics, plotted
-
-    summary = dynamics(config)
-    if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
-    _say(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
-    for name, shares in plotted(summary).items():
-        _say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
-    total = summary.total
-    _say(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
-    if config.plot:
-        _say(f"wrote {config.plot}")
-    return 0
-
-
-def _export(config: ExportConfig) -> int:
-    from rho_score.export import export
-
-    summary = export(config)
-    if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
-    _say(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
-    for field in dataclasses.fields(summary.counts):
-        _say(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
-    return 0
-
-
-def _report(config: ReportConfig) -> int:
-    from rho_score.report import report
-
-    _say(f"wrote {report(config)}")
-    return 0
-
-
-_RUN: dict[type, Callable[[Any], int]] = {
-    PlanConfig: _plan,
-    ScoreConfig: _score,
-    SelectConfig: _select,
-    CurveConfig: _curve,
-    DynamicsConfig: _dynamics,
-    ExportConfig: _export,
-    ReportConfig: _report,
-}
 
 
 def run() -> NoReturn:

@@ -12,7 +12,7 @@ import orjson
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from rho_score import cli
+from rho_score import commands
 from rho_score.config import CurveConfig, DynamicsConfig, SelectConfig
 from rho_score.curve import curve
 from rho_score.dynamics import dynamics
@@ -117,16 +117,16 @@ def use_selection() -> None:
 
 
 def finished_select() -> None:
-    cli._select(select_config(stores().selection))
+    commands.RUN[SelectConfig](select_config(stores().selection))
 
 
 def finished_dynamics() -> None:
     config = DynamicsConfig(output=str(stores().dynamics), scores=(str(stores().base), str(stores().ref)), workers=1)
-    cli._dynamics(config)
+    commands.RUN[DynamicsConfig](config)
 
 
 def dry_run(**options: Any) -> Callable[[], None]:
-    return lambda: cli._select(select_config(place() / "none", dry_run=True, **options))
+    return lambda: commands.RUN[SelectConfig](select_config(place() / "none", dry_run=True, **options))
 
 
 def use_curve() -> None:
