@@ -10,7 +10,8 @@ from demo.corpus import CURATED_GROUP, build
 from demo.model import base_model
 from demo.reference import fine_tune
 from rho_score.accounts import accounts_in
-from rho_score.commands import QUARANTINED, main
+from rho_score.cli import main
+from rho_score.commands import QUARANTINED
 from rho_score.engine import cluster
 from rho_score.store import ScoreSet, Selection
 

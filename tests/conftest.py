@@ -21,6 +21,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rho_score.engine import configure_own_cluster
 from rho_score.storage import Folder
 from tests.faults import FaultyProxy
 
@@ -211,6 +212,7 @@ def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
     """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server."""
     import ray
 
+    configure_own_cluster(4)
     context = ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=True)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()

@@ -25,6 +25,7 @@ SETTINGS = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # so is a head
     "RAY_worker_niceness": "0",  # else a busy machine starves the workers, and only them
     "RAY_memory_monitor_refresh_ms": "0",  # what else runs on the machine must not decide; see add_small_node
+    "RAY_num_workers_soft_limit": "4",  # workers take seconds to start
     "RAY_enable_worker_prestart": "0",  # two real cores carry all nodes
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
