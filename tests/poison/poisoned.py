@@ -42,6 +42,7 @@ class PoisonedForCausalLM(LlamaForCausalLM):
 def _do(deed):
     if deed == "segmentation fault":
         os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(10_000)  # another thread may get it: this one does no more
     elif deed == "hang":
         time.sleep(10_000)
     elif deed == "memory":

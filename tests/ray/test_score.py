@@ -110,7 +110,7 @@ def test_a_worker_with_another_model_is_refused(
 ) -> None:
     """The driver says what the run is of; a node that has something else at that path must not score with it."""
     other = {**model_identity(str(make_model(1))), "weights_sha256": "of the driver's model"}
-    monkeypatch.setattr("rho_score.score.model_identity", lambda _: other)
+    monkeypatch.setattr("rho_score.job.model_identity", lambda _: other)
     with pytest.raises(RhoScoreError, match='weights_sha256: the driver "of the driver\'s model", this worker'):
         score_into(corpus, tmp_path / "out", make_model(1))
     assert not (tmp_path / "out" / "_SUCCESS.json").exists()
