@@ -53,8 +53,8 @@ def configure_own_cluster(n_cpus: int) -> None:
     """Set what processes of a cluster that is started next inherit, unless the user did.
 
     Ray ends idle workers beyond one a CPU within seconds, but tasks here take half a CPU, and a worker takes seconds of
-    computing to start: of 400 small units that was two thirds of the time. Its Data workers write four lines a unit into
-    Ray's folder.
+    computing to start: of 400 small units that was two thirds of the time. Its Data workers write three lines a unit into
+    each of two files in Ray's folder.
     """
     os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * n_cpus + 2))
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")

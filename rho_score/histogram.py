@@ -25,9 +25,7 @@ N_COUNTERS = 1 << 16
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 MAX_ROWS = 1024
 WAITING = 1 << 20  # items that are counted together: a row's 65,536 counters are gone through once for them
-PIECE = (
-    1 << 18
-)  # items that are counted in one go: numpy makes int64 of them, which is to stay in the processor's cache
+PIECE = 1 << 18  # items that are counted in one go: numpy's int64 copies of them stay in the processor's cache
 FEW = 8192  # items of a row that are sooner added one by one
 SHORT_RUN = 32  # items in a run, below which items are sooner sorted by group than cut into runs
 

@@ -60,9 +60,8 @@ class Join:
 
     @cached_property
     def _sets(self) -> dict[str, ScoreSet]:
-        return {
-            url: ScoreSet.open(url, finished=False) for url in (self.main, *self.refs.values())
-        }  # the driver looked
+        places = (self.main, *self.refs.values())  # the driver saw whether they are finished
+        return {url: ScoreSet.open(url, finished=False) for url in places}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_sets"}
