@@ -209,10 +209,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
-    """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server."""
+    """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server.
+
+    Its agent takes jobs at any free port: Ray's default one may be held by the agent of a cluster that was killed.
+    """
     import ray
+    from ray.cluster_utils import Cluster
 
     configure_own_cluster(4)
-    context = ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=True)
-    yield f"http://{context.dashboard_url}"
+    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_agent_listen_port": 0}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=True)
+    yield f"http://{cluster.webui_url}"
     ray.shutdown()
+    cluster.shutdown()

@@ -84,7 +84,12 @@ class ChaosCluster:
         """Start the head and the worker nodes."""
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": free_port()}
+        head = {
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "dashboard_port": free_port(),
+            "dashboard_agent_listen_port": 0,
+        }
         self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
         for _ in range(self._n_nodes):
             self.add_node(wait=False)
