@@ -5,13 +5,14 @@ Each prints `{"threshold": nats, "tokens": n}` as its last line. float16 roundin
 in float32 and then rounded is the one of the rounded scores.
 """
 
+import io
 import json
 import logging
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ def rho_score_masks(ref: str, base: str, out: str) -> Answer:
 def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
     """The command; its printed row `all` has documents, tokens, kept, share kept and threshold (four decimals)."""
     arguments = ["select", "--ref", ref, "--base", base, out, "--ratio", str(RATIO), *flags]
-    program = "from rho_score.cli import run; run()"
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line.strip("│╭╰╮╯─ ") for line in (done.stderr or done.stdout).splitlines()]
+    from rho_score.cli import main
+
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
+        failed = main(arguments)
+    if failed:
+        lines = [line.strip("│╭╰╮╯─ ") for line in (errors.getvalue() or printed.getvalue()).splitlines()]
         raise RuntimeError(" ".join(line for line in lines if line)[-150:])
-    (row,) = re.findall(r"^all +.*$", done.stdout, re.MULTILINE)[:1]
+    (row,) = re.findall(r"^all +.*$", printed.getvalue(), re.MULTILINE)[:1]
     _, _, tokens, _, _, threshold = row.replace(",", "").split()
     return {"threshold": float(threshold), "decimals": len(threshold.partition(".")[2]), "tokens": int(tokens)}
 

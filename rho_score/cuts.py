@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.histogram import Bits, values_of
+from rho_score.schema import as_numpy
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
 
 def ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keys best first, with their counts and tokens, of one histogram."""
-    columns = [histogram[name].to_numpy() for name in ("key", "count", "tokens")]
+    columns = [as_numpy(histogram[name]) for name in ("key", "count", "tokens")]
     order = np.argsort(columns[0])
     order = order[::-1] if high else order
     return columns[0][order], columns[1][order], columns[2][order]

@@ -21,11 +21,19 @@ from rho_score.curve import image_kind
 from rho_score.engine import cluster_or_threads
 from rho_score.errors import InputError
 from rho_score.excess import UnitScores, score_lists
-from rho_score.histogram import COUNTS, Counter, Group, merge, round_score
+from rho_score.histogram import NO_COUNTS, Counter, Group, merge, round_score
 from rho_score.join import Join, JoinedUnit
 from rho_score.masks import Batch
 from rho_score.prepare import claim_selection, comparable, cut_otherwise
-from rho_score.schema import SCHEMA_VERSION, dynamics_schema, flat_values, list_column, list_lengths, parquet_bytes
+from rho_score.schema import (
+    SCHEMA_VERSION,
+    as_numpy,
+    dynamics_schema,
+    flat_values,
+    list_column,
+    list_lengths,
+    parquet_bytes,
+)
 from rho_score.stages import batches_of, written
 from rho_score.storage import Folder, file_at
 from rho_score.store import (
@@ -124,7 +132,7 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
 
 def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], done: set[str]) -> int:
     """Write the units, the histogram and the summary; how many units were written."""
-    histogram = COUNTS.empty_table()
+    histogram = NO_COUNTS
 
     def add(counted: pa.Table) -> None:
         nonlocal histogram
@@ -277,8 +285,8 @@ def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict
         metadata, table = sorter.read(unit.unit) if unit.unit in published else sorter.write(unit)
         for group, one in accounts_in(metadata).items():
             groups[group] = groups.get(group, GroupAccounts()) + one
-        delta = flat_values(table["delta"]).to_numpy(zero_copy_only=False).astype(np.float32)
-        codes = pc.fill_null(flat_values(table["category"]), -1).to_numpy()
+        delta = as_numpy(flat_values(table["delta"])).astype(np.float32)
+        codes = as_numpy(pc.fill_null(flat_values(table["category"]), -1))
         names = table["group"].to_pylist() if sorter.grouped else [None] * len(table)
         owners, found = group_codes(np.array(names, object))
         for code, name in enumerate(CATEGORIES):

@@ -149,6 +149,7 @@ def in_tasks(
 
 def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[int, Any]]:
     running: dict[Future[Any], int] = {}
+    limit = 2 * n_threads  # as many wait, so that no thread does while the caller looks at a result
 
     def finished() -> Iterator[tuple[int, Any]]:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -156,7 +157,7 @@ def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int
 
     with ThreadPoolExecutor(n_threads) as pool:
         for index, item in enumerate(items):
-            if len(running) >= n_threads:
+            if len(running) >= limit:
                 yield from finished()
             running[pool.submit(work, item)] = index
         while running:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from rho_score.errors import RhoScoreError
 from rho_score.rounding import to_float16
+from rho_score.schema import as_arrow, as_numpy
 
 Bits = Literal[16, 32]
 Group = str | None
@@ -24,7 +25,7 @@ Expert = str | None
 N_COUNTERS = 1 << 16
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 MAX_ROWS = 1024
-WAITING = 1 << 20  # items that are counted together: a row's 65,536 counters are gone through once for them
+WAITING = 1 << 22  # items that are counted together: a row's 65,536 counters are gone through once for them
 PIECE = 1 << 18  # items that are counted in one go: numpy's int64 copies of them stay in the processor's cache
 FEW = 8192  # items of a row that are sooner added one by one
 SHORT_RUN = 32  # items in a run, below which items are sooner sorted by group than cut into runs
@@ -43,6 +44,8 @@ COUNTS = pa.schema(
 expert: whose ranking it is, null where there is one only. group: null without groups. A 32-bit key whose low half was not
 counted has zeros there.
 """
+
+NO_COUNTS = pa.Table.from_batches([], COUNTS)
 
 
 def round_score(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
@@ -143,10 +146,10 @@ class Counter:
             counts = self._counts[row][order]
             tokens = counts if self._tokens is None else self._tokens[row][order]
             used = np.flatnonzero(counts)
-            names = [pa.repeat(pa.scalar(name, pa.string()), len(used)) for name in (expert, group)]
-            columns = [pa.array(high << 16 | keys[used], pa.uint32()), pa.array(counts[used]), pa.array(tokens[used])]
+            names = [_repeated(name, len(used)) for name in (expert, group)]
+            columns = [as_arrow(a) for a in ((high << 16 | keys[used]).astype(np.uint32), counts[used], tokens[used])]
             parts.append(pa.Table.from_arrays([*names, *columns], schema=COUNTS))
-        return pa.concat_tables([COUNTS.empty_table(), *parts])
+        return pa.concat_tables([NO_COUNTS, *parts])
 
     def _row(self, expert: Expert, group: Group, high: int) -> int:
         row = self._rows.setdefault((expert, group, high), len(self._rows))
@@ -211,22 +214,22 @@ def merge(parts: Iterable[pa.Table]) -> pa.Table:
     large: dict[tuple[Expert, Group], list[np.ndarray]] = {}  # rows of keys of 32 bits
     for part in parts:
         for place, rows in by_place(part):
-            keys, counts, tokens = (rows[name].to_numpy() for name in ("key", "count", "tokens"))
+            keys, counts, tokens = (as_numpy(rows[name]) for name in ("key", "count", "tokens"))
             if int(keys.max()) < N_COUNTERS:
                 sums = small.setdefault(place, np.zeros((2, N_COUNTERS), np.int64))
                 np.add.at(sums[0], keys, counts)
                 np.add.at(sums[1], keys, tokens)
             else:
                 large.setdefault(place, []).append(np.stack([keys.astype(np.int64), counts, tokens]))
-    tables = [COUNTS.empty_table()]
+    tables = [NO_COUNTS]
     for place in sorted({*small, *large}, key=lambda place: [(name is not None, name or "") for name in place]):
         rows_of = large.get(place, [])
         if place in small:
             used = np.flatnonzero(small[place][0])
             rows_of = [*rows_of, np.stack([used, *small[place][:, used]])]
         columns = _summed(np.concatenate(rows_of, axis=1)) if len(rows_of) > 1 or place in large else rows_of[0]
-        names = [pa.repeat(pa.scalar(name, pa.string()), columns.shape[1]) for name in place]
-        arrays = [pa.array(columns[0].astype(np.uint32)), pa.array(columns[1]), pa.array(columns[2])]
+        names = [_repeated(name, columns.shape[1]) for name in place]
+        arrays = [as_arrow(columns[0].astype(np.uint32)), as_arrow(columns[1]), as_arrow(columns[2])]
         tables.append(pa.Table.from_arrays([*names, *arrays], schema=COUNTS))
     return pa.concat_tables(tables)
 
@@ -242,12 +245,21 @@ def by_place(histogram: pa.Table) -> Iterator[tuple[tuple[Expert, Group], pa.Tab
     """The histogram of each expert and group, as runs of rows: a table that `merge` made has one run of each."""
     if not len(histogram):
         return
-    codes = [histogram[name].combine_chunks().dictionary_encode() for name in ("expert", "group")]
-    numbers = [pc.fill_null(code.indices, -1).to_numpy() for code in codes]
-    edges = np.flatnonzero(np.logical_or(*(np.diff(number, prepend=-2) != 0 for number in numbers)))
-    for start, stop in zip(edges, [*edges[1:], len(histogram)], strict=True):
-        expert, group = (code[int(start)].as_py() for code in codes)
+    runs = [pc.run_end_encode(histogram[name].combine_chunks()) for name in ("expert", "group")]
+    start = 0
+    for stop in sorted({end for run in runs for end in run.run_ends.to_pylist()}):
+        expert, group = (run[start].as_py() for run in runs)
         yield (expert, group), histogram.slice(start, stop - start)
+        start = stop
+
+
+def _repeated(name: str | None, n: int) -> pa.Array:
+    """`name` n times; from buffers, since pyarrow's own way imports pandas."""
+    if name is None:
+        return pa.nulls(n, pa.string())
+    content = name.encode()
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(len(content))
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(content * n))
 
 
 def without_groups(histogram: pa.Table) -> pa.Table:
@@ -260,9 +272,9 @@ def refine(coarse: pa.Table, fine: pa.Table) -> pa.Table:
     """A histogram by high halves of 32-bit keys, with the rows that `fine` counts in detail replaced by those."""
     detailed: dict[tuple[Expert, Group], np.ndarray] = {}
     for place, rows in by_place(merge([fine])):
-        detailed[place] = np.unique(rows["key"].to_numpy() >> 16)
+        detailed[place] = np.unique(as_numpy(rows["key"]) >> 16)
     left = [fine]
     for place, rows in by_place(coarse):
-        known = np.isin(rows["key"].to_numpy() >> 16, detailed.get(place, []))
+        known = np.isin(as_numpy(rows["key"]) >> 16, detailed.get(place, []))
         left.append(rows.filter(pa.array(~known)))
     return merge(left)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
-from rho_score.schema import flat_values, list_lengths
+from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.store import ScoreSet, Selection, beside
 
 Store = ScoreSet | Selection
@@ -106,7 +106,7 @@ def sample_tokens(
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
-    values: np.ndarray = flat_values(column).to_numpy(zero_copy_only=False)
+    values: np.ndarray = as_numpy(flat_values(column))
     return values
 
 

@@ -17,7 +17,7 @@ from rho_score.errors import RhoScoreError
 from rho_score.excess import Combine, UnitScores, combined, first_difference
 from rho_score.histogram import Bits
 from rho_score.plan import Unit
-from rho_score.schema import flat_values, list_lengths
+from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.spans import differing_documents, document_bytes, first_text_difference, leading_spaces, spread
 from rho_score.store import ScoreSet, accounts_of, data_name, footers
 from rho_score.vocabulary import Vocabulary
@@ -297,10 +297,10 @@ class _Text(NamedTuple):
 
 
 def _losses(table: pa.Table) -> np.ndarray:
-    losses: np.ndarray = flat_values(table["loss"]).to_numpy(zero_copy_only=False)
+    losses: np.ndarray = as_numpy(flat_values(table["loss"]))
     return losses.astype(np.float32, copy=False)
 
 
 def _ids(table: pa.Table) -> np.ndarray:
-    ids: np.ndarray = flat_values(table["input_ids"]).to_numpy(zero_copy_only=False)
+    ids: np.ndarray = as_numpy(flat_values(table["input_ids"]))
     return ids

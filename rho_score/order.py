@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rho_score.excess import document_means
 from rho_score.formats import Documents
 from rho_score.histogram import N_COUNTERS, keys_of
-from rho_score.schema import IDS, MASK, flat_values, list_column, list_lengths
+from rho_score.schema import IDS, MASK, as_numpy, flat_values, list_column, list_lengths
 from rho_score.storage import Folder
 
 ROW_GROUPS = 64  # of a run: what is read beside a range is at most a 64th of the run at each end
@@ -103,7 +103,7 @@ def read_range(folder: Folder, runs: Sequence[str], keys: KeyRange) -> Iterator[
     if not sum(map(len, tables)):
         return
     table = pa.concat_tables(tables)
-    table = table.take(pa.array(np.argsort(table["rank"].to_numpy(), kind="stable")))
+    table = table.take(pa.array(np.argsort(as_numpy(table["rank"]), kind="stable")))
     batch = np.cumsum(list_lengths(table["input_ids"])) // BATCH_TOKENS
     edges = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(table)]
     for start, stop in pairwise(edges):
@@ -115,8 +115,8 @@ def documents_of(table: pa.Table) -> Documents:
     return Documents(
         doc_ids=table["doc_id"].combine_chunks(),
         lengths=list_lengths(table["input_ids"]),
-        input_ids=flat_values(table["input_ids"]).to_numpy(zero_copy_only=False),
-        mask=flat_values(table["mask"]).to_numpy(zero_copy_only=False),
+        input_ids=as_numpy(flat_values(table["input_ids"])),
+        mask=as_numpy(flat_values(table["mask"])),
     )
 
 
@@ -126,6 +126,6 @@ def _read_run(folder: Folder, run: str, keys: KeyRange) -> pa.Table:
         statistics = [file.metadata.row_group(i).column(0).statistics for i in range(file.num_row_groups)]
         wanted = [i for i, s in enumerate(statistics) if s and s.max >= keys.first and s.min < keys.stop]
         table = file.read_row_groups(wanted, columns=["key", "rank", "doc_id", "input_ids", "mask"])
-    key = table["key"].to_numpy()
+    key = as_numpy(table["key"])
     first, stop = np.searchsorted(key, [keys.first, keys.stop])
     return table.slice(first, stop - first)

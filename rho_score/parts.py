@@ -17,7 +17,7 @@ from rho_score.formats import BlocksWriter, Documents, Frame, LabelsWriter, Writ
 from rho_score.order import KeyRange, document_ranks, documents_of, read_range, run_file, tokens_by_key
 from rho_score.originals import Compression, Corpus, JsonlRows, ParquetRows, jsonl_rows, parquet_tables, rows_to_keep
 from rho_score.plan import Unit
-from rho_score.schema import flat_values, list_lengths
+from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.storage import Folder
 from rho_score.store import Selection, dump_json
 from rho_score.streams import BinWriter, MegatronWriter, bin_dtype, megatron_dtype
@@ -151,7 +151,7 @@ def _trainable(job: Job, selection: Selection, unit: Unit) -> tuple[Documents, n
     score = selection.score_column
     table = selection.unit_table(unit.unit, ["doc_id", "input_ids", "mask", score])
     lengths = list_lengths(table["input_ids"])
-    ends = np.cumsum(flat_values(table["mask"]).to_numpy(zero_copy_only=False), dtype=np.int64)
+    ends = np.cumsum(as_numpy(flat_values(table["mask"])), dtype=np.int64)
     ends = np.concatenate([[0], ends])[np.cumsum(lengths)]
     kept = table.filter(pa.array(np.diff(ends, prepend=0) > 0))
     documents = documents_of(kept)
@@ -161,7 +161,7 @@ def _trainable(job: Job, selection: Selection, unit: Unit) -> tuple[Documents, n
             f"unit {unit.unit} of {job.selection} holds the token id {ids.min() if ids.min() < 0 else ids.max()}, and the "
             f"ids of its tokenizer are 0 to {job.vocabulary - 1}: the tokenizer beside it is not the one it was made with."
         )
-    scores = flat_values(kept[score]).to_numpy(zero_copy_only=False).astype(np.float32)
+    scores = as_numpy(flat_values(kept[score])).astype(np.float32)
     counts = Counts(documents=len(table), tokens=int(lengths.sum()))
     return documents, scores, counts + _exported(documents)
 
@@ -173,7 +173,7 @@ def _exported(documents: Documents) -> Counts:
 
 def _whole(selection: Selection, unit: Unit) -> Counts:
     table = selection.unit_table(unit.unit, ["mask", "kept"])
-    kept = table["kept"].to_numpy()
+    kept = as_numpy(table["kept"])
     lengths = list_lengths(table["mask"])
     n_tokens = int(lengths[kept].sum())
     return Counts(
@@ -181,7 +181,7 @@ def _whole(selection: Selection, unit: Unit) -> Counts:
         documents_exported=int(kept.sum()),
         tokens=int(lengths.sum()),
         tokens_exported=n_tokens,
-        tokens_kept=int(flat_values(table["mask"]).to_numpy(zero_copy_only=False).sum()),
+        tokens_kept=int(as_numpy(flat_values(table["mask"])).sum()),
         tokens_written=n_tokens,
         tokens_trained=n_tokens,
     )

@@ -16,6 +16,7 @@ from rho_score.retries import retries_counted
 from rho_score.schema import (
     QUARANTINE,
     SCHEMA_VERSION,
+    as_numpy,
     content_sha256,
     flat_values,
     list_lengths,
@@ -52,7 +53,7 @@ def publish_unit(
         rescored=(passage := read_passage(unit)).rescored,
         tokens=int(list_lengths(scored["input_ids"]).sum()),
         losses=len(flat := flat_values(scored["loss"])) - flat.null_count,
-        total_nats=float(np.nansum(flat.to_numpy(zero_copy_only=False), dtype=np.float64)),
+        total_nats=float(np.nansum(as_numpy(flat), dtype=np.float64)),
     )
     if expected_rows.get(name, accounts.documents) != accounts.documents:
         raise RhoScoreError(

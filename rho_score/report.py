@@ -24,6 +24,7 @@ from rho_score.inspect import (
     scores_behind,
     token_texts,
 )
+from rho_score.schema import as_numpy
 from rho_score.shown import visible
 from rho_score.storage import file_at, without_credentials
 from rho_score.store import Selection, open_store
@@ -198,9 +199,9 @@ def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Values and counts of each ranking; of the categories of token dynamics, of all together."""
     names = histogram["expert"].unique().to_pylist()
     if len(names) > 3 or names == [None]:
-        return {"all": (histogram["value"].to_numpy(), histogram["count"].to_numpy())}
+        return {"all": (as_numpy(histogram["value"]), as_numpy(histogram["count"]))}
     parts = {name: histogram.filter(pc.equal(histogram["expert"], name)) for name in names}
-    return {name: (part["value"].to_numpy(), part["count"].to_numpy()) for name, part in parts.items()}
+    return {name: (as_numpy(part["value"]), as_numpy(part["count"])) for name, part in parts.items()}
 
 
 _LABEL = {"excess": "excess loss", "loss": "loss", "delta": "fitted change of loss"}

@@ -156,15 +156,37 @@ def check_columns(table: pa.Table, wanted: Sequence[str] | None = None) -> None:
 
 def list_lengths(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:
     """Lengths of a list column, int64[n]; null lists count as empty."""
-    lengths: np.ndarray = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return lengths
+    lengths = pc.list_value_length(column)
+    return as_numpy(lengths.fill_null(0) if lengths.null_count else lengths).astype(np.int64)
 
 
 def flat_values(column: pa.ChunkedArray | pa.ListArray) -> pa.Array:
     """All values of a list column in order, as one array."""
-    if isinstance(column, pa.ChunkedArray):  # one chunk is not copied
-        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return column.flatten()
+    return _one_array(column).flatten()
+
+
+def as_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """A column's numbers, not copied where they are one chunk without nulls; else null is NaN, and floats come back.
+
+    pyarrow's own conversion imports pandas first, which takes a command a quarter of a second.
+    """
+    column = _one_array(column)
+    if column.null_count or pa.types.is_boolean(column.type):
+        found: np.ndarray = column.to_numpy(zero_copy_only=False)
+        return found
+    return np.from_dlpack(column)
+
+
+def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # one chunk is not copied
+
+
+def as_arrow(values: np.ndarray) -> pa.Array:
+    """Numbers without a null as a column, not copied and without pandas, see `as_numpy`."""
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
 def list_column(values: pa.Array | np.ndarray, lengths: np.ndarray) -> pa.ListArray:
@@ -184,5 +206,5 @@ def content_sha256(doc_ids: pa.ChunkedArray, input_ids: pa.ChunkedArray) -> str:
     digest.update(np.array([len(e) for e in encoded], "<i8").tobytes())
     digest.update(b"".join(encoded))
     digest.update(list_lengths(input_ids).astype("<i8").tobytes())
-    digest.update(flat_values(input_ids).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+    digest.update(as_numpy(flat_values(input_ids)).astype("<i4").tobytes())
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
@@ -21,11 +20,12 @@ from rho_score.contents import SelectionSummary, read_json
 from rho_score.cuts import Cut
 from rho_score.engine import cluster_or_threads, in_tasks
 from rho_score.errors import RhoScoreError
-from rho_score.histogram import COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
+from rho_score.histogram import NO_COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
 from rho_score.prepare import Prepared, claim_selection, prepare
 from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
+from rho_score.schema import as_numpy
 from rho_score.stages import batches_of, fetched, histogram_of, written
 from rho_score.storage import Folder
 from rho_score.store import HISTOGRAM, SUMMARY, dump_json, histogram_file, published_units
@@ -208,7 +208,7 @@ class _Job:
             )
         for expert in self.selector.experts:
             if not self.config.per_group:
-                found.setdefault((expert, None), COUNTS.empty_table())
+                found.setdefault((expert, None), NO_COUNTS)
         return found
 
     def _unrefined(
@@ -236,7 +236,7 @@ class _Job:
         found = self._at_cuts({place: Band(cut) for place, cut in drops.items()}, within, lengths=True)
         tokens = {}
         for place, cut in drops.items():
-            keys, held = (tables[place][name].to_numpy() for name in ("key", "tokens"))
+            keys, held = (as_numpy(tables[place][name]) for name in ("key", "tokens"))
             past = keys > cut.key if cut.high else keys < cut.key
             at = [n for batch in found[place] for n in batch[0]]
             tokens[place] = int(held[past].sum()) + sum(at[: cut.ties])
@@ -293,12 +293,9 @@ class _Job:
     def _foreseen(self, histogram: pa.Table, bands: Mapping[Place, Band]) -> dict[str, Any]:
         """What would be kept of the scored tokens, from the histogram alone; documents are not known from it."""
         groups: dict[Group, GroupAccounts] = {}
-        for name in histogram["group"].unique().to_pylist():
-            mine = histogram.filter(
-                histogram["group"].is_null() if name is None else pc.equal(histogram["group"], name)
-            )
+        for (_, name), mine in by_place(histogram):
             cut = bands[None, name if self.config.per_group else None]
-            keys, tokens = (mine[column].to_numpy() for column in ("key", "tokens"))
+            keys, tokens = (as_numpy(mine[column]) for column in ("key", "tokens"))
             share = _share_kept(keys, cut)
             groups[name] = GroupAccounts(
                 tokens=int(tokens.sum()),

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from rho_score.accounts import GroupAccounts
 from rho_score.engine import Reference, as_task, in_order, in_tasks, result
-from rho_score.histogram import COUNTS, Group, merge
+from rho_score.histogram import NO_COUNTS, Group, merge
 from rho_score.join import JoinedUnit, Piece, pieces_by_rows, scored_rows
 from rho_score.masks import Batch
 from rho_score.progress import Progress
@@ -27,7 +27,7 @@ def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
         pieces = [(s.folder.url, pieces_by_rows(main.units, rows, s.units, _rows(s))) for s in others]
     names = main.plan_names()["unit"].to_pylist()
     units = [JoinedUnit(name, {url: places[name] for url, places in pieces} if pieces else NO_PIECES) for name in names]
-    n = max(1, min(UNITS_PER_BATCH, len(units) // 32))
+    n = max(1, min(UNITS_PER_BATCH, len(units) // 16))
     return [Batch(i // n, tuple(units[i : i + n])) for i in range(0, len(units), n)]
 
 
@@ -53,7 +53,7 @@ def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *
                 levels += [[]] if level == len(levels) else []
                 levels[level].append(merged(*full))
     rest = [reference for level in levels for reference in level]
-    table: pa.Table = result(merged(*rest)) if rest else COUNTS.empty_table()
+    table: pa.Table = result(merged(*rest)) if rest else NO_COUNTS
     return table
 
 

@@ -16,7 +16,7 @@ from rho_score.engine import alive_nodes, node_name
 from rho_score.errors import RhoScoreError
 from rho_score.model import model_identity
 from rho_score.passage import Passage, noted
-from rho_score.schema import SCORED, SIGNALS, flat_values, list_column, list_lengths
+from rho_score.schema import SCORED, SIGNALS, as_numpy, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
 from rho_score.storage import Folder
 from rho_score.store import difference
@@ -53,8 +53,8 @@ class ScoreUnit:
             raise self._refusal
         started = time.time()
         lengths = list_lengths(unit["input_ids"])
-        values = flat_values(unit["input_ids"]).to_numpy(zero_copy_only=False)
-        ids = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        tokens = as_numpy(flat_values(unit["input_ids"]))
+        ids = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
         before = time.perf_counter()
         scored, poisoned = self._attempts.score(unit["unit"][0].as_py(), ids, self._scorer.score)
         model_s = time.perf_counter() - before
