@@ -17,29 +17,10 @@ import tyro
 import yaml
 from typeguard import TypeCheckError, check_type
 
-from rho_score.commands import RUN, fit
-from rho_score.config import (
-    CurveConfig,
-    DynamicsConfig,
-    ExportConfig,
-    PlanConfig,
-    ReportConfig,
-    ScoreConfig,
-    SelectConfig,
-)
+from rho_score.commands import COMMANDS, fit
 from rho_score.errors import InputError, RhoScoreError
 
 REPEATED = {"ref", "share", "quota"}
-_KINDS: dict[str, Any] = {
-    "plan": PlanConfig,
-    "score": ScoreConfig,
-    "select": SelectConfig,
-    "curve": CurveConfig,
-    "dynamics": DynamicsConfig,
-    "export": ExportConfig,
-    "report": ReportConfig,
-}
-
 EXAMPLES = {
     "plan": """Say what a run would do and cost; run nothing.
 
@@ -101,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         config = parse(arguments)
-        return RUN[type(config)](config)
+        (run,) = (command.run for command in COMMANDS.values() if command.config is type(config))
+        return run(config)
     except RhoScoreError as error:
         return _fail(error)
     except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed
@@ -125,16 +107,16 @@ def parse(arguments: list[str]) -> Any:
         InputError: the configuration file is not there, or has an unknown option or a value of another type.
     """
     arguments, file = _take_config_file(arguments)
-    command = arguments[0] if arguments else ""
-    given = {command: _from_file(_KINDS[command], file, arguments)} if file and command in _KINDS else {}
+    named = arguments[0] if arguments else ""
+    given = {named: _from_file(COMMANDS[named].config, file, arguments)} if file and named in COMMANDS else {}
     choices = tuple(
         Annotated[
-            kind,
+            command.config,
             tyro.conf.subcommand(
                 name, description=EXAMPLES[name], **({"default": given[name]} if name in given else {})
             ),
         ]
-        for name, kind in _KINDS.items()
+        for name, command in COMMANDS.items()
     )
     union: Any = functools.reduce(operator.or_, choices)
     return tyro.cli(

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rho_score.accounts import GroupAccounts
 from rho_score.config import (
@@ -30,6 +30,10 @@ def _say(text: str = "") -> None:
     print(fit(text))
 
 
+def _say_finished(output: str) -> None:
+    _say(f"{output} is finished already; nothing to do.")
+
+
 def _plan(config: PlanConfig) -> int:
     from rho_score.estimate import estimate
 
@@ -46,7 +50,7 @@ def _score(config: ScoreConfig) -> int:
     summary = score(config)
     accounts = summary.accounts
     if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
+        _say_finished(summary.output)
     else:
         rate = summary.computed_tokens / summary.wall_s
         _say(
@@ -85,7 +89,7 @@ def _select(config: SelectConfig) -> int:
     if config.dry_run:
         _say("a dry run: this is what would be kept; nothing was written")
     elif summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
+        _say_finished(summary.output)
     if summary.units < summary.planned:
         _say(f"{summary.units:,} of {summary.planned:,} units: what is published of score sets that are not finished")
     whole = summary.thresholds.get(None) if not summary.per_group else None
@@ -144,7 +148,7 @@ def _dynamics(config: DynamicsConfig) -> int:
 
     summary = dynamics(config)
     if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
+        _say_finished(summary.output)
     _say(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
     for name, shares in plotted(summary).items():
         _say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
@@ -160,7 +164,7 @@ def _export(config: ExportConfig) -> int:
 
     summary = export(config)
     if summary.computed == 0:
-        _say(f"{summary.output} is finished already; nothing to do.")
+        _say_finished(summary.output)
     _say(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
     for field in dataclasses.fields(summary.counts):
         _say(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
@@ -174,12 +178,19 @@ def _report(config: ReportConfig) -> int:
     return 0
 
 
-RUN: dict[type, Callable[[Any], int]] = {
-    PlanConfig: _plan,
-    ScoreConfig: _score,
-    SelectConfig: _select,
-    CurveConfig: _curve,
-    DynamicsConfig: _dynamics,
-    ExportConfig: _export,
-    ReportConfig: _report,
+class Command(NamedTuple):
+    """A command's options, and what it does with them; that returns an exit code."""
+
+    config: type
+    run: Callable[[Any], int]
+
+
+COMMANDS = {
+    "plan": Command(PlanConfig, _plan),
+    "score": Command(ScoreConfig, _score),
+    "select": Command(SelectConfig, _select),
+    "curve": Command(CurveConfig, _curve),
+    "dynamics": Command(DynamicsConfig, _dynamics),
+    "export": Command(ExportConfig, _export),
+    "report": Command(ReportConfig, _report),
 }

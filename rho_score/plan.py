@@ -30,6 +30,7 @@ EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
 UNREADABLE_CODECS = {"LZO"}
 FOOTER_SIGNATURE = 28
+LARGEST_ROW_GROUP = 1 << 24  # rows; a unit has whole row groups, and goes through memory whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,7 +224,11 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):
-        rows += metadata.row_group(i).num_rows
+        if (n_rows := metadata.row_group(i).num_rows) > LARGEST_ROW_GROUP:
+            raise InputError(
+                f"row group {i} has {n_rows:,} rows, more than {LARGEST_ROW_GROUP:,}. Write smaller row groups."
+            )
+        rows += n_rows
         size += metadata.row_group(i).column(leaf).total_uncompressed_size
         if size >= corpus.unit_bytes or i + 1 == metadata.num_row_groups:
             if rows:

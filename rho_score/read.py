@@ -21,6 +21,8 @@ from rho_score.retries import retries_counted
 from rho_score.schema import DOCUMENTS
 from rho_score.storage import Folder, without_credentials
 
+BATCH_ROWS = 1 << 13  # decoded at once
+
 
 class Columns(NamedTuple):
     """Names of the input's columns."""
@@ -122,17 +124,48 @@ def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Docume
 
 
 def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns) -> list[Document]:
-    """The documents of a row group; where it is damaged, each with that for its error."""
+    """The documents of a row group; where it is damaged, each with that for its error.
+
+    Encodings make much of little (a dictionary of one text for all rows): so many rows are decoded at a time that they
+    take no more than `LARGEST_SHARD` bytes were each the longest there can be, and once it has so much text, no more.
+    """
+    documents: list[Document] = []
+    size = 0
     try:
-        return list(_table_documents(shard.read_row_group(group, columns=columns.named), default_ids, columns))
+        n_rows = _rows_at_once(shard, group, columns)
+        for batch in shard.iter_batches(n_rows, row_groups=[group], columns=columns.named):
+            ids = default_ids[len(documents) : len(documents) + len(batch)]
+            for document in _batch_documents(batch, ids, columns):
+                size += sum(len(value) for value in document if value)
+                if size > LARGEST_SHARD:
+                    reason = (
+                        f"row group {group} has more than {LARGEST_SHARD:,} characters of text, the rest is not read. "
+                        "Write the file again with smaller row groups."
+                    )
+                    return documents + _lost(default_ids[len(documents) :], reason)
+                documents.append(document)
+        if len(documents) < len(default_ids):
+            raise pa.ArrowInvalid(f"{len(documents)} rows, where the footer says {len(default_ids)}")
     except DAMAGE as error:
         if not is_damage(error):
             raise
-        reason = f"row group {group} is damaged: {error}"
-        return [Document(doc_id, None, None, reason) for doc_id in default_ids]
+        return _lost(default_ids, f"row group {group} is damaged: {error}")
+    return documents
 
 
-def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) -> Iterator[Document]:
+def _lost(ids: list[str], reason: str) -> list[Document]:
+    return [Document(doc_id, None, None, reason) for doc_id in ids]
+
+
+def _rows_at_once(shard: pq.ParquetFile, group: int, columns: Columns) -> int:
+    """How many rows can be decoded where one value may be as long as all that its column has written."""
+    metadata = shard.metadata.row_group(group)
+    written = [metadata.column(i) for i in range(metadata.num_columns)]
+    longest: int = max(column.total_uncompressed_size for column in written if column.path_in_schema in columns.named)
+    return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, longest)))
+
+
+def _batch_documents(table: pa.RecordBatch, default_ids: list[str], columns: Columns) -> Iterator[Document]:
     texts = _strings(table[columns.text])
     ids = _strings(table[columns.id]) if columns.id else default_ids
     groups = _strings(table[columns.group]) if columns.group else [None] * len(texts)
@@ -140,7 +173,7 @@ def _table_documents(table: pa.Table, default_ids: list[str], columns: Columns) 
         yield _document(default_id, text, doc_id, group, columns, place="")
 
 
-def _strings(column: pa.ChunkedArray) -> list[Any]:
+def _strings(column: pa.Array) -> list[Any]:
     """The column's values as str, None where null, bytes where they are not valid UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

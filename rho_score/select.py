@@ -73,39 +73,40 @@ def select(config: SelectConfig) -> SelectSummary:
         config = replace(config, per_group=True)
     with retries_counted() as retries:
         prepared = prepare(config)
-        content, n_units, computed = _select(config, prepared)
-    return _summary(config, content, (n_units, prepared.planned, computed), dict(retries), started)
+        content, computed = _select(config, prepared)
+    return _summary(config, prepared, content, computed, dict(retries), started)
 
 
-def _select(config: SelectConfig, prepared: Prepared) -> tuple[dict[str, Any], int, int]:
-    """The content of `summary.json`, how many units there are, and how many were written."""
-    output, n_units = Folder(config.output), prepared.main.n_units
+def _select(config: SelectConfig, prepared: Prepared) -> tuple[dict[str, Any], int]:
+    """The content of `summary.json`, and how many units were written."""
+    output = Folder(config.output)
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
-        if output.exists(SUMMARY) and len(published_units(output)) == n_units:
-            return read_json(output, SUMMARY, SelectionSummary), n_units, 0
+        if output.exists(SUMMARY) and len(published_units(output)) == prepared.main.n_units:
+            return read_json(output, SUMMARY, SelectionSummary), 0
     with cluster_or_threads():
         job = _Job(prepared.selector, batches_of(prepared.main, prepared.others), _rules(prepared.selector))
         content, computed = job.run()
     written_down = dump_json(content)
     if not config.dry_run:
         output.publish(SUMMARY, written_down)
-    return orjson.loads(written_down), n_units, computed
+    return orjson.loads(written_down), computed
 
 
 def _summary(
     config: SelectConfig,
+    prepared: Prepared,
     content: Mapping[str, Any],
-    units: tuple[int, int, int],
+    computed: int,
     retries: dict[str, int],
     started: float,
 ) -> SelectSummary:
     groups = accounts_in(content)
     return SelectSummary(
         output=config.output,
-        units=units[0],
-        planned=units[1],
-        computed=units[2],
+        units=prepared.main.n_units,
+        planned=prepared.planned,
+        computed=computed,
         total=sum(groups.values(), GroupAccounts()),
         groups=groups,
         cuts=content["thresholds"],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rho_score.errors import InputError
-from rho_score.plan import Plan, read_plan
+from rho_score.plan import Plan
 from rho_score.storage import Folder
 from rho_score.store import MANIFEST, PLAN, ScoreSet, published_units, read_manifest
 
@@ -27,11 +27,12 @@ def published_of_all(
         if not behind:
             return main, None
         there = set.intersection(*(published_units(scores.folder) for scores in behind))
-        plan = Plan(root="", units=tuple(unit for unit in main.units if unit.unit in there)).to_parquet()
-        if not there.intersection(main.plan_names()["unit"].to_pylist()):
+        units = tuple(unit for unit in main.units if unit.unit in there)
+        if not units:
             raise InputError(
                 f"no unit is published in all score sets yet; not finished: {', '.join(s.folder.url for s in behind)}."
             )
+        plan = Plan(root="", units=units).to_parquet()
     some = replace(main, some=plan)
     names = "\n".join(some.plan_names()["unit"].to_pylist())
     return some, {"units": some.n_units, "of": main.n_units, "sha256": hashlib.sha256(names.encode()).hexdigest()}
@@ -41,8 +42,4 @@ def _begun_with(output: Folder | None) -> bytes | None:
     """The plan of a selection that began with some units; None where there is no such selection."""
     if output is None or not output.exists(MANIFEST) or not read_manifest(output)["parts"].get("unfinished"):
         return None
-    if not output.exists(PLAN):
-        return None
-    content = output.read(PLAN)
-    read_plan(content)
-    return content
+    return output.read(PLAN) if output.exists(PLAN) else None

@@ -24,9 +24,9 @@ def config_file(content: bytes) -> None:
     path = place() / "run.yaml"
     path.write_bytes(content)
     taken = 0
-    for command in cli._KINDS:
+    for command in cli.COMMANDS:
         with contextlib.suppress(*OURS):
-            cli._from_file(cli._KINDS[command], str(path), [command])
+            cli._from_file(cli.COMMANDS[command].config, str(path), [command])
             taken += 1
     if not taken:
         raise RhoScoreError("no command takes it")

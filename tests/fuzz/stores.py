@@ -117,16 +117,16 @@ def use_selection() -> None:
 
 
 def finished_select() -> None:
-    commands.RUN[SelectConfig](select_config(stores().selection))
+    commands.COMMANDS["select"].run(select_config(stores().selection))
 
 
 def finished_dynamics() -> None:
     config = DynamicsConfig(output=str(stores().dynamics), scores=(str(stores().base), str(stores().ref)), workers=1)
-    commands.RUN[DynamicsConfig](config)
+    commands.COMMANDS["dynamics"].run(config)
 
 
 def dry_run(**options: Any) -> Callable[[], None]:
-    return lambda: commands.RUN[SelectConfig](select_config(place() / "none", dry_run=True, **options))
+    return lambda: commands.COMMANDS["select"].run(select_config(place() / "none", dry_run=True, **options))
 
 
 def use_curve() -> None:

@@ -4,9 +4,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from rho_score import lines, plan, read
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
 from rho_score.model import hash_tokenizer, load_tokenizer
@@ -66,8 +70,8 @@ def test_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, value in kind.limits.items():
-        monkeypatch.setattr(f"rho_score.lines.{name}", value)
-        monkeypatch.setattr(f"rho_score.read.{name}", value)
+        for module in (lines, read, plan):
+            monkeypatch.setattr(module, name, value, raising=False)
     model = make_model(1)
     if isinstance(kind.answer, Refused):
         with pytest.raises(InputError) as error:
@@ -99,6 +103,28 @@ def test_memory_is_bounded(kind: Kind, tmp_path: Path) -> None:
     tables = (read_unit(Folder(plan.root), unit, Columns("text")) for unit in plan.units)
     assert sum(table["doc_id"].drop_null().length() for table in tables) == len(kind.answer)
     assert _peak_bytes() - before < MOST_MEMORY
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is asked of Linux")
+@pytest.mark.parametrize("encoding", ["RLE_DICTIONARY", "DELTA_BYTE_ARRAY"])
+def test_memory_is_bounded_where_parquet_makes_much_of_little(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "LARGEST_SHARD", 64 << 20)
+    dictionary = encoding == "RLE_DICTIONARY"
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(600, np.int32)), pa.array(["x" * (1 << 20)]))
+    column = text if dictionary else text.cast(pa.large_string())
+    options = {} if dictionary else {"use_dictionary": False, "column_encoding": encoding}
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet", **options)
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20  # 600 MB of text
+    del text, column
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_bytes()
+    (unit,) = make_plan(CorpusConfig(input=str(tmp_path))).units
+    table = read_unit(Folder(str(tmp_path)), unit, Columns("text"))
+    assert _peak_bytes() - before < MOST_MEMORY
+    assert len(table) == 600
+    assert table["error"].null_count == 63
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

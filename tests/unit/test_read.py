@@ -172,9 +172,20 @@ def test_an_error_of_the_storage_is_not_damage(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object, **__: object) -> None:
         raise OSError(22, "The provided token is malformed or otherwise invalid.")
 
-    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read_row_group", refuse)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", refuse)
     with pytest.raises(OSError, match="otherwise invalid"):
         list(documents(Folder(plan.root), plan.units[0], Columns("text")))
+
+
+def test_rows_that_a_row_group_lacks_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    plan = make_plan(CorpusConfig(input=str(tmp_path)))
+    one = pa.RecordBatch.from_pydict({"text": ["a"]})
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", lambda *_, **__: iter([one]))
+    read = list(documents(Folder(plan.root), plan.units[0], Columns("text")))
+    assert [(doc.doc_id, doc.error) for doc in read] == [
+        (f"a.parquet#{i}", "row group 0 is damaged: 1 rows, where the footer says 2") for i in range(2)
+    ]
 
 
 def test_every_file_is_a_shard_or_named_as_left_out(tmp_path: Path) -> None:
