@@ -59,8 +59,8 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
 
-faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some
-	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage
+faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some, and a document that hangs
+	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage tests/poison
 
 soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with units
 	$(BIN)/python -m tests.chaos.soak

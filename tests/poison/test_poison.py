@@ -20,8 +20,8 @@ from tests.conftest import save_model, some_text
 from tests.poison.poisoned import RUN, PoisonedConfig
 from tests.ray.conftest import digests
 
-DEEDS = {"q": "segmentation fault", "j": "memory", "v": "a shape"}
-SECONDS = "--unit-timeout", "600"
+DEEDS = {"q": "segmentation fault", "j": "memory", "v": "a shape", "Z": "kernel", "X": "hang"}
+EVERY = bool(os.environ.get("EVERY_FAULT"))  # a hang takes as often as it is tried as long as a unit may take
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,19 @@ def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
     ray_cluster: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = {f"d{i:02}": some_text(30, i) for i in range(16)}
-    poison = {f"d{i:02}": letter * 3 * RUN for i, letter in zip((2, 6, 13), DEEDS, strict=True)}
+    letters = list(DEEDS) if EVERY else [letter for letter in DEEDS if DEEDS[letter] != "hang"]
+    poison = {f"d{i:02}": letter * 3 * RUN for i, letter in zip((2, 6, 9, 13, 15), letters, strict=False)}
     corpus = _write(tmp_path / "corpus", texts | poison)
-    assert _score(corpus, tmp_path / "out", model, *SECONDS) == 3
+    assert _score(corpus, tmp_path / "out", model, "--unit-timeout", "60" if EVERY else "600") == 3
     printed = capsys.readouterr().out
-    assert "documents in 16 = scored 13 + quarantined 3" in printed
+    assert f"documents in 16 = scored {16 - len(poison)} + quarantined {len(poison)}" in printed
     reasons = dict(quarantined_documents(_folder(tmp_path / "out"), 100))
     assert {name: DEEDS[poison[name][0]] for name in reasons} == {name: DEEDS[text[0]] for name, text in poison.items()}
     assert reasons["d02"] == "the model fails on it: it killed its worker 2 times, alone"
     assert "out of memory" in reasons["d06"]
-    assert reasons["d13"] == "the model fails on it: RuntimeError: shape mismatch: a shape"
+    assert reasons["d09"] == "the model fails on it: RuntimeError: shape mismatch: a shape"
+    assert "killed its worker 2 times, alone: AcceleratorError: CUDA error: an illegal memory access" in reasons["d13"]
+    assert not EVERY or "times, alone: not done after 60 s (--unit-timeout)" in reasons["d15"]
     assert all(f"quarantined: {name}: " in printed for name in reasons)
     assert not list((tmp_path / "out" / "attempts").glob("*"))
 
