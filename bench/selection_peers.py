@@ -38,7 +38,10 @@ def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
     from rho_score.cli import main
 
     with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
-        failed = main(arguments)
+        try:
+            failed = main(arguments)
+        except SystemExit as error:  # wrong usage
+            failed = int(error.code or 0)
     if failed:
         lines = [line.strip("│╭╰╮╯─ ") for line in (errors.getvalue() or printed.getvalue()).splitlines()]
         raise RuntimeError(" ".join(line for line in lines if line)[-150:])

@@ -82,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         config = parse(arguments)
-        (run,) = (command.run for command in COMMANDS.values() if command.config is type(config))
-        return run(config)
+        return next(command.run for command in COMMANDS.values() if command.config is type(config))(config)
     except RhoScoreError as error:
         return _fail(error)
     except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed

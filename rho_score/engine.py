@@ -155,13 +155,16 @@ def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), future.result()
 
-    with ThreadPoolExecutor(n_threads) as pool:
+    pool = ThreadPoolExecutor(n_threads)
+    try:
         for index, item in enumerate(items):
             if len(running) >= limit:
                 yield from finished()
             running[pool.submit(work, item)] = index
         while running:
             yield from finished()
+    finally:
+        pool.shutdown(cancel_futures=True)  # where one failed, what waits is not begun
 
 
 def as_task(work: Callable[..., Any]) -> Callable[..., Reference]:

@@ -21,7 +21,7 @@ from fsspec.utils import glob_translate
 from rho_score.config import CorpusConfig
 from rho_score.contents import read_table
 from rho_score.errors import InputError
-from rho_score.lines import BOM, DAMAGE, decompressed
+from rho_score.lines import BOM, DAMAGE, LARGEST_SHARD, decompressed
 from rho_score.shown import visible
 from rho_score.storage import FileInfo, Folder, file_at
 
@@ -30,7 +30,7 @@ EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
 UNREADABLE_CODECS = {"LZO"}
 FOOTER_SIGNATURE = 28
-LARGEST_ROW_GROUP = 1 << 24  # rows; a unit has whole row groups, and goes through memory whole
+MOST_ROWS = 1 << 24  # of a row group; a unit has whole ones, and goes through memory whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,13 +224,12 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):
-        if (n_rows := metadata.row_group(i).num_rows) > LARGEST_ROW_GROUP:
-            raise InputError(
-                f"row group {i} has {n_rows:,} rows, more than {LARGEST_ROW_GROUP:,}. Write smaller row groups."
-            )
-        rows += n_rows
-        size += metadata.row_group(i).column(leaf).total_uncompressed_size
-        if size >= corpus.unit_bytes or i + 1 == metadata.num_row_groups:
+        n_rows, n_bytes = metadata.row_group(i).num_rows, metadata.row_group(i).column(leaf).total_uncompressed_size
+        for what, found, most in (("rows", n_rows, MOST_ROWS), ("bytes of text", n_bytes, LARGEST_SHARD)):
+            if found > most:
+                raise InputError(f"row group {i} has {found:,} {what}, more than {most:,}. Write smaller row groups.")
+        rows, size = rows + n_rows, size + n_bytes
+        if size >= corpus.unit_bytes or rows >= MOST_ROWS or i + 1 == metadata.num_row_groups:
             if rows:
                 place = {"first_row": row, "rows": rows, "text_bytes": size}
                 units.append(

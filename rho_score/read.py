@@ -112,23 +112,24 @@ def check_unchanged(root: Folder, unit: Unit) -> None:
 
 
 def _read_parquet(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """Encodings make much of little (a dictionary of one text for all rows): a unit has `LARGEST_SHARD` characters at most."""
     assert unit.first_row is not None
-    row = unit.first_row
+    row, size = unit.first_row, 0
     with root.open(unit.shard) as file:
         shard = pq.ParquetFile(file, page_checksum_verification=True)
         for group in range(unit.start, unit.stop):
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
-            yield from _row_group(shard, group, default_ids, columns)
+            documents = _row_group(shard, group, default_ids, columns, LARGEST_SHARD - size)
+            size += sum(map(_size, documents))
+            yield from documents
             row += n_rows
 
 
-def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns) -> list[Document]:
-    """The documents of a row group; where it is damaged, each with that for its error.
-
-    Encodings make much of little (a dictionary of one text for all rows): so many rows are decoded at a time that they
-    take no more than `LARGEST_SHARD` bytes were each the longest there can be, and once it has so much text, no more.
-    """
+def _row_group(
+    shard: pq.ParquetFile, group: int, default_ids: list[str], columns: Columns, most: int
+) -> list[Document]:
+    """The documents of a row group, `most` characters of them; where it is damaged, each with that for its error."""
     documents: list[Document] = []
     size = 0
     try:
@@ -136,11 +137,11 @@ def _row_group(shard: pq.ParquetFile, group: int, default_ids: list[str], column
         for batch in shard.iter_batches(n_rows, row_groups=[group], columns=columns.named):
             ids = default_ids[len(documents) : len(documents) + len(batch)]
             for document in _batch_documents(batch, ids, columns):
-                size += sum(len(value) for value in document if value)
-                if size > LARGEST_SHARD:
+                size += _size(document)
+                if size > most:
                     reason = (
-                        f"row group {group} has more than {LARGEST_SHARD:,} characters of text, the rest is not read. "
-                        "Write the file again with smaller row groups."
+                        f"row group {group}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not "
+                        "read. Write the file again with smaller row groups, or cut it into smaller units (--unit-bytes)."
                     )
                     return documents + _lost(default_ids[len(documents) :], reason)
                 documents.append(document)
@@ -157,11 +158,16 @@ def _lost(ids: list[str], reason: str) -> list[Document]:
     return [Document(doc_id, None, None, reason) for doc_id in ids]
 
 
+def _size(document: Document) -> int:
+    """Characters of its text, id and group."""
+    return sum(len(value) for value in document[:3] if value)
+
+
 def _rows_at_once(shard: pq.ParquetFile, group: int, columns: Columns) -> int:
-    """How many rows can be decoded where one value may be as long as all that its column has written."""
+    """How many rows take no more than `LARGEST_SHARD` bytes were each value as long as all that its column has written."""
     metadata = shard.metadata.row_group(group)
-    written = [metadata.column(i) for i in range(metadata.num_columns)]
-    longest: int = max(column.total_uncompressed_size for column in written if column.path_in_schema in columns.named)
+    leaves = [i for i in range(len(shard.schema)) if shard.schema.column(i).path in columns.named]
+    longest = sum(int(metadata.column(i).total_uncompressed_size) for i in leaves)
     return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, longest)))
 
 

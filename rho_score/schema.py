@@ -166,9 +166,10 @@ def flat_values(column: pa.ChunkedArray | pa.ListArray) -> pa.Array:
 
 
 def as_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A column's numbers, not copied where they are one chunk without nulls; else null is NaN, and floats come back.
+    """A column's numbers (without nulls also booleans), not copied where they are one chunk without nulls.
 
-    pyarrow's own conversion imports pandas first, which takes a command a quarter of a second.
+    Where there are nulls they are NaN, and integers floats; this goes by pyarrow's own conversion, which imports pandas
+    first: a quarter of a second of a command's time.
     """
     column = _one_array(column)
     if column.null_count or pa.types.is_boolean(column.type):
@@ -184,7 +185,7 @@ def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def as_arrow(values: np.ndarray) -> pa.Array:
-    """Numbers without a null as a column, not copied and without pandas, see `as_numpy`."""
+    """Numbers as a column without nulls, not copied (they must not change any more) and without pandas, see `as_numpy`."""
     values = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 

@@ -20,14 +20,18 @@ NO_PIECES: Mapping[str, tuple[Piece, ...]] = {}
 
 
 def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
-    """The units of `main` in corpus order, up to 64 together, with where they are in the sets that are cut otherwise."""
+    """The units of `main` in corpus order, up to 64 together, with where they are in the sets that are cut otherwise.
+
+    How many depends on the plan alone, so that a resumed selection finds what it counted: enough batches for many workers,
+    and then so few that laying out and merging their histograms is little of the work.
+    """
     pieces = []
     if others:
         rows = _rows(main)
         pieces = [(s.folder.url, pieces_by_rows(main.units, rows, s.units, _rows(s))) for s in others]
     names = main.plan_names()["unit"].to_pylist()
     units = [JoinedUnit(name, {url: places[name] for url, places in pieces} if pieces else NO_PIECES) for name in names]
-    n = max(1, min(UNITS_PER_BATCH, len(units) // 16))
+    n = max(1, min(UNITS_PER_BATCH, max(len(units) // 128, min(4, len(units) // 16))))
     return [Batch(i // n, tuple(units[i : i + n])) for i in range(0, len(units), n)]
 
 

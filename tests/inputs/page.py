@@ -20,7 +20,7 @@ This page is made from the tables in `tests/inputs/`, where each kind is a file 
 
 Documents in = scored + quarantined, always. Where the reason or the message depends on a library's words it ends with `…`.
 A line of JSONL, and a text in Parquet, may have {LONGEST_LINE >> 20} MiB; of a compressed JSONL shard {LARGEST_SHARD >> 30} GiB
-of text are read. `rho-score plan` names what is left out.
+of text are read, of a unit of Parquet {LARGEST_SHARD >> 30} Gi characters of text, ids and groups. `rho-score plan` names what is left out.
 """
 
 
