@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -28,7 +29,6 @@ from rho_score.storage import FileInfo, Folder, file_at
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
 PEEK_BYTES = 1 << 18
-UNREADABLE_CODECS = {"LZO"}
 FOOTER_SIGNATURE = 28
 MOST_ROWS = 1 << 24  # of a row group; a unit has whole ones, and goes through memory whole
 
@@ -189,7 +189,7 @@ def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> t
         return cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"
-    except DAMAGE as error:
+    except (*DAMAGE, UnicodeDecodeError) as error:  # names in a footer
         return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
@@ -211,16 +211,24 @@ def _unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:
 
 def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
     with root.open(name) as file:
-        metadata = pq.ParquetFile(file).metadata
+        footer = _Footer(file)
+        shard = pq.ParquetFile(footer)
+        metadata = shard.metadata
         _refuse_encrypted(file, info.size, metadata)
+        footer.all_read = True
+        for i in range(metadata.num_row_groups):
+            if metadata.row_group(i).num_columns != len(metadata.schema):
+                raise InputError(
+                    f"not readable (row group {i} lacks columns). Replace it or take it out of the corpus."
+                )
+            with suppress(_AllReadError):
+                shard.read_row_group(i, columns=[corpus.text_column])
     schema = metadata.schema.to_arrow_schema()
     _check_column(schema, corpus.text_column, "--text-column", _is_text)
     for column, flag in ((corpus.id_column, "--id-column"), (corpus.group_column, "--group-column")):
         if column is not None:
             _check_column(schema, column, flag, lambda kind: _is_text(kind) or pa.types.is_integer(kind))
     leaf = next(i for i in range(len(metadata.schema)) if metadata.schema.column(i).path == corpus.text_column)
-    if metadata.num_row_groups and (codec := metadata.row_group(0).column(leaf).compression) in UNREADABLE_CODECS:
-        raise InputError(f"compressed with {codec}, which pyarrow cannot read. Write it again with zstd.")
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):
@@ -237,6 +245,29 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
                 )
             start, row, rows, size = i + 1, row + rows, 0, 0
     return units
+
+
+class _AllReadError(Exception):
+    """More than the footer is asked for."""
+
+
+class _Footer:
+    """A Parquet file that is no longer read once `all_read`: so pyarrow's reader can be made to look at the footer alone.
+
+    It tells by an error what is wrong there; asked about a column of such a footer, pyarrow ends the process.
+    """
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.all_read = file, False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> Any:
+        """As a file's."""
+        if self.all_read:
+            raise _AllReadError
+        return self._file.read(size)
 
 
 def _refuse_encrypted(file: Any, size: int, metadata: pq.FileMetaData) -> None:

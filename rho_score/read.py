@@ -133,7 +133,7 @@ def _row_group(
     documents: list[Document] = []
     size = 0
     try:
-        n_rows = _rows_at_once(shard, group, columns)
+        n_rows = _rows_at_once(shard, group)
         for batch in shard.iter_batches(n_rows, row_groups=[group], columns=columns.named):
             ids = default_ids[len(documents) : len(documents) + len(batch)]
             for document in _batch_documents(batch, ids, columns):
@@ -163,12 +163,13 @@ def _size(document: Document) -> int:
     return sum(len(value) for value in document[:3] if value)
 
 
-def _rows_at_once(shard: pq.ParquetFile, group: int, columns: Columns) -> int:
-    """How many rows take no more than `LARGEST_SHARD` bytes were each value as long as all that its column has written."""
-    metadata = shard.metadata.row_group(group)
-    leaves = [i for i in range(len(shard.schema)) if shard.schema.column(i).path in columns.named]
-    longest = sum(int(metadata.column(i).total_uncompressed_size) for i in leaves)
-    return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, longest)))
+def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
+    """How many rows take no more than `LARGEST_SHARD` bytes were each as long as all that the row group has written.
+
+    Of single columns pyarrow is not asked: where a footer is damaged it ends the process instead of an error.
+    """
+    size = int(shard.metadata.row_group(group).total_byte_size)
+    return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, size)))
 
 
 def _batch_documents(table: pa.RecordBatch, default_ids: list[str], columns: Columns) -> Iterator[Document]:

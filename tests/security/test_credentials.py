@@ -36,7 +36,7 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, f"{CANARY}-{name}")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(rho_score.retries, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(rho_score.retries, "PATIENCE_S", 0.1)
     S3FileSystem.clear_instance_cache()  # they keep the server that they were made for
     yield
     S3FileSystem.clear_instance_cache()

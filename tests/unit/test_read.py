@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,6 +177,38 @@ def test_an_error_of_the_storage_is_not_damage(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", refuse)
     with pytest.raises(OSError, match="otherwise invalid"):
         list(documents(Folder(plan.root), plan.units[0], Columns("text")))
+
+
+FOOTERS = """
+import io, struct, sys
+import pyarrow as pa, pyarrow.parquet as pq
+from rho_score.config import CorpusConfig
+from rho_score.errors import InputError
+from rho_score.plan import make_plan
+sink = io.BytesIO()
+pq.write_table(pa.table({"id": ["a", "b", None], "text": ["one", "two", "three"]}), sink, row_group_size=2)
+content = sink.getvalue()
+(length,) = struct.unpack("<I", content[-8:-4])
+refused = 0
+for at in range(len(content) - 8 - length, len(content) - 8):
+    for byte in (0, 37, 255):
+        with open(sys.argv[1], "wb") as file:
+            file.write(content[:at] + bytes([byte]) + content[at + 1 :])
+        try:
+            make_plan(CorpusConfig(input=sys.argv[1]))
+        except InputError as error:
+            refused += 1
+            assert "x.parquet" in str(error) or "no document" in str(error), error
+print(refused)
+"""
+
+
+def test_no_damaged_footer_ends_the_process(tmp_path: Path) -> None:
+    """Asked about a column whose footer is damaged, pyarrow does."""
+    command = [sys.executable, "-c", FOOTERS, str(tmp_path / "x.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 500
 
 
 def test_rows_that_a_row_group_lacks_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
