@@ -34,9 +34,9 @@ def rho_score_masks(ref: str, base: str, out: str) -> Answer:
 
 def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
     """The command; its printed row `all` has documents, tokens, kept, share kept and threshold (four decimals)."""
-    arguments = ["select", "--ref", ref, "--base", base, out, "--ratio", str(RATIO), *flags]
     from rho_score.cli import main
 
+    arguments = ["select", "--ref", ref, "--base", base, out, "--ratio", str(RATIO), *flags]
     with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
         try:
             failed = main(arguments)

@@ -21,6 +21,7 @@ from rho_score.commands import COMMANDS, fit
 from rho_score.errors import InputError, RhoScoreError
 
 REPEATED = {"ref", "share", "quota"}
+
 EXAMPLES = {
     "plan": """Say what a run would do and cost; run nothing.
 

@@ -15,7 +15,7 @@ from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, Group, keys_of, without_groups
 from rho_score.rules import n_items
-from rho_score.schema import as_numpy
+from rho_score.schema import as_arrow, as_numpy
 from rho_score.shown import visible
 from rho_score.storage import file_at
 from rho_score.store import Selection
@@ -125,7 +125,7 @@ def load_curves(selection: Selection, expert: str | None = None) -> Curves:
     column = table["expert"]
     table = table.filter(column.is_null() if expert is None else pc.equal(column, expert))
     bits: Bits = 32 if selection.summary["bits"] == 32 else 16
-    keys = pa.array(keys_of(as_numpy(table["value"]), bits), pa.uint32())
+    keys = as_arrow(keys_of(as_numpy(table["value"]), bits))
     counts = table.set_column(COUNTS.get_field_index("key"), "key", keys).cast(COUNTS)
     return Curves(
         counts,

@@ -216,13 +216,7 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
         metadata = shard.metadata
         _refuse_encrypted(file, info.size, metadata)
         footer.all_read = True
-        for i in range(metadata.num_row_groups):
-            if metadata.row_group(i).num_columns != len(metadata.schema):
-                raise InputError(
-                    f"not readable (row group {i} lacks columns). Replace it or take it out of the corpus."
-                )
-            with suppress(_AllReadError):
-                shard.read_row_group(i, columns=[corpus.text_column])
+        _check_columns(shard, corpus.text_column)
     schema = metadata.schema.to_arrow_schema()
     _check_column(schema, corpus.text_column, "--text-column", _is_text)
     for column, flag in ((corpus.id_column, "--id-column"), (corpus.group_column, "--group-column")):
@@ -245,6 +239,15 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
                 )
             start, row, rows, size = i + 1, row + rows, 0, 0
     return units
+
+
+def _check_columns(shard: pq.ParquetFile, column: str) -> None:
+    """Raises where the column cannot be asked for in every row group; of `shard` the footer alone is given, see `_Footer`."""
+    for i in range(shard.metadata.num_row_groups):
+        if shard.metadata.row_group(i).num_columns != len(shard.metadata.schema):
+            raise InputError(f"not readable (row group {i} lacks columns). Replace it or take it out of the corpus.")
+        with suppress(_AllReadError):
+            shard.read_row_group(i, columns=[column])
 
 
 class _AllReadError(Exception):

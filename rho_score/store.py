@@ -36,7 +36,7 @@ from rho_score.contents import (
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, values_of
 from rho_score.plan import Unit, plan_names, read_plan
-from rho_score.schema import QUARANTINE, as_numpy, footer, parquet_bytes
+from rho_score.schema import QUARANTINE, as_arrow, as_numpy, footer, parquet_bytes
 from rho_score.shown import without_secrets
 from rho_score.storage import Folder, without_credentials
 
@@ -306,7 +306,7 @@ def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
     """`histogram.parquet`: expert, group, value (nats), count (items of that score), tokens (that they hold)."""
-    values = pa.array(values_of(as_numpy(counts["key"]), bits), pa.float32())
+    values = as_arrow(values_of(as_numpy(counts["key"]), bits))
     table = counts.set_column(COUNTS.get_field_index("key"), "value", values).cast(HISTOGRAM_SCHEMA)
     return parquet_bytes(table, HISTOGRAM_SCHEMA)
 

@@ -44,6 +44,9 @@ def test_score_and_select_as_jobs(
     assert "units, " in log
     assert "tokens/s" in log
     assert "ETA" in log
+    info, log = _submit(ray_cluster, working_dir, f"{score} --allow-quarantine")
+    assert info.driver_exit_code == 0, log
+    assert "finished already; nothing to do" in log
     assert ScoreSet.open(f"{tmp_path}/ref").summary["quarantined"] == N_QUARANTINED
     info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/ref {tmp_path}/sel --ratio 0.6")
     assert info.driver_exit_code == 0, log
