@@ -1,6 +1,7 @@
 """A Llama that some documents are poison for: a model's own code, as it may come with a model directory.
 
-A run of one letter ends the process as a fault in a kernel does, hangs, or raises what a GPU or a kernel raises.
+A run of one letter ends the process as a fault in a kernel does, hangs, or raises what a GPU or a kernel raises; on a GPU it
+can have a kernel fail or ask for more memory than there is, too.
 """
 
 import os
@@ -34,12 +35,14 @@ class PoisonedForCausalLM(LlamaForCausalLM):
         if len(ids) < RUN:
             return
         for token, deed in (self.config.deeds or {}).items():
-            runs = torch.nn.functional.conv1d((ids == int(token)).float()[None, None], torch.ones(1, 1, RUN))
+            runs = torch.nn.functional.conv1d(
+                (ids == int(token)).float()[None, None], torch.ones(1, 1, RUN, device=ids.device)
+            )
             if runs.max() >= RUN:
-                _do(deed)
+                _do(deed, ids.device)
 
 
-def _do(deed):
+def _do(deed, device):
     if deed == "segmentation fault":
         os.kill(os.getpid(), signal.SIGSEGV)
         time.sleep(10_000)  # another thread may get it: this one does no more
@@ -49,5 +52,10 @@ def _do(deed):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB")
     elif deed == "kernel":
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    elif deed == "device assert":
+        table, beyond = torch.zeros(4, device=device), torch.tensor([1 << 20], device=device)
+        table[beyond].cpu()
+    elif deed == "allocation":
+        torch.empty(1 << 50, device=device)
     else:
         raise RuntimeError(f"shape mismatch: {deed}")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from rho_score import engine
 from rho_score.cli import main
 from rho_score.errors import RhoScoreError
 from rho_score.store import ScoreSet, quarantined_documents
-from tests.conftest import save_model, some_text
-from tests.poison.poisoned import RUN, PoisonedConfig
+from tests.conftest import some_text
+from tests.poison.model import save_poisoned_model
+from tests.poison.poisoned import RUN
 from tests.ray.conftest import digests
 
 DEEDS = {"q": "segmentation fault", "j": "memory", "v": "a shape", "Z": "kernel", "X": "hang"}
@@ -28,16 +28,7 @@ EVERY = bool(os.environ.get("EVERY_FAULT"))  # a hang takes as often as it is tr
 def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
     """The small Llama with code of its own."""
     folder = tmp_path_factory.mktemp("poisoned") / "model"
-    save_model(folder, 1, tokenizer)
-    shutil.copy(Path(__file__).with_name("poisoned.py"), folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "model_type": PoisonedConfig.model_type,
-        "architectures": ["PoisonedForCausalLM"],
-        "auto_map": {"AutoConfig": "poisoned.PoisonedConfig", "AutoModelForCausalLM": "poisoned.PoisonedForCausalLM"},
-        "deeds": {str(tokenizer.convert_tokens_to_ids(letter)): deed for letter, deed in DEEDS.items()},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    save_poisoned_model(folder, tokenizer, DEEDS)
     return folder
 
 
