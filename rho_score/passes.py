@@ -42,7 +42,7 @@ class Passed(NamedTuple):
 
 @dataclass
 class Passes:
-    """How documents go through `forward`. `batch_tokens` is halved for good when memory runs out."""
+    """How documents go through `forward`. `batch_tokens` is halved for good when memory runs out and less is enough."""
 
     forward: Forward
     context: int
@@ -89,7 +89,7 @@ class Passes:
         self, ids: Sequence[np.ndarray], pieces: list[_Piece]
     ) -> Iterator[tuple[list[_Piece], int, torch.Tensor]]:
         """The pieces of each pass, how many positions it has, and its statistics on the device."""
-        left = pieces
+        left, before = pieces, self.batch_tokens
         while left:
             layout = self.forward.way.layout
             group = rectangles if layout == "padded" else packs
@@ -100,6 +100,9 @@ class Passes:
                     size, statistics = self._run([self._input(ids, left[i]) for i in batch])
                 except torch.OutOfMemoryError:
                     if layout == "plain" or self.batch_tokens // 2 < FEWEST:
+                        self.batch_tokens = (
+                            before  # it was not about the batch: a document that no memory is enough for
+                        )
                         raise
                     self.batch_tokens //= 2
                     torch.cuda.empty_cache()

@@ -193,6 +193,25 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_a_document_that_no_memory_is_enough_for_leaves_the_batch_as_it_was(
+    make_model: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = _scorer(make_model(1), batch_tokens=512, context=32)
+    whole = scorer.passes.forward._packed
+
+    def poisoned(inputs: Any, size: int | None) -> torch.Tensor:
+        if any((one.tokens == 7).any() for one in inputs):
+            raise torch.OutOfMemoryError("never")
+        return whole(inputs, size)
+
+    monkeypatch.setattr(scorer.passes.forward, "_packed", poisoned)
+    good, bad = np.full(30, 5, np.int32), np.full(30, 7, np.int32)
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.score_documents([good, bad])
+    assert scorer.passes.batch_tokens == 512
+    assert np.isfinite(scorer.score_documents([good])[0]).all()
+
+
 def test_compiled_layers_give_the_same_losses(make_model: Callable[[int], Path]) -> None:
     scorer = _scorer(make_model(1), compile=True, signals=("entropy", "rank"))
     assert scorer.way == Way("packed", compiled=True)
