@@ -80,8 +80,9 @@ def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAcc
 
 
 def accounts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupAccounts]:
-    """The accounts in a footer's metadata."""
-    return {row["group"]: GroupAccounts(**{k: v for k, v in row.items() if k != "group"}) for row in metadata["groups"]}
+    """The accounts in a footer's metadata. Fields of other versions are left alone."""
+    names = [f.name for f in fields(GroupAccounts)]
+    return {row["group"]: GroupAccounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}
 
 
 def _document_nats(scores: UnitScores) -> dict[str, np.ndarray]:
