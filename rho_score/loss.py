@@ -145,20 +145,3 @@ def token_statistics(
             columns.append(above)
         found[:, at : at + block_tokens] = torch.stack(columns)
     return found
-
-
-def fused_losses(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """Losses by the fused CUDA kernel of the package `cut-cross-entropy`, which never writes a logit to memory.
-
-    The same shapes and units as `token_statistics` without other signals; float32 accumulation.
-
-    Raises:
-        ImportError: the package is not installed.
-        ValueError: the head has a bias or a scale, which the kernel does not do.
-    """
-    from cut_cross_entropy import linear_cross_entropy
-
-    if head.bias is not None or head.scale != 1.0:
-        raise ValueError("the fused head does neither bias nor scale")
-    losses: torch.Tensor = linear_cross_entropy(hidden, head.weight, targets, softcap=head.soft_cap, reduction="none")
-    return losses.float().clamp_min(0)[None]

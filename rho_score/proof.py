@@ -68,8 +68,6 @@ def _holds(
     try:
         passes.forward.go(way)
         found, changed = passes(ids).losses, passes(others).losses
-    except ImportError:  # an optional kernel that is not installed
-        return False
     except Exception as error:  # whatever a model or a compiler does not stand: the next way will do
         reason = str(error).strip().partition("\n")[0][:300]
         log.warning("%s: not going %s (%s: %s)", model, way, type(error).__name__, reason)

@@ -127,7 +127,7 @@ class Scorer:
         """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory."""
         try:
             forward = self._load(dtype)
-            forward.go(self.way._replace(compiled=False, fused_head=False))
+            forward.go(self.way._replace(compiled=False))
             return replace(self.passes, forward=forward)(ids).statistics
         except torch.OutOfMemoryError as error:
             log.warning("no memory for the model in %s: %s", dtype, error)
@@ -136,8 +136,7 @@ class Scorer:
     def _prove(self, compile: bool) -> tuple[Way, bool]:
         """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
-        fused = [Way("packed", compile, True)] if self.device.type == "cuda" and not self.signals else []
-        ways = [*fused, *([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
+        ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
             if (proved := prove(passes, ways, dtype, self._source.model)) is not None:

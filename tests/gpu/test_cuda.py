@@ -11,7 +11,6 @@ import torch
 
 from rho_score.attention import packed_attention
 from rho_score.forward import Way
-from rho_score.loss import Head, fused_losses, token_statistics
 from rho_score.scorer import CUDA_BATCH_TOKENS, Scorer
 from tests.oracle import load_float32, plain_losses
 
@@ -74,17 +73,6 @@ def test_compiled_layers_and_signals(make_model: Callable[[int], Path]) -> None:
     for a, b in zip(plain.loss, compiled.loss, strict=True):
         assert np.abs(a - b).mean() <= 2e-2
     assert all(np.isfinite(values).all() for values in compiled.signals["rank"])
-
-
-def test_the_fused_head_gives_the_losses_of_the_blocks() -> None:
-    pytest.importorskip("cut_cross_entropy")
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(300, 128, generator=generator).half().cuda()
-    head = Head(torch.randn(5000, 128, generator=generator).half().cuda())
-    targets = torch.randint(0, 5000, (300,), generator=generator).cuda()
-    found, expected = fused_losses(hidden, targets, head), token_statistics(hidden, targets, head)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_the_budget_comes_from_memory_and_is_halved_when_it_runs_out(
