@@ -100,9 +100,7 @@ class Passes:
                     size, statistics = self._run([self._input(ids, left[i]) for i in batch])
                 except torch.OutOfMemoryError:
                     if layout == "plain" or self.batch_tokens // 2 < FEWEST:
-                        self.batch_tokens = (
-                            before  # it was not about the batch: a document that no memory is enough for
-                        )
+                        self.batch_tokens = before  # it was not about the size of the pass
                         raise
                     self.batch_tokens //= 2
                     torch.cuda.empty_cache()

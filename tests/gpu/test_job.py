@@ -1,9 +1,7 @@
 """Whole commands on a GPU, workers and all; skipped, with the reason, where there is none."""
 
 import json
-import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +10,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rho_score.cli import main
 from rho_score.storage import Folder
-from rho_score.store import ScoreSet, quarantined_documents
+from rho_score.store import quarantined_documents
 from tests.conftest import save_model, some_text
 from tests.oracle import load_float32, plain_losses
-from tests.poison.model import save_poisoned_model
+from tests.poison.model import losses_by_document, save_poisoned_model, write_texts
 from tests.poison.poisoned import RUN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -27,25 +25,14 @@ def _score(corpus: Path, output: Path, model: Path, *more: str) -> int:
     return main(["score", str(corpus), str(output), *options])
 
 
-def _corpus(folder: Path, texts: dict[str, str]) -> Path:
-    folder.mkdir()
-    (folder / "a.jsonl").write_text("".join(json.dumps({"id": name, "text": texts[name]}) + "\n" for name in texts))
-    return folder
-
-
-def _losses(output: Path) -> dict[str, list[float]]:
-    scores = ScoreSet.open(str(output))
-    return {row["doc_id"]: row["loss"] for unit in scores.units for row in scores.unit_table(unit.unit).to_pylist()}
-
-
 @pytest.mark.parametrize("more", [[], ["--gpus-per-worker", "0.4", "--workers", "2"], ["--no-compile"]])
 def test_a_job_gives_the_losses_of_a_plain_float32_forward(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, more: list[str]
 ) -> None:
     save_model(tmp_path / "model", 1, tokenizer)
     texts = {f"d{i:02}": some_text(40, i) for i in range(24)}
-    assert _score(_corpus(tmp_path / "corpus", texts), tmp_path / "out", tmp_path / "model", *more) == 0
-    found = _losses(tmp_path / "out")
+    assert _score(write_texts(tmp_path / "corpus", texts), tmp_path / "out", tmp_path / "model", *more) == 0
+    found = losses_by_document(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert {"device": "cuda", "dtype": "float16"}.items() <= manifest["parts"].items()
     model, own = load_float32(tmp_path / "model"), AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -57,21 +44,20 @@ def test_a_job_gives_the_losses_of_a_plain_float32_forward(
 
 @pytest.mark.timeout(900)  # each death of a worker is another start of CUDA
 def test_documents_that_break_the_gpu_are_quarantined_and_cost_nobody_else_a_number(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     save_poisoned_model(tmp_path / "model", tokenizer, DEEDS)
     texts = {f"d{i:02}": some_text(30, i) for i in range(16)}
     poison = {f"d{i:02}": letter * 3 * RUN for i, letter in zip((2, 9), DEEDS, strict=True)}
     options = ["--trust-remote-code", "--no-compile"]
-    with caplog.at_level(logging.WARNING):
-        assert _score(_corpus(tmp_path / "corpus", texts | poison), tmp_path / "out", tmp_path / "model", *options) == 3
-    reasons: dict[str, Any] = dict(quarantined_documents(Folder(str(tmp_path / "out")), 100))
+    assert _score(write_texts(tmp_path / "corpus", texts | poison), tmp_path / "out", tmp_path / "model", *options) == 3
+    reasons = dict(quarantined_documents(Folder(str(tmp_path / "out")), 100))
     assert reasons.keys() == poison.keys()
     assert "out of memory" in reasons["d02"]
     assert "device-side assert" in reasons["d09"]
-    clean = _corpus(tmp_path / "clean", {name: text for name, text in texts.items() if name not in poison})
+    clean = write_texts(tmp_path / "clean", {name: text for name, text in texts.items() if name not in poison})
     assert _score(clean, tmp_path / "peace", tmp_path / "model", *options) == 0
-    found, peace = _losses(tmp_path / "out"), _losses(tmp_path / "peace")
+    found, peace = losses_by_document(tmp_path / "out"), losses_by_document(tmp_path / "peace")
     assert found.keys() == peace.keys()
     for name, losses in peace.items():
         np.testing.assert_allclose(np.array(found[name]), np.array(losses), atol=2e-2)

@@ -1,6 +1,5 @@
 """Documents that a model dies of, through the command line: they are found and quarantined, and cost nobody else a number."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -14,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from rho_score import engine
 from rho_score.cli import main
 from rho_score.errors import RhoScoreError
-from rho_score.store import ScoreSet, quarantined_documents
+from rho_score.store import quarantined_documents
 from tests.conftest import some_text
-from tests.poison.model import save_poisoned_model
+from tests.poison.model import losses_by_document, save_poisoned_model, write_texts
 from tests.poison.poisoned import RUN
 from tests.ray.conftest import digests
 
@@ -32,22 +31,10 @@ def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeniz
     return folder
 
 
-def _write(folder: Path, texts: dict[str, str]) -> Path:
-    folder.mkdir()
-    lines = [json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()]
-    (folder / "a.jsonl").write_text("".join(lines))
-    return folder
-
-
 def _score(corpus: Path, output: Path, model: Path, *more: str) -> int:
     options = ["--model", str(model), "--trust-remote-code", "--id-column", "id", "--unit-bytes", "400", "--gpus-per-worker", "0",
                "--cpus-per-worker", "1", "--context", "32", "--dtype", "float32", "--no-compile", *more]  # fmt: skip
     return main(["score", str(corpus), str(output), *options])
-
-
-def _rows(output: Path) -> dict[str, Any]:
-    scores = ScoreSet.open(str(output))
-    return {row["doc_id"]: row["loss"] for unit in scores.units for row in scores.unit_table(unit.unit).to_pylist()}
 
 
 def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
@@ -56,7 +43,7 @@ def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
     texts = {f"d{i:02}": some_text(30, i) for i in range(16)}
     letters = list(DEEDS) if EVERY else [letter for letter in DEEDS if DEEDS[letter] != "hang"]
     poison = {f"d{i:02}": letter * 3 * RUN for i, letter in zip((2, 6, 9, 13, 15), letters, strict=False)}
-    corpus = _write(tmp_path / "corpus", texts | poison)
+    corpus = write_texts(tmp_path / "corpus", texts | poison)
     assert _score(corpus, tmp_path / "out", model, "--unit-timeout", "60" if EVERY else "600") == 3
     printed = capsys.readouterr().out
     assert f"documents in 16 = scored {16 - len(poison)} + quarantined {len(poison)}" in printed
@@ -72,18 +59,20 @@ def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
 
     assert (
         _score(
-            _write(tmp_path / "clean", {k: v for k, v in texts.items() if k not in poison}), tmp_path / "peace", model
+            write_texts(tmp_path / "clean", {k: v for k, v in texts.items() if k not in poison}),
+            tmp_path / "peace",
+            model,
         )
         == 0
     )
-    found, peace = _rows(tmp_path / "out"), _rows(tmp_path / "peace")
+    found, peace = losses_by_document(tmp_path / "out"), losses_by_document(tmp_path / "peace")
     assert found.keys() == peace.keys()
     for name, losses in peace.items():
         torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(losses), atol=2e-3, rtol=1e-3)
 
 
 def test_quarantined_units_are_scored_once_more_and_no_others(ray_cluster: str, model: Path, tmp_path: Path) -> None:
-    corpus = _write(tmp_path / "corpus", {f"d{i}": some_text(30, i) for i in range(6)} | {"d3": "v" * 3 * RUN})
+    corpus = write_texts(tmp_path / "corpus", {f"d{i}": some_text(30, i) for i in range(6)} | {"d3": "v" * 3 * RUN})
     output = tmp_path / "out"
     assert _score(corpus, output, model, "--only-quarantined") == 2  # nothing is there yet
     assert _score(corpus, output, model) == 3
