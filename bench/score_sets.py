@@ -180,11 +180,11 @@ def _make(piece: _Piece) -> tuple[int, dict[str, Accounts]]:
         losses[SECOND] = _ref_losses(random, base, len(GROUPS) - 1 - np.repeat(groups, lengths))
     columns = [doc_ids, pa.array(list(GROUPS)).take(pa.array(groups)), ids]
     digest = content_sha256(pa.chunked_array([doc_ids]), pa.chunked_array([ids]))
-    schema = score_schema(grouped=True)
+    schema = score_schema(grouped=True, prefix=not piece.nulls)
     every = {}
     for model, values in losses.items():
         rounded = values.astype(np.float16).astype(np.float32)
-        loss = list_column(pa.array(rounded, pa.float32(), mask=missing), lengths)
+        loss = list_column(pa.array(rounded, pa.float32(), mask=missing), lengths).cast(schema.field("loss").type)
         accounts = every[model] = Accounts(
             documents=len(lengths),
             scored=len(lengths),

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.histogram import Bits, Expert, round_score
+from rho_score.kernel import to_float16
 from rho_score.schema import list_column
 
 Combine = Literal["min", "mean", "union"]
-PIECE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +71,11 @@ def combined(
 
 
 def _rounded_difference(base: np.ndarray, ref: np.ndarray, bits: Bits) -> np.ndarray:
-    """`base - ref` as `round_score` rounds it, in pieces that stay in the processor's cache."""
-    out = np.empty(len(base), np.float16 if bits == 16 else np.float32)
+    """`base - ref` as `round_score` rounds it."""
+    if bits == 16 and base.dtype == ref.dtype == np.float32:
+        return to_float16(base, ref)
     with np.errstate(invalid="ignore"):  # inf - inf: no score
-        for start in range(0, len(base), PIECE):
-            piece = slice(start, start + PIECE)
-            out[piece] = round_score(base[piece] - ref[piece], bits)
-    return out
+        return round_score(base - ref, bits)
 
 
 def first_difference(left: pa.Table, right: pa.Table) -> str | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.errors import RhoScoreError
-from rho_score.rounding import to_float16
+from rho_score.kernel import add_counts, to_float16
 from rho_score.schema import as_arrow, as_numpy
 
 Bits = Literal[16, 32]
@@ -25,10 +25,7 @@ Expert = str | None
 N_COUNTERS = 1 << 16
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 MAX_ROWS = 1024
-WAITING = 1 << 20  # items that are counted together: a row's 65,536 counters are gone through once for them
-PIECE = 1 << 18  # items that are counted in one go: numpy's int64 copies of them stay in the processor's cache
-FEW = 8192  # items of a row that are sooner added one by one
-SHORT_RUN = 32  # items in a run, below which items are sooner sorted by group than cut into runs
+HELD = 8  # histograms of 32-bit keys that are held before they are added up
 
 COUNTS = pa.schema(
     [
@@ -87,8 +84,6 @@ class Counter:
         self._counts = np.zeros((1, N_COUNTERS), np.int64)
         self._tokens: np.ndarray | None = None  # what the items hold, where that is not one token each
         self._rows: dict[tuple[Expert, Group, int], int] = {}
-        self._waiting: dict[int, list[tuple[np.ndarray, np.ndarray | None]]] = {}
-        self._n_waiting = 0
 
     def add(
         self,
@@ -105,20 +100,8 @@ class Counter:
         tokens: what each item holds, int64[n]; one if not given.
         """
         if self._within is None:
-            bins = _bins(scores, self._bits)
-            if len(lengths) * SHORT_RUN > len(bins):
-                owner = np.repeat(owners, lengths)
-                order = np.argsort(owner, kind="stable")
-                bins, tokens = bins[order], None if tokens is None else tokens[order]
-                owners, lengths = np.unique(owner, return_counts=True)
-            firsts = np.flatnonzero(np.diff(owners, prepend=-1))  # runs of one group that follow each other are one
-            edges = [*np.append(0, np.cumsum(lengths))[firsts].tolist(), len(bins)]
-            waiting = [self._waiting.setdefault(self._row(expert, name, 0), []) for name in names]
-            for owner, start, stop in zip(owners[firsts].tolist(), edges, edges[1:], strict=False):
-                waiting[owner].append((bins[start:stop], None if tokens is None else tokens[start:stop]))
-            self._n_waiting += len(bins)
-            if self._n_waiting >= WAITING:
-                self._count_waiting()
+            rows = np.array([self._row(expert, name, 0) for name in names], np.int64)[owners]
+            self._add(_bins(scores, self._bits), lengths, rows, tokens)
             return
         keys = keys_of(scores, self._bits)
         every = {high for name in names for high in self._within.get((expert, name), ())}
@@ -128,13 +111,18 @@ class Counter:
         for i, name in enumerate(names):
             for high in self._within.get((expert, name), ()):
                 found = np.flatnonzero((owner == i) & (keys >> 16 == high))
-                waiting_here = self._waiting.setdefault(self._row(expert, name, high), [])
-                waiting_here.append((keys[found] & 0xFFFF, None if held is None else held[found]))
-        self._count_waiting()
+                row, n = self._row(expert, name, high), np.array([len(found)])
+                bins = (keys[found] & 0xFFFF).astype(np.uint16)
+                self._add(bins, n, np.array([row]), None if held is None else held[found])
+
+    def _add(self, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, tokens: np.ndarray | None) -> None:
+        add_counts(self._counts, bins, lengths, rows)
+        if tokens is not None:
+            self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
+            add_counts(self._tokens, bins, lengths, rows, tokens)
 
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
-        self._count_waiting()
         if self._within is None and self._bits == 16:
             for counters in (self._counts, self._tokens):
                 if counters is not None:
@@ -162,28 +150,6 @@ class Counter:
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
             self._tokens = None if self._tokens is None else np.concatenate([self._tokens, np.zeros_like(self._tokens)])
         return row
-
-    def _count_waiting(self) -> None:
-        for row, waiting in self._waiting.items():
-            if not waiting:
-                continue
-            bins = np.concatenate([bins for bins, _ in waiting])
-            _add(self._counts[row], bins)
-            if waiting[0][1] is not None:
-                self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
-                _add(self._tokens[row], bins, np.concatenate([tokens for _, tokens in waiting if tokens is not None]))
-        self._waiting, self._n_waiting = {}, 0
-
-
-def _add(counters: np.ndarray, bins: np.ndarray, tokens: np.ndarray | None = None) -> None:
-    """Add one for each of `bins` (uint[n]) to the `counters` (int64[65536]), or what it holds (int64[n])."""
-    if len(bins) < FEW:
-        np.add.at(counters, bins, 1 if tokens is None else tokens)
-        return
-    for start in range(0, len(bins), PIECE):
-        piece = slice(start, start + PIECE)
-        held = None if tokens is None else tokens[piece]
-        counters += np.bincount(bins[piece], held, N_COUNTERS).astype(np.int64, copy=False)  # exact below 2**53
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
@@ -220,7 +186,10 @@ def merge(parts: Iterable[pa.Table]) -> pa.Table:
                 np.add.at(sums[0], keys, counts)
                 np.add.at(sums[1], keys, tokens)
             else:
-                large.setdefault(place, []).append(np.stack([keys.astype(np.int64), counts, tokens]))
+                rows_of = large.setdefault(place, [])
+                rows_of.append(np.stack([keys.astype(np.int64), counts, tokens]))
+                if len(rows_of) == HELD:
+                    large[place] = [_summed(np.concatenate(rows_of, axis=1))]
     tables = [NO_COUNTS]
     for place in sorted({*small, *large}, key=lambda place: [(name is not None, name or "") for name in place]):
         rows_of = large.get(place, [])

@@ -34,6 +34,7 @@ def publish_unit(
     fingerprint: str,
     grouped: bool,
     signals: Sequence[str],
+    prefix: bool,
     expected_rows: dict[str, int],
 ) -> pa.Table:
     """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row, with the
@@ -59,11 +60,15 @@ def publish_unit(
         raise RhoScoreError(
             f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written."
         )
+    if prefix and accounts.losses != accounts.tokens:
+        raise RhoScoreError(
+            f"unit {name}: {accounts.tokens - accounts.losses} tokens have no loss, though a prefix stands before each document. "
+            "Nothing was written."
+        )
+    schema = score_schema(grouped=grouped, signals=signals, prefix=prefix)
     made = Counter(read_retries(unit))
     with retries_counted() as here:
-        _publish(
-            folder, name, scored, quarantined, accounts, fingerprint, score_schema(grouped=grouped, signals=signals)
-        )
+        _publish(folder, name, scored, quarantined, accounts, fingerprint, schema)
     retries = orjson.dumps(made + here).decode()
     return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}])
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: losses were always nullable
 METADATA_KEY = b"rho_score"
 
 IDS = pa.list_(pa.int32())
 FLOATS = pa.list_(pa.float32())
+LOSSES = pa.list_(pa.field("item", pa.float32(), nullable=False))
 MASK = pa.list_(pa.bool_())
 
 # What flows from reading to scoring, a block a unit. `error` set: the document is quarantined, `text` is null.
@@ -41,15 +42,18 @@ QUARANTINE = pa.schema(
 )
 
 
-def score_schema(*, grouped: bool, signals: Sequence[str] = ()) -> pa.Schema:
-    """Columns of OUT/data/<unit>.parquet."""
+def score_schema(*, grouped: bool, signals: Sequence[str] = (), prefix: bool = False) -> pa.Schema:
+    """Columns of OUT/data/<unit>.parquet.
+
+    prefix: one stands before each document's first token, so that no loss is null; declared so, they are read faster.
+    """
     group = [pa.field("group", pa.string())] if grouped else []
     return pa.schema(
         [
             pa.field("doc_id", pa.string(), nullable=False),
             *group,
             pa.field("input_ids", IDS),
-            pa.field("loss", FLOATS),
+            pa.field("loss", LOSSES if prefix else FLOATS),
             *(SIGNALS[signal] for signal in signals),
         ]
     )
@@ -150,7 +154,7 @@ def check_columns(table: pa.Table, wanted: Sequence[str] | None = None) -> None:
         raise ValueError(f"no column {', '.join(sorted(missing))}")
     for field in table.schema:
         kind = MASK if field.name.startswith("mask") else COLUMN_TYPES.get(field.name)
-        if kind is not None and field.type != kind:
+        if kind is not None and field.type != (LOSSES if field.type == LOSSES and kind == FLOATS else kind):
             raise ValueError(f"column {field.name} has type {field.type}, not {kind}")
 
 

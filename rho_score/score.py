@@ -217,6 +217,7 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
             "fingerprint": job.fingerprint,
             "grouped": job.config.group_column is not None,
             "signals": job.manifest["parts"]["signals"],
+            "prefix": job.manifest["parts"]["prefix_id"] is not None,
             "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
         },
         batch_size=None,

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from rho_score.accounts import GroupAccounts
-from rho_score.engine import Reference, as_task, in_order, in_tasks, result
+from rho_score.engine import Reference, as_task, connected, in_order, in_tasks, result
 from rho_score.histogram import NO_COUNTS, Group, merge
 from rho_score.join import JoinedUnit, Piece, pieces_by_rows, scored_rows
 from rho_score.masks import Batch
@@ -43,19 +43,31 @@ def _rows(scores: ScoreSet) -> list[int]:
 
 
 def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *, workers: int | None) -> pa.Table:
-    """The histograms of all batches (`histogram.COUNTS`), merged in a tree of tasks: the driver holds the last one only."""
+    """The histograms of all batches (`histogram.COUNTS`), merged in a tree of tasks: the driver holds the last one only.
+
+    Without a cluster each is added to the sums as it comes.
+    """
+    with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
+
+        def counted() -> Iterator[Reference]:
+            for index, reference in in_tasks(count, batches, workers=workers):
+                progress.add(units=len(batches[index].units))
+                yield reference
+
+        return _merged_in_a_tree(counted()) if connected() else merge(counted())
+
+
+def _merged_in_a_tree(parts: Iterable[Reference]) -> pa.Table:
     merged = as_task(_merged)
     levels: list[list[Reference]] = [[]]
-    with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
-        for index, reference in in_tasks(count, batches, workers=workers):
-            progress.add(units=len(batches[index].units))
-            levels[0].append(reference)
-            level = 0
-            while len(levels[level]) == FAN_IN:
-                full, levels[level] = levels[level], []
-                level += 1
-                levels += [[]] if level == len(levels) else []
-                levels[level].append(merged(*full))
+    for reference in parts:
+        levels[0].append(reference)
+        level = 0
+        while len(levels[level]) == FAN_IN:
+            full, levels[level] = levels[level], []
+            level += 1
+            levels += [[]] if level == len(levels) else []
+            levels[level].append(merged(*full))
     rest = [reference for level in levels for reference in level]
     table: pa.Table = result(merged(*rest)) if rest else NO_COUNTS
     return table

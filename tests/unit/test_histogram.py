@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rho_score import kernel
 from rho_score.cuts import cut_budget, cut_items, cut_threshold
 from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
-from rho_score.rounding import PIECE, to_float16
 from rho_score.rules import share_ties
 from tests.oracle import full_sort_mask
 
@@ -31,7 +31,16 @@ def test_keys_order_as_all_float16_values_do() -> None:
     assert np.array_equal(values_of(keys), values)
 
 
-def test_rounding_to_float16_is_numpys() -> None:
+@pytest.fixture(params=["compiled", "numpy"])
+def either_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways that the package may have been built."""
+    if request.param == "numpy":
+        monkeypatch.setattr(kernel, "compiled", None)
+    elif kernel.compiled is None:
+        pytest.skip("rho_score/_kernel.pyx was not compiled: no C compiler")
+
+
+def test_rounding_to_float16_is_numpys(either_kernel: None) -> None:
     edges = np.array(
         [0, 2**-25, 2**-24, 2**-14, 2**-14 - 2**-25, 65504, 65519.996, 65520, 1e38, np.inf, np.nan], np.float32
     )
@@ -39,13 +48,47 @@ def test_rounding_to_float16_is_numpys() -> None:
     with np.errstate(invalid="ignore"):
         halves = (steps[1:] + steps[:-1]) / 2  # ties
     every = np.concatenate([edges, -edges, steps, halves, np.nextafter(halves, np.inf), np.nextafter(halves, -np.inf)])
-    random = np.random.default_rng(0).integers(0, 1 << 32, 3 * PIECE, dtype=np.uint32).view(np.float32)
+    random = np.random.default_rng(0).integers(0, 1 << 32, 200_000, dtype=np.uint32).view(np.float32)
     for values in (every, random):
         with np.errstate(over="ignore", invalid="ignore"):
             expected = values.astype(np.float16)
-        found = to_float16(values)
+        found = kernel.to_float16(values)
         same = found.view(np.uint16) == expected.view(np.uint16)
         assert (same | (np.isnan(found) & np.isnan(expected))).all()
+
+
+def test_a_difference_is_rounded_once(either_kernel: None) -> None:
+    left, right = np.random.default_rng(1).normal(0, 3, (2, 10_001)).astype(np.float32)
+    left[:3], right[:3] = [np.inf, np.inf, 70000], [np.inf, 1, -1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = (left - right).astype(np.float16)
+    found = kernel.to_float16(left, right)
+    assert np.array_equal(found, expected, equal_nan=True)
+    assert kernel.to_float16(left[::2], right[::2])[1] == expected[2]
+
+
+def test_items_are_counted_in_the_row_of_their_run(either_kernel: None) -> None:
+    random = np.random.default_rng(2)
+    lengths, rows = random.integers(0, 50, 200), random.integers(0, 3, 200)
+    bins = random.integers(0, 1 << 16, lengths.sum()).astype(np.uint16)
+    bins[::2] = 7  # one bin again and again
+    held = random.integers(0, 1 << 50, len(bins))
+    for tokens in (None, held):
+        counters = np.ones((3, N_COUNTERS), np.int64)
+        kernel.add_counts(counters, bins, lengths, rows, tokens)
+        expected = np.ones((3, N_COUNTERS), np.int64)
+        owners = np.repeat(rows, lengths)
+        for i in range(len(bins)):
+            expected[owners[i], bins[i]] += 1 if tokens is None else tokens[i]
+        assert np.array_equal(counters, expected)
+
+
+def test_runs_that_do_not_fit_their_items_are_refused(either_kernel: None) -> None:
+    counters, bins = np.zeros((1, N_COUNTERS), np.int64), np.zeros(3, np.uint16)
+    with pytest.raises((IndexError, ValueError)):
+        kernel.add_counts(counters, bins, np.array([4]), np.array([0]))
+    with pytest.raises((IndexError, ValueError)):
+        kernel.add_counts(counters, bins, np.array([3]), np.array([1]))
 
 
 def test_minus_zero_is_zero() -> None:

@@ -1,0 +1,72 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The loops that a selection spends its time in, compiled: `kernel` says what they do, and does the same with numpy.
+
+No branches in the first, so that a compiler makes vector instructions of it.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+from libc.string cimport memcpy
+
+
+cdef inline int32_t least(int32_t a, int32_t b) noexcept nogil:
+    return b + ((a - b) & ((a - b) >> 31))
+
+
+cdef inline uint16_t half(float value) noexcept nogil:
+    """The bits of the nearest float16, ties to even.
+
+    What is added to an ordinary number's bits before the last thirteen are cut off rounds it. A tiny one (below 2**-14 a
+    float16 is a multiple of 2**-24) is rounded by adding a half, since float32 from 0.5 to 1 are multiples of 2**-24. The
+    larger of the two is right, where the second is held at 0x400, the bits of 2**-14.
+    """
+    cdef uint32_t bits, magnitude, sum_bits
+    cdef float shifted
+    cdef int32_t ordinary, tiny, rounded
+    memcpy(&bits, &value, 4)
+    magnitude = bits & 0x7FFFFFFF
+    ordinary = <int32_t>((magnitude + 0xFFF + ((magnitude >> 13) & 1)) >> 13) - (112 << 10)
+    memcpy(&shifted, &magnitude, 4)
+    shifted = shifted + <float>0.5
+    memcpy(&sum_bits, &shifted, 4)
+    tiny = least(<int32_t>(sum_bits - 0x3F000000), 0x400)
+    rounded = least(tiny - least(tiny - ordinary, 0), 0x7C00)  # the larger, at most infinite
+    rounded = rounded | (0x200 & (<int32_t>(0x7F800000 - magnitude) >> 31))  # NaN
+    return <uint16_t>(rounded | ((bits >> 16) & 0x8000))
+
+
+def to_float16(const float[::1] values, const float[::1] minus, uint16_t[::1] out):
+    """`out[i]`: the bits of the float16 nearest to `values[i]`, or to `values[i] - minus[i]`."""
+    cdef Py_ssize_t i, n = values.shape[0]
+    if out.shape[0] != n or (minus is not None and minus.shape[0] != n):
+        raise ValueError("arrays of different lengths")
+    with nogil:
+        if minus is None:
+            for i in range(n):
+                out[i] = half(values[i])
+        else:
+            for i in range(n):
+                out[i] = half(values[i] - minus[i])
+
+
+def add_counts(
+    int64_t[:, ::1] counters, const uint16_t[::1] bins, const int64_t[::1] lengths, const int64_t[::1] rows,
+    const int64_t[::1] held,
+):
+    """Add one for each of `bins`, or what it holds, to the row of `counters` that its run has."""
+    cdef Py_ssize_t run, i, start = 0, stop, n = bins.shape[0]
+    cdef int64_t row
+    if rows.shape[0] != lengths.shape[0] or counters.shape[1] != 65536 or (held is not None and held.shape[0] != n):
+        raise ValueError("arrays of different lengths")
+    with nogil:
+        for run in range(lengths.shape[0]):
+            row, stop = rows[run], start + lengths[run]
+            if not (0 <= row < counters.shape[0] and start <= stop <= n):
+                with gil:
+                    raise IndexError("a run ends beyond the items, or has no row of counters")
+            if held is None:
+                for i in range(start, stop):
+                    counters[row, bins[i]] += 1
+            else:
+                for i in range(start, stop):
+                    counters[row, bins[i]] += held[i]
+            start = stop
