@@ -43,11 +43,11 @@ MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-audit: $(INSTALLED)   ## known vulnerabilities of the installed packages; asks the network
+audit: $(INSTALLED)   ## known vulnerabilities of the installed packages; asks PyPI itself, and fails where that does not know a package
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv/audit/requirements.txt
-	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip
+	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip --strict
 
 bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of a million units; hours on two cores (writes out/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -4,7 +4,7 @@ The flow, a file a step:
 
     score   config → plan → read → tokens → worker (scorer) → publish; put together in score; verify checks it
     scorer  windows → passes → forward (attention, loss); proof says which way it may take
-    select  config → prepare → join → excess → histogram → cuts → rules → masks → stages; put together in select
+    select  config → prepare → join → excess → histogram (kernel) → cuts → rules → masks → stages; put together in select
             vocabulary, spans: references with another tokenizer; sampling: noise; accounts: what was kept
     after   curve, dynamics; inspect, heatmap, charts, report: from the stores alone
     export  parts → formats, streams (for trainers), originals (whole documents), order; put together in export
