@@ -216,7 +216,7 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
         metadata = shard.metadata
         _refuse_encrypted(file, info.size, metadata)
         footer.all_read = True
-        _check_columns(shard, corpus.text_column)
+        _check_row_groups(shard, corpus.text_column)
     schema = metadata.schema.to_arrow_schema()
     _check_column(schema, corpus.text_column, "--text-column", _is_text)
     for column, flag in ((corpus.id_column, "--id-column"), (corpus.group_column, "--group-column")):
@@ -241,8 +241,14 @@ def _cut_parquet(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) 
     return units
 
 
-def _check_columns(shard: pq.ParquetFile, column: str) -> None:
-    """Raises where the column cannot be asked for in every row group; of `shard` the footer alone is given, see `_Footer`."""
+def _check_row_groups(shard: pq.ParquetFile, column: str) -> None:
+    """Raises where rows are counted two ways, or the column cannot be asked for in a row group; of `shard` the footer alone is given, see `_Footer`."""
+    rows = [shard.metadata.row_group(i).num_rows for i in range(shard.metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != shard.metadata.num_rows:
+        raise InputError(
+            f"not readable (its footer says {shard.metadata.num_rows:,} rows, its row groups {sum(rows):,}). "
+            "Replace it or take it out of the corpus."
+        )
     for i in range(shard.metadata.num_row_groups):
         if shard.metadata.row_group(i).num_columns != len(shard.metadata.schema):
             raise InputError(f"not readable (row group {i} lacks columns). Replace it or take it out of the corpus.")

@@ -99,6 +99,14 @@ def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast) -> N
     tokenizer.save_pretrained(folder)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes run the tests: one has the cluster and the S3 server, and what is timed; the other all the rest."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"ray_cluster", "s3", "cluster"} or item.path.parent.name in {"chaos", "gpu", "poison"}:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of all small models."""
@@ -211,13 +219,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
 def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
     """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server.
 
-    Its agent takes jobs at any free port: Ray's default one may be held by the agent of a cluster that was killed.
+    Its dashboard and agent listen at any free port: Ray's default ones may be held by those of a cluster that was killed.
     """
     import ray
     from ray.cluster_utils import Cluster
 
     configure_own_cluster(4)
-    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_agent_listen_port": 0}
+    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": None, "dashboard_agent_listen_port": 0}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=True)
     yield f"http://{cluster.webui_url}"

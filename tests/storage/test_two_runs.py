@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -18,25 +17,11 @@ from rho_score.store import ScoreSet, new_manifest
 from tests.faults import FaultyProxy, Rule
 from tests.ray.conftest import digests
 from tests.storage.conftest import SELECT, Run, files
+from tests.storage.contender import contend
 from tests.stores import cut, random_documents, write_scores
 
 ROOT = Path(__file__).parents[2]
 N_CONTENDERS, N_ROUNDS = 4, 6
-
-
-def _contend(url: str, number: int, start: Barrier) -> None:
-    """Claim one output after the other with settings of one's own; note for each whether it was got."""
-    won = []
-    for i in range(N_ROUNDS):
-        start.wait(60)
-        try:
-            claim(
-                Folder(f"{url}/{i}"), new_manifest("selection", {"setting": number}), {"plan.parquet": b"%d" % number}
-            )
-            won.append(True)
-        except InputError:
-            won.append(False)
-    Folder(url).publish(f"won/{number}", json.dumps(won).encode())
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
@@ -44,7 +29,7 @@ def test_of_several_that_begin_at_once_one_has_the_output(where: str, s3: Faulty
     url = str(tmp_path) if where == "disk" else "s3://rho/contended"
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(N_CONTENDERS)
-    contenders = [spawn.Process(target=_contend, args=(url, n, start)) for n in range(N_CONTENDERS)]
+    contenders = [spawn.Process(target=contend, args=(url, n, N_ROUNDS, start)) for n in range(N_CONTENDERS)]
     for contender in contenders:
         contender.start()
     for contender in contenders:

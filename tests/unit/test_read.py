@@ -211,6 +211,21 @@ def test_no_damaged_footer_ends_the_process(tmp_path: Path) -> None:
     assert int(done.stdout) > 500
 
 
+def test_a_footer_that_counts_its_rows_two_ways_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a"] * 7}), path, row_group_size=4)
+    data, footer = (
+        (part := path.read_bytes())[: (at := part.rindex(b"\x16\x0e"))],
+        part[at + 2 :],
+    )  # field of 64 bits: 7
+    assert pq.ParquetFile(path).metadata.num_rows == 7
+    path.write_bytes(data + b"\x16\x12" + footer)
+    with pytest.raises(
+        InputError, match=r"a\.parquet: not readable \(its footer says 9 rows, its row groups 7\)\. Replace it"
+    ):
+        make_plan(CorpusConfig(input=str(tmp_path)))
+
+
 def test_rows_that_a_row_group_lacks_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
     plan = make_plan(CorpusConfig(input=str(tmp_path)))
