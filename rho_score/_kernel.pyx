@@ -49,18 +49,21 @@ def to_float16(const float[::1] values, const float[::1] minus, uint16_t[::1] ou
 
 
 def add_counts(
-    int64_t[:, ::1] counters, const uint16_t[::1] bins, const int64_t[::1] lengths, const int64_t[::1] rows,
-    const int64_t[::1] held,
+    int64_t[:, ::1] counters, const uint16_t[::1] bins, const int64_t[::1] starts, const int64_t[::1] lengths,
+    const int64_t[::1] rows, const int64_t[::1] held,
 ):
     """Add one for each of `bins`, or what it holds, to the row of `counters` that its run has."""
-    cdef Py_ssize_t run, i, start = 0, stop, n = bins.shape[0]
+    cdef Py_ssize_t run, i, start, stop, n = bins.shape[0], n_runs = lengths.shape[0]
     cdef int64_t row
-    if rows.shape[0] != lengths.shape[0] or counters.shape[1] != 65536 or (held is not None and held.shape[0] != n):
+    if rows.shape[0] != n_runs or starts.shape[0] != n_runs or counters.shape[1] != 65536:
+        raise ValueError("arrays of different lengths")
+    if held is not None and held.shape[0] != n:
         raise ValueError("arrays of different lengths")
     with nogil:
-        for run in range(lengths.shape[0]):
-            row, stop = rows[run], start + lengths[run]
-            if not (0 <= row < counters.shape[0] and start <= stop <= n):
+        for run in range(n_runs):
+            row, start = rows[run], starts[run]
+            stop = start + lengths[run]
+            if not (0 <= row < counters.shape[0] and 0 <= start <= stop <= n):
                 with gil:
                     raise IndexError("a run ends beyond the items, or has no row of counters")
             if held is None:
@@ -69,4 +72,3 @@ def add_counts(
             else:
                 for i in range(start, stop):
                     counters[row, bins[i]] += held[i]
-            start = stop

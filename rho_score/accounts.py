@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rho_score.excess import UnitScores, run_sums
 from rho_score.histogram import Group
+from rho_score.schema import as_numpy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,10 @@ class GroupAccounts:
         return nats / math.log(2) / self.bytes if self.bytes else None
 
 
-def group_codes(groups: np.ndarray) -> tuple[np.ndarray, list[Group]]:
+def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
     """Index of each document's group, int64[n_docs], and the groups' names in order of first appearance."""
-    names = list(dict.fromkeys(groups.tolist()))
-    code = {name: i for i, name in enumerate(names)}
-    return np.array([code[name] for name in groups.tolist()], np.int64), names
+    encoded = groups.dictionary_encode(null_encoding="encode")
+    return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAccounts]:

@@ -287,8 +287,8 @@ def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict
             groups[group] = groups.get(group, GroupAccounts()) + one
         delta = as_numpy(flat_values(table["delta"])).astype(np.float32)
         codes = as_numpy(pc.fill_null(flat_values(table["category"]), -1))
-        names = table["group"].to_pylist() if sorter.grouped else [None] * len(table)
-        owners, found = group_codes(np.array(names, object))
+        groups_of = table["group"].combine_chunks() if sorter.grouped else pa.nulls(len(table), pa.string())
+        owners, found = group_codes(groups_of)
         for code, name in enumerate(CATEGORIES):
             counter.add(name, np.where(codes == code, delta, np.nan), list_lengths(table["delta"]), owners, found)
     return len(batch.units) - len(published), groups, counter.table()

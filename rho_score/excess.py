@@ -34,11 +34,11 @@ class UnitScores:
     unaligned: np.ndarray | None = None
 
     @property
-    def groups(self) -> np.ndarray:
-        """Group of each document, object[n_docs]; None without a group column."""
+    def groups(self) -> pa.Array:
+        """Group of each document, string[n_docs]; null without a group column."""
         if "group" not in self.documents.column_names:
-            return np.full(len(self.lengths), None, object)
-        return np.array(self.documents["group"].to_pylist(), object)
+            return pa.nulls(len(self.lengths), pa.string())
+        return self.documents["group"].combine_chunks()
 
     @property
     def doc_bytes(self) -> np.ndarray:

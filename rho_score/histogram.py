@@ -24,7 +24,7 @@ Expert = str | None
 
 N_COUNTERS = 1 << 16
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
-MAX_ROWS = 1024
+FIRST_ROWS, MAX_ROWS = 16, 1024  # memory that is not touched is not there
 HELD = 8  # histograms of 32-bit keys that are held before they are added up
 
 COUNTS = pa.schema(
@@ -81,7 +81,7 @@ class Counter:
 
     def __init__(self, bits: Bits, within: Mapping[tuple[Expert, Group], Sequence[int]] | None = None) -> None:
         self._bits, self._within = bits, within
-        self._counts = np.zeros((1, N_COUNTERS), np.int64)
+        self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.int64)
         self._tokens: np.ndarray | None = None  # what the items hold, where that is not one token each
         self._rows: dict[tuple[Expert, Group, int], int] = {}
 

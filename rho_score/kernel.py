@@ -36,4 +36,6 @@ def add_counts(
     if compiled is None:
         np.add.at(counters.reshape(-1), (np.repeat(rows, lengths) << 16) + bins, 1 if held is None else held)
     else:
-        compiled.add_counts(counters, np.ascontiguousarray(bins), lengths, rows, held)
+        by_row = np.argsort(rows, kind="stable")  # so that a row's half a megabyte is in the processor's cache
+        starts = np.cumsum(lengths) - lengths
+        compiled.add_counts(counters, np.ascontiguousarray(bins), starts[by_row], lengths[by_row], rows[by_row], held)

@@ -99,12 +99,11 @@ def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast) -> N
     tokenizer.save_pretrained(folder)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Two processes run the tests: one has the cluster and the S3 server, and what is timed; the other all the rest."""
-    for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & {"ray_cluster", "s3", "cluster"} or item.path.parent.name in {"chaos", "gpu", "poison"}:
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+    clustered = {"ray_cluster", "s3"} & set(getattr(item, "fixturenames", ()))
+    apart = clustered or item.path.parent.name in {"chaos", "gpu", "poison", "ray", "s3", "storage"}
+    item.add_marker(pytest.mark.xdist_group("cluster" if apart else "rest"))
 
 
 @pytest.fixture(scope="session")
