@@ -99,13 +99,6 @@ def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast) -> N
     tokenizer.save_pretrained(folder)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Two processes run the tests: one has the cluster and the S3 server, and what is timed; the other all the rest."""
-    clustered = {"ray_cluster", "s3"} & set(getattr(item, "fixturenames", ()))
-    apart = clustered or item.path.parent.name in {"chaos", "gpu", "poison", "ray", "s3", "storage"}
-    item.add_marker(pytest.mark.xdist_group("cluster" if apart else "rest"))
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of all small models."""
