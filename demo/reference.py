@@ -21,6 +21,7 @@ from demo.corpus import curated
 
 BLOCK = 512
 SECONDS = 65
+FEWEST_STEPS = 20
 
 
 class Blocks(Dataset[dict[str, torch.Tensor]]):
@@ -38,13 +39,13 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 
 
 class _StopAfter(TrainerCallback):
-    """Ends training when the time is over."""
+    """Ends training when the time is over, and the machine, which may be busy, has made enough steps."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        control.should_training_stop = time.monotonic() > self._end
+        control.should_training_stop = time.monotonic() > self._end and state.global_step >= FEWEST_STEPS
 
 
 def fine_tune(base: Path, target: Path, *, seconds: float = SECONDS) -> Path:
