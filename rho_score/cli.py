@@ -3,24 +3,19 @@
 A configuration file (`--config FILE`, YAML) holds the same options under the same names; flags given beside it win.
 """
 
-import dataclasses
 import functools
+import gc
 import logging
 import operator
-import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn
 
 import tyro
-import yaml
-from typeguard import TypeCheckError, check_type
 
 from rho_score.commands import COMMANDS, fit
-from rho_score.errors import InputError, RhoScoreError
-
-REPEATED = {"ref", "share", "quota"}
+from rho_score.errors import RhoScoreError
 
 EXAMPLES = {
     "plan": """Say what a run would do and cost; run nothing.
@@ -108,14 +103,13 @@ def parse(arguments: list[str]) -> Any:
     """
     arguments, file = _take_config_file(arguments)
     named = arguments[0] if arguments else ""
-    given = {named: _from_file(COMMANDS[named].config, file, arguments)} if file and named in COMMANDS else {}
+    given: dict[str, Any] = {}
+    if file and named in COMMANDS:
+        from rho_score.config_file import from_file  # PyYAML, for those who need it
+
+        given = {named: {"default": from_file(COMMANDS[named].config, file, arguments)}}
     choices = tuple(
-        Annotated[
-            command.config,
-            tyro.conf.subcommand(
-                name, description=EXAMPLES[name], **({"default": given[name]} if name in given else {})
-            ),
-        ]
+        Annotated[command.config, tyro.conf.subcommand(name, description=EXAMPLES[name], **given.get(name, {}))]
         for name, command in COMMANDS.items()
     )
     union: Any = functools.reduce(operator.or_, choices)
@@ -138,53 +132,13 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
     return arguments, None
 
 
-class _Yaml(yaml.SafeLoader):
-    """YAML without base-60 integers: `1:32` is text here, not 92."""
-
-
-_INTEGER = "tag:yaml.org,2002:int"
-_Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
-
-
-def _from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
-    """A configuration with the file's values, what it leaves out still to be given; of repeated options the flags' alone."""
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            content = yaml.load(file, _Yaml) or {}
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no such day
-        raise InputError(f"--config {path} cannot be read: {error}") from error
-    hints = get_type_hints(kind)
-    if not isinstance(content, dict):
-        raise InputError(f"--config {path}: a mapping of options to values is wanted, not a {type(content).__name__}.")
-    values = {str(name).replace("-", "_"): value for name, value in content.items()}
-    flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
-    values = {name: value for name, value in values.items() if not (name in REPEATED and name in flags)}
-    if unknown := sorted(values.keys() - hints.keys()):
-        raise InputError(f"--config {path}: no option {', '.join(unknown)}; there are: {', '.join(hints)}.")
-    for name, value in values.items():
-        if hints[name] is str and type(value) is int:
-            value = values[name] = str(value)  # workers: 4
-        if get_origin(hints[name]) is tuple and isinstance(value, list | str):
-            value = values[name] = (value,) if isinstance(value, str) else tuple(value)
-        try:
-            check_type(value, hints[name])
-        except TypeCheckError as error:
-            raise InputError(f"--config {path}: {name}: {value!r}: {error}") from error
-    for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING:
-            values.setdefault(field.name, tyro.MISSING)
-    return kind(**values)
-
-
 def _fail(error: RhoScoreError) -> int:
     print(fit(f"rho-score: {error}"), file=sys.stderr)
     return error.exit_code
 
 
-def run() -> NoReturn:
+def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
-    sys.exit(main())
+    code = main(argv)
+    gc.freeze()  # else Python looks for garbage among all that was imported before it ends: a tenth of a second
+    sys.exit(code)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from rho_score import cli
+from rho_score.config_file import from_file
 from rho_score.errors import RhoScoreError
 from tests.fuzz.place import OURS, place
 
@@ -26,7 +27,7 @@ def config_file(content: bytes) -> None:
     taken = 0
     for command in cli.COMMANDS:
         with contextlib.suppress(*OURS):
-            cli._from_file(cli.COMMANDS[command].config, str(path), [command])
+            from_file(cli.COMMANDS[command].config, str(path), [command])
             taken += 1
     if not taken:
         raise RhoScoreError("no command takes it")

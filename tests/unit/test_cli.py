@@ -38,7 +38,10 @@ def test_workers_in_a_file_are_what_is_written(tmp_path: Path, workers: str) -> 
     [
         ("modell: m", ["no option modell", "model"]),
         ("unit_bytes: many", ["unit_bytes", "many", "int"]),
-        ("dtype: float8", ["dtype", "float8"]),
+        ("dtype: float8", ["dtype", "float8", "bfloat16"]),
+        ("model: [m]", ["model", "['m']", "str"]),
+        ("unit_timeout: 2026-01-01", ["unit_timeout", "float"]),
+        ("signals: [entropy, ranks]", ["signals", "ranks"]),
         ("[1]", ["mapping"]),
         ("a: [", ["cannot be read"]),
     ],
