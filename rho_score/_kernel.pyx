@@ -71,8 +71,13 @@ def to_float16(const float[::1] values, const float[::1] minus, uint16_t[::1] ou
             halves(&values[0], subtracted, &out[0], n)
 
 
+ctypedef fused counter:
+    uint32_t
+    int64_t
+
+
 def add_counts(
-    int64_t[:, ::1] counters, const uint16_t[::1] bins, const int64_t[::1] starts, const int64_t[::1] lengths,
+    counter[:, ::1] counters, const uint16_t[::1] bins, const int64_t[::1] starts, const int64_t[::1] lengths,
     const int64_t[::1] rows, const int64_t[::1] held,
 ):
     """Add one for each of `bins`, or what it holds, to the row of `counters` that its run has."""
@@ -94,4 +99,4 @@ def add_counts(
                     counters[row, bins[i]] += 1
             else:
                 for i in range(start, stop):
-                    counters[row, bins[i]] += held[i]
+                    counters[row, bins[i]] += <counter>held[i]

@@ -8,7 +8,7 @@ and within the one high half where a cut falls, by their low halves.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ Expert = str | None
 N_COUNTERS = 1 << 16
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 FIRST_ROWS, MAX_ROWS = 16, 1024  # memory that is not touched is not there
+MOST_ITEMS = (1 << 32) - 1  # what a counter of 32 bits can hold
 HELD = 8  # histograms of 32-bit keys that are held before they are added up
 
 COUNTS = pa.schema(
@@ -81,8 +82,10 @@ class Counter:
 
     def __init__(self, bits: Bits, within: Mapping[tuple[Expert, Group], Sequence[int]] | None = None) -> None:
         self._bits, self._within = bits, within
-        self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.int64)
-        self._tokens: np.ndarray | None = None  # what the items hold, where that is not one token each
+        self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.uint32)  # of 32 bits, so that they stay in the cache
+        self._n_items = 0  # counted there
+        self._full: np.ndarray | None = None  # int64: what was counted before, where 32 bits did not do
+        self._tokens: np.ndarray | None = None  # int64: what the items hold, where that is not one token each
         self._rows: dict[tuple[Expert, Group, int], int] = {}
 
     def add(
@@ -116,24 +119,30 @@ class Counter:
                 self._add(bins, n, np.array([row]), None if held is None else held[found])
 
     def _add(self, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, tokens: np.ndarray | None) -> None:
+        if self._n_items + len(bins) > MOST_ITEMS:
+            self._full = self._counts + (np.int64(0) if self._full is None else self._full)
+            self._counts, self._n_items = np.zeros_like(self._counts), 0
         add_counts(self._counts, bins, lengths, rows)
+        self._n_items += len(bins)
         if tokens is not None:
-            self._tokens = np.zeros_like(self._counts) if self._tokens is None else self._tokens
+            self._tokens = np.zeros(self._counts.shape, np.int64) if self._tokens is None else self._tokens
             add_counts(self._tokens, bins, lengths, rows, tokens)
 
     def table(self) -> pa.Table:
         """The histogram (`COUNTS`)."""
+        n = len(self._rows)
+        sums = self._counts[:n] + (np.int64(0) if self._full is None else self._full[:n])
+        held = sums if self._tokens is None else self._tokens[:n]
         if self._within is None and self._bits == 16:
-            for counters in (self._counts, self._tokens):
-                if counters is not None:
-                    counters[:, 0] += counters[:, MINUS_ZERO]
-                    counters[:, MINUS_ZERO] = 0
+            for counters in (sums,) if held is sums else (sums, held):
+                counters[:, 0] += counters[:, MINUS_ZERO]
+                counters[:, MINUS_ZERO] = 0
         keys, order = _bin_keys(self._bits) if self._within is None else (np.arange(N_COUNTERS), slice(None))
         parts = []
         for (expert, group, high), row in sorted(self._rows.items(), key=str):
-            counts = self._counts[row][order]
-            tokens = counts if self._tokens is None else self._tokens[row][order]
-            used = np.flatnonzero(counts)
+            counts = sums[row][order]
+            tokens = counts if held is sums else held[row][order]
+            used = np.flatnonzero(counts > 0)
             names = [_repeated(name, len(used)) for name in (expert, group)]
             columns = [as_arrow(a) for a in ((high << 16 | keys[used]).astype(np.uint32), counts[used], tokens[used])]
             parts.append(pa.Table.from_arrays([*names, *columns], schema=COUNTS))
@@ -147,9 +156,12 @@ class Counter:
                 "of fewer values."
             )
         if row >= len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
-            self._tokens = None if self._tokens is None else np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+            self._counts, self._full, self._tokens = map(_with_more_rows, (self._counts, self._full, self._tokens))
         return row
+
+
+def _with_more_rows(counters: Any) -> Any:
+    return None if counters is None else np.concatenate([counters, np.zeros_like(counters)])
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
@@ -182,9 +194,10 @@ def merge(parts: Iterable[pa.Table]) -> pa.Table:
         for place, rows in by_place(part):
             keys, counts, tokens = (as_numpy(rows[name]) for name in ("key", "count", "tokens"))
             if int(keys.max()) < N_COUNTERS:
-                sums = small.setdefault(place, np.zeros((2, N_COUNTERS), np.int64))
-                np.add.at(sums[0], keys, counts)
-                np.add.at(sums[1], keys, tokens)
+                if place not in small:
+                    small[place] = np.zeros((2, N_COUNTERS), np.int64)
+                np.add.at(small[place][0], keys, counts)
+                np.add.at(small[place][1], keys, tokens)
             else:
                 rows_of = large.setdefault(place, [])
                 rows_of.append(np.stack([keys.astype(np.int64), counts, tokens]))

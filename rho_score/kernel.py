@@ -29,13 +29,17 @@ def to_float16(values: np.ndarray, minus: np.ndarray | None = None) -> np.ndarra
 def add_counts(
     counters: np.ndarray, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, held: np.ndarray | None = None
 ) -> None:
-    """Add one for each of `bins` (uint16[n]), or what it holds (int64[n]), to a row of `counters` (int64[n_rows, 65536]).
+    """Add one for each of `bins` (uint16[n]), or what it holds (int64[n]), to a row of `counters`, int64 or uint32[n_rows, 65536].
 
     The items come in runs: lengths, int64[n_runs], and the row of each run, int64[n_runs].
     """
     if compiled is None:
-        np.add.at(counters.reshape(-1), (np.repeat(rows, lengths) << 16) + bins, 1 if held is None else held)
+        np.add.at(
+            counters.reshape(-1),
+            (np.repeat(rows, lengths) << 16) + bins,
+            counters.dtype.type(1) if held is None else held,
+        )
     else:
-        by_row = np.argsort(rows, kind="stable")  # so that a row's half a megabyte is in the processor's cache
+        by_row = np.argsort(rows, kind="stable")  # so that a row's counters are in the processor's cache
         starts = np.cumsum(lengths) - lengths
         compiled.add_counts(counters, np.ascontiguousarray(bins), starts[by_row], lengths[by_row], rows[by_row], held)

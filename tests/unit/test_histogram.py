@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rho_score import kernel
+from rho_score import histogram, kernel
 from rho_score.cuts import cut_budget, cut_items, cut_threshold
 from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
 from rho_score.rules import share_ties
@@ -73,8 +73,8 @@ def test_items_are_counted_in_the_row_of_their_run(either_kernel: None) -> None:
     bins = random.integers(0, 1 << 16, lengths.sum()).astype(np.uint16)
     bins[::2] = 7  # one bin again and again
     held = random.integers(0, 1 << 50, len(bins))
-    for tokens in (None, held):
-        counters = np.ones((3, N_COUNTERS), np.int64)
+    for tokens, kind in ((None, np.uint32), (None, np.int64), (held, np.int64)):
+        counters = np.ones((3, N_COUNTERS), kind)
         kernel.add_counts(counters, bins, lengths, rows, tokens)
         expected = np.ones((3, N_COUNTERS), np.int64)
         owners = np.repeat(rows, lengths)
@@ -89,6 +89,25 @@ def test_runs_that_do_not_fit_their_items_are_refused(either_kernel: None) -> No
         kernel.add_counts(counters, bins, np.array([4]), np.array([0]))
     with pytest.raises((IndexError, ValueError)):
         kernel.add_counts(counters, bins, np.array([3]), np.array([1]))
+
+
+def test_more_items_than_a_small_counter_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histogram, "MOST_ITEMS", 7)
+    random = np.random.default_rng(3)
+    counter, every = Counter(16), []
+    for i in range(40):  # more groups than there are rows at first
+        scores = random.integers(-2, 3, random.integers(0, 7)).astype(np.float16)
+        groups = ["g", f"group {i}"]
+        owners = random.integers(0, 2, len(scores))
+        counter.add(None, scores, np.ones(len(scores), np.int64), owners, groups, np.arange(len(scores)))
+        every += [(groups[owner], float(score), i) for i, (owner, score) in enumerate(zip(owners, scores, strict=True))]
+    found = {(row["group"], row["key"]): (row["count"], row["tokens"]) for row in counter.table().to_pylist()}
+    expected: dict[tuple[str, int], tuple[int, int]] = {}
+    for group, score, held in every:
+        place = group, int(keys_of(np.array([score], np.float32))[0])
+        n, tokens = expected.get(place, (0, 0))
+        expected[place] = n + 1, tokens + held
+    assert found == expected
 
 
 def test_minus_zero_is_zero() -> None:
