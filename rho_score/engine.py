@@ -1,11 +1,13 @@
 """Ray: one place that starts or finds a cluster and sets what a run on vanishing nodes needs."""
 
+import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from rho_score.errors import RhoScoreError
@@ -42,11 +44,35 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
             ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     try:
         yield
-    except RayError as error:
-        raise _as_ours(error) from error
+    except BaseException as error:  # Ctrl-C in a notebook too
+        _let_go(error)
+        if isinstance(error, RayError):
+            raise _as_ours(error) from error
+        raise
     finally:
         if ours:
             ray.shutdown()
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the frames of an error and of those behind it hold, and of the frames that called them.
+
+    Ray Data ends its workers, and gives back their GPUs, when nothing refers to them any more; but frames of its scheduler,
+    which is over, do until the garbage is collected, and in a notebook, which keeps the last error, for ever.
+    """
+    seen: list[BaseException] = []
+    behind = [error]
+    while behind:
+        one = behind.pop()
+        if one in seen:
+            continue
+        seen.append(one)
+        behind += [e for e in (one.__cause__, one.__context__) if e is not None]
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            for caller, _ in traceback.walk_stack(frame):
+                with suppress(RuntimeError):  # it runs
+                    caller.clear()
+    gc.collect()
 
 
 def configure_own_cluster(n_cpus: int) -> None:

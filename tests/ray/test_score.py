@@ -1,4 +1,6 @@
+import gc
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.util.state import list_actors
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
@@ -182,3 +185,24 @@ def test_a_document_that_overflows_is_counted(
     assert summary.accounts.rescored > 0
     assert summary.accounts.scored == N_DOCUMENTS - N_QUARANTINED
     assert ScoreSet.open(str(tmp_path / "out")).summary["rescored"] == summary.accounts.rescored
+
+
+def test_a_run_that_fails_gives_its_workers_back_though_its_error_is_kept(
+    corpus: Path, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(scores["ref"], output)
+    for folder in ("data", "quarantine"):
+        shutil.rmtree(output / folder)
+    (output / "_SUCCESS.json").unlink()
+    (output / "quarantine").write_text("not a folder")
+    gc.disable()  # nothing else collects them
+    try:
+        with pytest.raises(RhoScoreError, match="Not a directory"):
+            score_into(corpus, output, make_model(1))
+        end = time.monotonic() + 30
+        while [a for a in list_actors(limit=1000) if a.state == "ALIVE" and "ScoreUnit" in a.class_name]:
+            assert time.monotonic() < end, "a worker is still there"
+            time.sleep(0.2)
+    finally:
+        gc.enable()
