@@ -272,9 +272,9 @@ class Sorter:
         return metadata, table
 
     def read(self, unit: str) -> tuple[dict[str, Any], pa.Table]:
-        """A published unit: its metadata and its table."""
-        store = Selection(self._output)
-        return next(footers(self._output, [unit])), store.unit_table(unit)
+        """A published unit: its metadata and what is counted of its table."""
+        columns = ["delta", "category", *(["group"] if self.grouped else [])]
+        return next(footers(self._output, [unit])), Selection(self._output).unit_table(unit, columns)
 
 
 def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupAccounts], pa.Table]:

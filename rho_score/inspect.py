@@ -77,11 +77,13 @@ def sample_tokens(
 
     `ref`, `base`: the score sets of a selection, for the losses behind its scores.
     """
+    columns = ["doc_id", "input_ids", store.score_column]
+    columns += (["group"] if store.grouped else []) + (["mask"] if isinstance(store, Selection) else [])
     order = np.random.default_rng(seed).permutation(len(store.units))
     tables: dict[int, pa.Table] = {}
     total = 0
     for i in order.tolist():
-        tables[i] = store.unit_table(store.units[i].unit)
+        tables[i] = store.unit_table(store.units[i].unit, columns)
         total += int(list_lengths(tables[i]["input_ids"]).sum())
         if total >= n_tokens:
             break

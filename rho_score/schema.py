@@ -17,6 +17,7 @@ IDS = pa.list_(pa.int32())
 FLOATS = pa.list_(pa.float32())
 LOSSES = pa.list_(pa.field("item", pa.float32(), nullable=False))
 MASK = pa.list_(pa.bool_())
+CATEGORY = pa.list_(pa.int8())
 
 # What flows from reading to scoring, a block a unit. `error` set: the document is quarantined, `text` is null.
 # A unit without any document is one row of nulls, so that it is published like the others.
@@ -34,7 +35,7 @@ SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)
 SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])  # and a field of SIGNALS for each that was asked for
 COLUMN_TYPES = {
     "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
-    "kept": pa.bool_(), "doc_score": pa.float32(),
+    "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(),
 }  # fmt: skip
 """Columns of the units' files of both stores, as far as they are read again."""
 QUARANTINE = pa.schema(
@@ -94,7 +95,7 @@ def dynamics_schema(*, grouped: bool) -> pa.Schema:
     """Columns of a selection by token dynamics: `category` is a code of `dynamics.CATEGORIES`, null without a loss."""
     plain = selection_schema(grouped=grouped, score="delta", level="token")
     at = plain.get_field_index("mask")
-    return plain.insert(at, pa.field("category", pa.list_(pa.int8())))
+    return plain.insert(at, pa.field("category", CATEGORY))
 
 
 class ParquetBuffer:
