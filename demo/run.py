@@ -36,7 +36,7 @@ def demo(out: Path = OUT) -> int:
             _rho_score(f"score {corpus} {out}/scores/{name} --model {model} {COLUMNS} {SETTINGS}", done=QUARANTINED)
             for name, model in (("base", base), ("ref", reference))
         ]
-        print("4. keep the 60 % of tokens with the highest excess loss, over the whole corpus")
+        print("4. keep the 30 % of tokens with the highest excess loss, over the whole corpus")
         _rho_score(f"select --ref {out}/scores/ref --base {out}/scores/base {out}/selection --ratio 0.3")
         _rho_score(f"curve {out}/selection --ratio 0.3 0.6 0.9 --threshold 0 --plot {out}/curve.svg")
         _rho_score(f"export {out}/selection {out}/train --format labels --block-size 1024")

@@ -10,10 +10,8 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-      #include <features.h>
-    #endif
-    #ifdef __GLIBC__  /* a second version for AVX2, taken at load where the processor has it */
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+      /* a second version for AVX2, taken at load where the processor has it */
       #define RHO_VECTORS __attribute__((target_clones("avx2", "default"))) void
     #else
       #define RHO_VECTORS void
