@@ -73,14 +73,15 @@ class Turns:
 
 
 def contend(sets: Sets, contenders: list[Contender], rounds: int, limit_s: float) -> list[Turns]:
-    """Run all contenders `rounds` times in turn."""
+    """Run all contenders `rounds` times in turn, each round begun by the next of them: the one before leaves its mark."""
     every = [Turns(contender) for contender in contenders]
     wanted = any(contender.connected for contender in contenders)
     python = [sys.executable, "-m", "bench.selection_peers"]
     cluster = helper([*python, "cluster"], cwd=ROOT, environment=NO_TOKEN) if wanted else nullcontext((0, ""))
     with cluster as (pid, address):
         for number in range(rounds):
-            for turns in every:
+            first = number % len(every)
+            for turns in every[first:] + every[:first]:
                 if turns.failed:
                     continue
                 title, peer, connected = turns.contender
