@@ -82,8 +82,9 @@ class ScoreConfig(CorpusConfig):
     verify: int | None = None
     """Score so many random documents both ways, as the run would and by a plain float32 forward, print how they differ, and
     stop: nothing is written."""
-    unit_timeout: float = 4 * 3600.0
-    """Seconds that a worker may have a unit in hand. One that hangs is ended, and the document that does it is looked for."""
+    unit_timeout: float | None = None
+    """Seconds that a worker may have a unit in hand. One that hangs is ended, and the document that does it is looked for.
+    Default: four hours with a GPU, a day without."""
     only_quarantined: bool = False
     """Score the units that have quarantined documents once more, whole, and nothing else: after what failed was mended."""
     allow_quarantine: bool = False

@@ -4,7 +4,7 @@ import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -46,6 +46,7 @@ class SelectionParts(TypedDict):
     """What a selection's fingerprint is made of, as far as it is read again."""
 
     scores: dict[str, str]
+    held: NotRequired[dict[str, dict[str, int]]]
     score: Literal["excess", "loss", "delta"]
     level: Literal["token", "document"]
     per_group: bool

@@ -6,7 +6,7 @@ delta > rise: L→H; else L→L where the last loss is at most the mean of all l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from rho_score.schema import (
     parquet_bytes,
 )
 from rho_score.stages import batches_of, written
-from rho_score.storage import Folder, file_at
+from rho_score.storage import Folder, absolute, file_at
 from rho_score.store import (
     HISTOGRAM,
     SUMMARY,
@@ -94,6 +94,7 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     steps = _check(config)
+    config = replace(config, output=absolute(config.output), scores=tuple(map(absolute, config.scores)))
     sets = [ScoreSet.open(url) for url in config.scores]
     main, output = sets[0], Folder(config.output)
     for i, scores in enumerate(sets[1:], 1):
@@ -210,6 +211,7 @@ def _manifest(config: DynamicsConfig, sets: Sequence[ScoreSet], steps: tuple[flo
     parts = {
         "schema_version": SCHEMA_VERSION,
         "scores": {f"checkpoint-{i}": scores.manifest["fingerprint"] for i, scores in enumerate(sets)},
+        "held": {f"checkpoint-{i}": scores.held for i, scores in enumerate(sets)},
         "main": "checkpoint-0",
         "score": "delta",
         "level": "token",

@@ -34,9 +34,9 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     import ray  # here: a second to import, which threads do without
     from ray.exceptions import RayError
 
-    ours = not ray.is_initialized()
+    ours, alone = not ray.is_initialized(), starts_its_own()
     if ours:
-        if os.environ.get("RAY_ADDRESS"):
+        if not alone:
             ray.init(logging_level=logging.WARNING)
         else:
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
@@ -90,17 +90,22 @@ def configure_own_cluster(n_cpus: int) -> None:
 def cluster_or_threads() -> Iterator[None]:
     """The cluster that this process is connected to or that `RAY_ADDRESS` names; without one, tasks are threads of this
     process: a cluster of one machine takes longer to start and stop than a hundred million tokens take to select."""
-    if connected() or os.environ.get("RAY_ADDRESS"):
+    if starts_its_own():
+        yield
+    else:
         with cluster(local_cpus=0):
             yield
-    else:
-        yield
 
 
 def connected() -> bool:
     """Whether this process is connected to a cluster."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
+
+
+def starts_its_own() -> bool:
+    """Whether there is no cluster to work on but one of this machine that is still to be started."""
+    return not connected() and not os.environ.get("RAY_ADDRESS")
 
 
 def check_attempts(what: str) -> None:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -31,7 +31,7 @@ from rho_score.parts import Counts, Job, Task, original_part, range_part, run_ta
 from rho_score.plan import Unit
 from rho_score.progress import Progress
 from rho_score.read import Columns
-from rho_score.storage import Folder
+from rho_score.storage import Folder, absolute
 from rho_score.store import SUCCESS, Selection, beside, dump_json, new_manifest, relative_url
 from rho_score.streams import bin_dtype, megatron_dtype
 from rho_score.tokens import prefix_id
@@ -68,6 +68,7 @@ def export(config: ExportConfig) -> ExportSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
+    config = replace(config, selection=absolute(config.selection), output=absolute(config.output))
     selection, output = Selection.open(config.selection), Folder(config.output)
     job, manifest = _prepare(config, selection)
     tokenizer = [] if job.corpus else list(selection.folder.listing("tokenizer"))
@@ -140,7 +141,7 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
 def _remove_runs(output: Folder) -> None:
     """Remove the sorted runs, file by file: not every object store takes a request for many."""
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: output.fs.rm_file(output.name(f"{RUNS}/{name}")), output.listing(RUNS)))
+        list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
 
 
 def _total(results: Mapping[str, dict[str, Any]]) -> Counts:

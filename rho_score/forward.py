@@ -118,14 +118,17 @@ class Forward:
         """Last hidden states of the target positions, Shape (targets, D), of windows one behind the other."""
         lengths = [len(one.tokens) for one in inputs]
         n = sum(lengths)
+        positions = [np.arange(length) for length in lengths]
         if size is not None and size > n:
-            lengths.append(size - n)  # a sequence of its own that nobody looks at
+            lengths.append(
+                size - n
+            )  # a sequence of its own that nobody looks at, and that may be longer than the context
+            positions.append(np.zeros(size - n, np.int64))
         ids = np.zeros(sum(lengths), np.int64)
         ids[:n] = np.concatenate([one.tokens for one in inputs])
-        positions = np.concatenate([np.arange(length) for length in lengths])
         hidden = self._body(
             self._to_device(ids)[None],
-            position_ids=self._to_device(positions)[None],
+            position_ids=self._to_device(np.concatenate(positions))[None],
             use_cache=False,
             **self._lengths(lengths),
         )[0]

@@ -151,13 +151,17 @@ class Counter:
     def _row(self, expert: Expert, group: Group, high: int) -> int:
         row = self._rows.setdefault((expert, group, high), len(self._rows))
         if row >= MAX_ROWS and self._within is None:
-            raise RhoScoreError(
-                f"more than {MAX_ROWS:,} groups: each takes half a megabyte of counters in every task. Score with a --group-column "
-                "of fewer values."
-            )
+            raise _too_many()
         if row >= len(self._counts):
             self._counts, self._full, self._tokens = map(_with_more_rows, (self._counts, self._full, self._tokens))
         return row
+
+
+def _too_many() -> RhoScoreError:
+    return RhoScoreError(
+        f"more than {MAX_ROWS:,} groups, each counted once for every reference of a union or category of dynamics: each takes "
+        "half a megabyte of counters in every task. Score with a --group-column of fewer values."
+    )
 
 
 def _with_more_rows(counters: Any) -> Any:
@@ -187,7 +191,11 @@ def _bin_keys(bits: Bits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
-    """The histogram of the whole: counts of equal expert, group and key added, ordered by them."""
+    """The histogram of the whole: counts of equal expert, group and key added, ordered by them.
+
+    Raises:
+        RhoScoreError: more groups than there is memory for, though each part may have few of them.
+    """
     small: dict[tuple[Expert, Group], np.ndarray] = {}  # int64[2, 65536]: counts and tokens of keys of 16 bits
     large: dict[tuple[Expert, Group], list[np.ndarray]] = {}  # rows of keys of 32 bits
     for part in parts:
@@ -195,6 +203,8 @@ def merge(parts: Iterable[pa.Table]) -> pa.Table:
             keys, counts, tokens = (as_numpy(rows[name]) for name in ("key", "count", "tokens"))
             if int(keys.max()) < N_COUNTERS:
                 if place not in small:
+                    if len(small) == MAX_ROWS:
+                        raise _too_many()
                     small[place] = np.zeros((2, N_COUNTERS), np.int64)
                 np.add.at(small[place][0], keys, counts)
                 np.add.at(small[place][1], keys, tokens)

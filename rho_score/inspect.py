@@ -92,7 +92,7 @@ def sample_tokens(
     losses = {
         name: None
         if scores is None
-        else _flat(pa.concat_tables([scores.unit_table(scores.units[i].unit, ["loss"]) for i in chosen])["loss"])
+        else _flat(pa.concat_tables([scores.unit_table(store.units[i].unit, ["loss"]) for i in chosen])["loss"])
         for name, scores in (("ref_loss", ref), ("base_loss", base))
     }
     return TokenSample(
@@ -135,12 +135,13 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
             if given:
                 raise
             continue
-        if given is None and not _same_rows(selection, scores):
-            continue
-        if scores.manifest["fingerprint"] == selection.manifest["parts"]["scores"].get(name):
-            found[name] = scores
-        elif given:
+        parts = selection.manifest["parts"]
+        same = scores.manifest["fingerprint"] == parts["scores"].get(name)
+        same = same and ("held" not in parts or (scores.finished and parts["held"].get(name) == scores.held))
+        if given and not same:
             raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
+        if same and _same_rows(selection, scores):
+            found[name] = scores
     return found
 
 

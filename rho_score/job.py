@@ -27,6 +27,8 @@ from rho_score.storage import Folder
 from rho_score.store import new_manifest, relative_url
 from rho_score.tokens import prefix_id
 
+UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0  # two cores take four hours for a unit of 16 MB
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -41,6 +43,7 @@ class Job:
     workers: tuple[int, int]
     cpus: int
     gpus: float
+    unit_timeout_s: float
 
     @property
     def fingerprint(self) -> str:
@@ -51,8 +54,6 @@ class Job:
 def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> Job:
     """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
-    if gpus > 1 and gpus != int(gpus):
-        raise InputError(f"--gpus-per-worker above 1 is a whole number of GPUs, got {gpus}.")
     cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
     trust = config.trust_remote_code
     model_config = load_config(config.model, trust_remote_code=trust)
@@ -121,6 +122,7 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
         workers=workers,
         cpus=cpus,
         gpus=gpus,
+        unit_timeout_s=config.unit_timeout or (UNIT_TIMEOUT_S if gpus else CPU_UNIT_TIMEOUT_S),
     )
 
 
@@ -137,7 +139,8 @@ def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
 
 
 def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
-    used = max(tokenizer.get_vocab().values())
+    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix_id(tokenizer)}
+    used = max(set(tokenizer.get_vocab().values()) - never, default=0)  # a text that spells a special token is text
     if used >= vocabulary:
         raise InputError(
             f"the tokenizer of {model} has ids up to {used}, its model a vocabulary of {vocabulary}: "
@@ -145,10 +148,17 @@ def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
         )
 
 
-def check_timeout(seconds: float) -> None:
-    """Raises InputError for a time limit that is none."""
-    if not 1 <= seconds < 1e8:
+def check_limits(config: ScoreConfig) -> None:
+    """Raises InputError for a number that is none of what it stands for."""
+    seconds = config.unit_timeout
+    if seconds is not None and not 1 <= seconds < 1e8:
         raise InputError(f"--unit-timeout is a number of seconds from 1 on, got {seconds:g}.")
+    gpus = config.gpus_per_worker
+    if gpus is not None and not (0 <= gpus < 1 or (1 <= gpus < 1e4 and gpus == int(gpus))):
+        raise InputError(f"--gpus-per-worker is a share of a GPU below 1 or a whole number of GPUs, got {gpus:g}.")
+    for name in ("cpus_per_worker", "batch_tokens"):
+        if (value := getattr(config, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is at least 1, got {value}.")
 
 
 def worker_range(text: str) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from transformers.models.auto.modeling_auto import (
 
 from rho_score.config import Quantize
 from rho_score.errors import InputError
+from rho_score.storage import absolute
 from rho_score.weights import check_weights, refuse_pickles
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,8 @@ def model_directory(model: str) -> Path:
 
 
 def pinned(model: str) -> str:
-    """`model` so that every node loads the same: a hub id with the revision that this machine has."""
-    return model if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
+    """`model` so that every node loads the same: a directory from the root on, a hub id with the revision that this machine has."""
+    return absolute(model) if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -137,11 +137,12 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     units = tuple(unit for units, _ in cut for unit in units)
     if not units:
         raise InputError(f"{corpus.input} holds {len(shards)} shards and no document: every shard is empty.")
+    cut_shards = {unit.shard for unit in units}
     return Plan(
         root=root.url,
         units=units,
         not_shards=tuple(name if _is_utf8(name) else visible(name) for name in files if name not in shards),
-        empty_shards=tuple(name for name in shards if name not in {unit.shard for unit in units}),
+        empty_shards=tuple(name for name in shards if name not in cut_shards),
     )
 
 

@@ -14,7 +14,7 @@ from rho_score.join import Join
 from rho_score.masks import Selector
 from rho_score.rules import parse_quotas, parse_shares
 from rho_score.schema import SCHEMA_VERSION
-from rho_score.storage import Folder
+from rho_score.storage import Folder, absolute
 from rho_score.store import PLAN, ScoreSet, difference, new_manifest, relative_url
 from rho_score.unfinished import published_of_all
 from rho_score.vocabulary import Vocabulary
@@ -72,6 +72,7 @@ def prepare(config: SelectConfig) -> Prepared:
     parts = {
         "schema_version": SCHEMA_VERSION,
         "scores": {name: sets[url].manifest["fingerprint"] for name, url in places.items()},
+        **({} if unfinished else {"held": {name: sets[url].held for name, url in places.items()}}),
         "main": _label(main.folder.url, refs),
         "score": "excess" if config.base else "loss",
         **{name: value for name, value in asdict(config).items() if name not in NO_RULE},
@@ -97,7 +98,7 @@ def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
             raise InputError(
                 f"two references are called {name!r}: name each, --ref math=scores/math --ref code=scores/code."
             )
-        refs[name] = url
+        refs[name] = absolute(url)
     if "base" in refs:
         raise InputError("a reference cannot be called base: that is the name of the base model's scores.")
     if not refs:

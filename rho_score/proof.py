@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,19 @@ def prove(passes: Passes, ways: Iterable[Way], dtype: torch.dtype, model: str) -
             return way, _holds(passes, way, dtype, model, ids, expected)
     log.warning("%s: using the plain forward, slower", model)
     return Way("plain"), False
+
+
+def depends_on_length(config: Any, context: int) -> bool:
+    """Whether windows of so many tokens must go through the model whole and alone: its rotary embedding has other frequencies
+    in a pass that is longer than it was first trained for (LongRoPE), or its attention sees chunks that only its own mask
+    tells of. The test documents are too short to show either.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = rope.values() if all(isinstance(kind, dict) for kind in rope.values()) else [rope]
+    longest = [kind.get("original_max_position_embeddings", 0) for kind in kinds if kind.get("rope_type") == "longrope"]
+    chunk = getattr(text, "attention_chunk_size", None)
+    return any(context > length for length in [*longest, *([chunk] if chunk else [])])
 
 
 def _random_documents(passes: Passes, seed: int) -> list[np.ndarray]:

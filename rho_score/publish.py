@@ -36,11 +36,13 @@ def publish_unit(
     signals: Sequence[str],
     prefix: bool,
     expected_rows: dict[str, int],
+    again: bool,
 ) -> pa.Table:
     """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row, with the
     storage calls that reading and writing it had to make again.
 
-    What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`).
+    What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`). `again`: the unit is
+    published already, and what is there is to be replaced.
     """
     folder, name = Folder(output), unit["unit"][0].as_py()
     check_attempts(f"publishing unit {name}")
@@ -68,6 +70,8 @@ def publish_unit(
     schema = score_schema(grouped=grouped, signals=signals, prefix=prefix)
     made = Counter(read_retries(unit))
     with retries_counted() as here:
+        if again:  # a file without the documents that were quarantined beside it must not outlive the list of them
+            folder.remove(data_name(name))
         _publish(folder, name, scored, quarantined, accounts, fingerprint, schema)
     retries = orjson.dumps(made + here).decode()
     return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}])

@@ -6,6 +6,7 @@ multiply, wait without a word, and cannot be counted.
 
 import errno
 import logging
+import math
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from rho_score.errors import StorageError
 from rho_score.shown import without_secrets
@@ -58,16 +59,18 @@ def with_retries(
     missing_passes: what is called is known to exist, so that "not found" is asked again too, for `MISSING_S`.
     The last error is raised, with a note of how often and how long it was tried.
     """
-    started = time.monotonic()
+    started, failing_since = time.monotonic(), math.inf
     patience = PATIENCE_S if patience_s is None else patience_s
 
     def passes(error: BaseException) -> bool:
+        nonlocal failing_since
+        failing_since = min(failing_since, time.monotonic())
         if isinstance(error, FileNotFoundError):
-            return missing_passes and time.monotonic() - started < min(MISSING_S, patience)
+            return missing_passes and time.monotonic() - failing_since < min(MISSING_S, patience)
         return _is_transient(error)
 
     retrying = Retrying(
-        stop=stop_after_delay(patience),
+        stop=lambda _: time.monotonic() - failing_since >= patience,
         wait=wait_random_exponential(multiplier=0.2, max=longest_wait_s),
         retry=retry_if_exception(passes),
         before_sleep=_note_retry,

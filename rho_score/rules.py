@@ -29,10 +29,9 @@ class Band:
     keep: Cut
     drop: Cut | None = None
 
-    @property
-    def kept(self) -> int:
-        """How many items; with a budget, without those at the cut."""
-        return max(0, self.keep.kept - (self.drop.kept if self.drop else 0))
+    def kept(self, at_the_cut: int = 0) -> int:
+        """How many items. `at_the_cut`: with a budget, so many of those at the cut fit it."""
+        return max(0, self.keep.kept + at_the_cut - (self.drop.kept if self.drop else 0))
 
     @property
     def cuts(self) -> tuple[Cut, ...]:

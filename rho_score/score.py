@@ -17,9 +17,9 @@ from rho_score.attempts import clear
 from rho_score.claims import claim, refuse_changed_input
 from rho_score.config import ScoreConfig
 from rho_score.contents import Totals, read_json
-from rho_score.engine import IO_CPUS, cluster, configure_data
+from rho_score.engine import IO_CPUS, cluster, configure_data, starts_its_own
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.job import Job, check_timeout, prepare_job, refuse_output_in_input, worker_range
+from rho_score.job import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
 from rho_score.model import tokenizer_files
 from rho_score.passage import Passage, busy_share
 from rho_score.plan import Unit, make_plan
@@ -80,13 +80,16 @@ def score(config: ScoreConfig) -> ScoreSummary:
     started = time.monotonic()
     with retries_counted() as retries:
         workers = worker_range(config.workers)
-        check_timeout(config.unit_timeout)
+        check_limits(config)
         plan = make_plan(config)
         output = Folder(config.output)
+        config = replace(config, output=output.url)
         refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
         found = read_manifest(output) if output.exists(MANIFEST) else None
         refuse_changed_input(output, found, plan)
-        summary = _run(prepare_job(config, plan, found, workers), output, started)
+        job = prepare_job(config, plan, found, workers)
+        _refuse_missing_gpus(job)
+        summary = _run(job, output, started)
     return replace(summary, retries=dict(retries))
 
 
@@ -98,8 +101,13 @@ def verify(config: ScoreConfig) -> Comparison:
     """
     if config.verify is None or config.verify < 1:
         raise InputError(f"--verify takes a number of documents, got {config.verify}.")
+    check_limits(config)
     plan = make_plan(config)
     job = prepare_job(config, plan, None, worker_range(config.workers))
+    if job.gpus and not torch.cuda.is_available():
+        raise InputError(
+            "--verify runs here, and here is no GPU. Give --gpus-per-worker 0, or run it on a node that has one."
+        )
     torch.set_num_threads(job.cpus)
     return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
 
@@ -162,7 +170,7 @@ def _done(job: Job, output: Folder) -> set[str]:
     if job.config.only_quarantined:
         if left := len(job.plan.units) - len(done):
             raise InputError(
-                f"--only-quarantined is for a finished run, and {left} units are left. Run without it first."
+                f"--only-quarantined is for a finished run, and {left} units are left. Run without it first, then with it."
             )
         if again := quarantined_units(output):
             output.remove(SUCCESS)
@@ -202,7 +210,7 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
             "precision": job.config.precision,
             "output": job.config.output,
             "run": uuid.uuid4().hex[:8],
-            "limit_s": job.config.unit_timeout,
+            "limit_s": job.unit_timeout_s,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -218,6 +226,7 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
             "grouped": job.config.group_column is not None,
             "signals": job.manifest["parts"]["signals"],
             "prefix": job.manifest["parts"]["prefix_id"] is not None,
+            "again": job.config.only_quarantined,
             "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
         },
         batch_size=None,
@@ -228,6 +237,16 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
         yield Accounts(**row["accounts"]), Passage(**row["passage"])
+
+
+def _refuse_missing_gpus(job: Job) -> None:
+    """Refuse a pool that this machine has not the GPUs for, where it is the whole cluster: none would ever join."""
+    need, have = job.workers[0] * job.gpus, torch.cuda.device_count()
+    if starts_its_own() and need > have:
+        raise InputError(
+            f"{job.workers[0]} workers of {job.gpus:g} GPUs each need {need:g}, this machine has {have}. Name a cluster that "
+            "has them in RAY_ADDRESS, or lower --workers or --gpus-per-worker."
+        )
 
 
 def _preflight(job: Job) -> None:
@@ -245,6 +264,13 @@ def _preflight(job: Job) -> None:
         if all(node["Alive"] for node in ray.nodes()):
             raise InputError(f"{short}. Lower --workers or --cpus-per-worker.")
         log.warning("%s. It has lost nodes; waiting for others. Else lower --workers or --cpus-per-worker.", short)
+    if job.cpus > (
+        largest := max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    ):
+        log.warning(
+            "a worker asks for %d CPUs of one node and the largest has %d; waiting for a larger one. Else give --cpus-per-worker",
+            job.cpus, largest,
+        )  # fmt: skip
     if not job.gpus and have.get("GPU", 0):
         log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
     if have.get("GPU", 0) < job.gpus:

@@ -12,7 +12,7 @@ from rho_score.errors import InputError
 from rho_score.forward import Forward, Way
 from rho_score.model import ModelSource, load_model
 from rho_score.passes import Passes
-from rho_score.proof import prove, refuse_if_not_causal
+from rho_score.proof import depends_on_length, prove, refuse_if_not_causal
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Scorer:
         self.signals: tuple[Signal, ...] = tuple(s for s in ("entropy", "rank") if s in signals)
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
+        self._no_room: torch.dtype | None = None
         self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
         self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
         refuse_if_not_causal(self.passes, self.dtype, self._source.model)
@@ -119,24 +120,37 @@ class Scorer:
         """Whether every token that must have a loss has a finite one."""
         return bool(np.isfinite(loss[0 if self.prefix_id is not None else 1 :]).all())
 
+    @property
+    def overflow(self) -> str:
+        """What is to be said of a document whose losses are not finite in the end."""
+        if self._no_room is None:
+            return "its losses are not finite, in float32 either: the model overflows on it"
+        narrow, wide = (str(dtype).removeprefix("torch.") for dtype in (self.dtype, self._no_room))
+        return f"its losses are not finite in {narrow}, and there was no room to try {wide} beside it"
+
     def _load(self, dtype: torch.dtype) -> Forward:
         model = load_model(self._source, dtype, self.device)
         return Forward(model, self.device, entropy="entropy" in self.signals, rank="rank" in self.signals)
 
     def _wider(self, ids: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
-        """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory."""
+        """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory, or on
+        several GPUs."""
         try:
             forward = self._load(dtype)
             forward.go(self.way._replace(compiled=False))
             return replace(self.passes, forward=forward)(ids).statistics
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, InputError) as error:
             log.warning("no memory for the model in %s: %s", dtype, error)
+            self._no_room = dtype
             return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
 
     def _prove(self, compile: bool) -> tuple[Way, bool]:
         """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
         ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
+        if depends_on_length(self.passes.forward.model.config, self.passes.context):
+            log.warning("%s: what a token sees depends on the length of its pass at this --context", self._source.model)
+            ways = []
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
             if (proved := prove(passes, ways, dtype, self._source.model)) is not None:

@@ -27,7 +27,7 @@ from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
 from rho_score.schema import as_numpy
 from rho_score.stages import batches_of, fetched, histogram_of, written
-from rho_score.storage import Folder
+from rho_score.storage import Folder, absolute
 from rho_score.store import HISTOGRAM, SUMMARY, dump_json, histogram_file, published_units
 
 
@@ -69,8 +69,10 @@ def select(config: SelectConfig) -> SelectSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    if config.quota:
-        config = replace(config, per_group=True)
+    base = config.base and absolute(config.base)
+    config = replace(
+        config, output=absolute(config.output), base=base, per_group=config.per_group or bool(config.quota)
+    )
     with retries_counted() as retries:
         prepared = prepare(config)
         content, computed = _select(config, prepared)
@@ -149,7 +151,7 @@ class _Job:
         if self.config.dry_run and not self._needs_masks():
             return self._foreseen(histogram, bands), 0
         ties = self._ties(bands, within)
-        bands_kept = {place: b.kept + _in_budget(b, ties.get(place)) for place, b in bands.items()}
+        bands_kept = {place: b.kept(_in_budget(b, ties.get(place))) for place, b in bands.items()}
         computed, groups = self._write(bands, ties, set() if self.config.dry_run else published_units(output))
         if not self.config.dry_run:
             output.publish(HISTOGRAM, histogram_file(histogram, self.selector.bits))
@@ -294,16 +296,21 @@ class _Job:
     def _foreseen(self, histogram: pa.Table, bands: Mapping[Place, Band]) -> dict[str, Any]:
         """What would be kept of the scored tokens, from the histogram alone; documents are not known from it."""
         groups: dict[Group, GroupAccounts] = {}
+        so_far: dict[
+            Group, float
+        ] = {}  # of the groups that share a cut, so that what is rounded adds up to what it keeps
         for (_, name), mine in by_place(histogram):
             cut = bands[None, name if self.config.per_group else None]
             keys, tokens = (as_numpy(mine[column]) for column in ("key", "tokens"))
-            share = _share_kept(keys, cut)
+            one = name if self.config.per_group else None
+            before = so_far.get(one, 0.0)
+            so_far[one] = before + float((_share_kept(keys, cut) * tokens).sum())
             groups[name] = GroupAccounts(
                 tokens=int(tokens.sum()),
                 tokens_scored=int(tokens.sum()),
-                tokens_kept=round(float((share * tokens).sum())),
+                tokens_kept=round(so_far[one]) - round(before),
             )
-        kept = {place: b.kept for place, b in bands.items()}
+        kept = {place: b.kept() for place, b in bands.items()}
         return self._content(bands, kept, groups) | {
             "approximate": any(cut.partial for b in bands.values() for cut in b.cuts)
         }

@@ -87,15 +87,20 @@ def written(
     each: Callable[[Any], None] = lambda _: None,
 ) -> tuple[int, dict[Group, GroupAccounts]]:
     """`write` every item, one for each batch: it returns how many units that were, the batch's accounts by group, and what
-    `each` is called with.
+    `each` is called with, as batches come.
 
     Returns the sums; accounts are added in corpus order, so that sums of floats do not depend on who was first.
     """
     computed, groups = 0, dict[Group, GroupAccounts]()
+
+    def noted() -> Iterator[tuple[int, tuple[int, Mapping[Group, GroupAccounts]]]]:
+        for index, (n_written, accounts, more) in fetched(in_tasks(write, items, workers=workers)):
+            each(more)  # at once: behind a batch that is late the others' would pile up
+            yield index, (n_written, accounts)
+
     with Progress(what, n_units=sum(len(batch.units) for batch in batches)) as progress:
-        for index, (n_written, accounts, more) in in_order(fetched(in_tasks(write, items, workers=workers))):
+        for index, (n_written, accounts) in in_order(noted()):
             computed += n_written
-            each(more)
             for group, one in accounts.items():
                 groups[group] = groups.get(group, GroupAccounts()) + one
             total = sum(accounts.values(), GroupAccounts())

@@ -45,10 +45,13 @@ class Folder:
 
     url: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", absolute(self.url))
+
     @cached_property
     def _fs_and_path(self) -> tuple[Any, str]:
         try:
-            fs, path = fsspec.core.url_to_fs(os.fspath(self.url), **_driver_options(self.url))
+            fs, path = fsspec.core.url_to_fs(self.url, **_driver_options(self.url))
         except (ValueError, ImportError) as error:  # an unknown protocol, or its driver is not installed
             raise InputError(f"{without_credentials(self.url)} cannot be opened: {error}") from error
         if _is_s3(self.url):
@@ -157,7 +160,14 @@ class Folder:
     def exists(self, name: str = "") -> bool:
         """Whether `name` is there, asked of the store and not of a cached listing."""
         self.fs.invalidate_cache()
-        return bool(self._try("read", name, lambda: self.fs.exists(self.name(name))))
+        path = self.name(name)
+        if self.fs.async_impl:
+            return bool(self._try("read", name, lambda: self.fs.exists(path)))
+        try:  # `exists` of the other drivers takes every error for an answer
+            self._try("read", name, lambda: self.fs.info(path))
+            return True
+        except _ABSENT:
+            return False
 
     def is_file(self) -> bool:
         """Whether the folder is none, but a file."""
@@ -272,6 +282,12 @@ def _driver_options(url: str) -> dict[str, Any]:
 
 def _is_s3(url: str) -> bool:
     return os.fspath(url).partition("://")[0] in {"s3", "s3a"}
+
+
+def absolute(url: str) -> str:
+    """`url`, a local path from the root on: workers on a cluster that runs have a working directory of their own."""
+    url = os.fspath(url)
+    return url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111
 
 
 def file_at(url: str) -> tuple[Folder, str]:

@@ -192,6 +192,11 @@ class _Store:
         """The totals, from the file that was written last."""
         return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
 
+    @property
+    def held(self) -> dict[str, int]:
+        """Scored documents and tokens: what `score --only-quarantined` changes in a finished score set."""
+        return {name: self.summary[name] for name in ("scored", "tokens")}
+
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """All units, in corpus order."""

@@ -63,7 +63,7 @@ class ScoreUnit:
             if i in poisoned:
                 errors[i] = f"the model fails on it: {poisoned[i]}"
             elif not self._scorer.is_finite(loss):
-                errors[i] = "its losses are not finite, in float32 either: the model overflows on it"
+                errors[i] = self._scorer.overflow
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )

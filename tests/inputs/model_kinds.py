@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     LlamaConfig,
@@ -147,6 +148,14 @@ T5 = T5Config(vocab_size=400, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_
 NOT_CAUSAL = "model, not a causal language model; it gives no token losses"
 OWN_CODE = ("brings its own Python code, which is not run unasked", "--trust-remote-code")
 
+
+def _special_beyond(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    assert tokenizer.convert_tokens_to_ids("<image_soft_token>") == SMALL["vocab_size"]
+    tokenizer.save_pretrained(folder)
+
+
 MODELS = [
     ModelKind("head tied to the embeddings", lambda folder: None),
     ModelKind("head of its own", _model(_llama(tie_word_embeddings=False), LlamaForCausalLM)),
@@ -172,6 +181,7 @@ MODELS = [
     ModelKind("tokenizer.json that is not JSON", written("tokenizer.json", "{"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
     ModelKind("tokenizer.json without a tokenizer", written("tokenizer.json", "{}"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
     ModelKind("a tokenizer with more entries than the model", _model(_llama(vocab_size=300), LlamaForCausalLM), ("the tokenizer of", "has ids up to 399, its model a vocabulary of 300", "do not belong together")),
+    ModelKind("special tokens beyond the model's vocabulary, which no text becomes", _special_beyond),
     ModelKind(
         "weights that lack a layer", weights(lambda tensors: [tensors.pop(name) for name in list(tensors) if "layers.1" in name]),
         ("{model} lacks 9 of the weights that its config.json asks for", "layers.1", "fetch the whole model"), at_load=True,

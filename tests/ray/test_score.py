@@ -1,4 +1,5 @@
 import gc
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from ray.util.state import list_actors
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config import CorpusConfig, SelectConfig
+from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectConfig
+from rho_score.dynamics import dynamics
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.export import export
 from rho_score.model import model_identity
 from rho_score.plan import make_plan
 from rho_score.read import Columns, documents
@@ -206,3 +209,21 @@ def test_a_run_that_fails_gives_its_workers_back_though_its_error_is_kept(
             time.sleep(0.2)
     finally:
         gc.enable()
+
+
+def test_paths_mean_the_same_to_workers_with_another_working_directory(
+    ray_cluster: str, corpus: Path, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("corpus", corpus), ("model", make_model(1))):
+        Path(name).symlink_to(place)
+    score_into(Path("corpus"), Path("out"), Path("model"))
+    assert {n: d for n, d in digests(tmp_path / "out").items() if n.startswith("data/")} == {
+        n: d for n, d in digests(scores["ref"]).items() if n.startswith("data/")
+    }
+    select(SelectConfig(output="sel", ref="out", base=os.path.relpath(scores["base"]), ratio=0.5))
+    export(ExportConfig(selection="sel", output="bin", format="bin"))
+    dynamics(DynamicsConfig(output="dyn", scores=("out", os.path.relpath(scores["base"]))))
+    for store in ("sel", "bin", "dyn"):
+        assert list((tmp_path / store / "data").iterdir()), store

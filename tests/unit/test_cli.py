@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["score", "{corpus}", "out", "--model", "/no/model"], ["no directory /no/model"]),
         (["score", "{corpus}", "out", "--model", "{model}", "--workers", "3:1"], ["--workers", "3:1"]),
         (
+            ["score", "{corpus}", "out", "--model", "{model}", "--cpus-per-worker", "-1"],
+            ["--cpus-per-worker", "got -1"],
+        ),
+        (["score", "{corpus}", "out", "--model", "{model}", "--batch-tokens", "0"], ["--batch-tokens", "got 0"]),
+        (
+            ["score", "{corpus}", "out", "--model", "{model}", "--gpus-per-worker", "-1"],
+            ["--gpus-per-worker", "got -1"],
+        ),
+        (["score", "{corpus}", "out", "--model", "{model}", "--gpus-per-worker", "1.5"], ["a whole number", "got 1.5"]),
+        (
             ["score", "{corpus}", "out", "--model", "{model}", "--context", "65"],
             ["--context 65", "64 positions"],
         ),
@@ -122,6 +133,18 @@ def test_what_cannot_be_run_is_2_and_says_why(
     for word in words:
         assert word in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("rho_score.score.starts_its_own", lambda: True)
+    options = ["--model", str(make_model(1)), "--gpus-per-worker", "512", "--workers", "2"]
+    assert main(["score", str(corpus), str(tmp_path / "out"), *options]) == 2
+    assert "2 workers of 512 GPUs each need 1024, this machine has" in (said := capsys.readouterr().err)
+    assert "RAY_ADDRESS" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_plan_tells_and_runs_nothing(

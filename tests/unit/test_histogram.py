@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from rho_score import histogram, kernel
 from rho_score.cuts import cut_budget, cut_items, cut_threshold
+from rho_score.errors import RhoScoreError
 from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
 from rho_score.rules import share_ties
 from tests.oracle import full_sort_mask
@@ -213,3 +214,15 @@ def test_columns_of_a_histogram() -> None:
         "tokens": [11, 7],
     }
     assert table.schema.field("key").type == pa.uint32()
+
+
+def test_more_groups_than_there_is_memory_for_are_refused_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histogram, "MAX_ROWS", 3)
+    parts = []
+    for names in (["a", "b"], ["b", "c"], ["d"]):
+        counter = Counter(16)
+        counter.add(None, np.zeros(len(names), np.float16), np.ones(len(names), np.int64), np.arange(len(names)), names)
+        parts.append(counter.table())
+    assert merge(parts[:2])["group"].to_pylist() == ["a", "b", "c"]
+    with pytest.raises(RhoScoreError, match="more than 3 groups"):
+        merge(parts)

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rho_score.errors import RhoScoreError
+from rho_score.errors import RhoScoreError, StorageError
 from rho_score.publish import publish_unit
 from rho_score.schema import FLOATS, SCORED
+from rho_score.storage import Folder
 
 ROWS = [
     {"doc_id": "a", "input_ids": [1, 2], "loss": [0.5, 1.5]},
@@ -16,7 +17,9 @@ ROWS = [
 ]
 
 
-def _publish(rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3) -> dict[str, Any]:
+def _publish(
+    rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3, again: bool = False
+) -> dict[str, Any]:
     table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=SCORED)
     accounts: dict[str, Any] = publish_unit(
         table,
@@ -26,6 +29,7 @@ def _publish(rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, p
         signals=(),
         prefix=prefix,
         expected_rows={"u": planned},
+        again=again,
     ).to_pylist()[0]["accounts"]
     return accounts
 
@@ -55,3 +59,27 @@ def test_other_rows_than_planned_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RhoScoreError, match=r"unit u: 4 rows planned, 3 read\. Nothing was written"):
         _publish(ROWS, tmp_path, planned=4)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("step", "of"), [("remove", "quarantine/u.parquet"), ("publish", "data/u.parquet")])
+def test_a_unit_that_mends_is_unpublished_until_it_is_whole(
+    step: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(ROWS, tmp_path)
+    mended = [ROWS[0], {"doc_id": "b", "input_ids": [3], "loss": [2.5]}, ROWS[2]]
+    true = getattr(Folder, step)
+
+    def until(folder: Folder, name: str, *content: bytes) -> None:
+        if name == of:
+            raise StorageError("the disk is full")
+        true(folder, name, *content)
+
+    monkeypatch.setattr(Folder, step, until)
+    with pytest.raises(StorageError):
+        _publish(mended, tmp_path, again=True)
+    assert not (tmp_path / "data" / "u.parquet").exists(), (
+        "the document is in neither file, and the unit counts as done"
+    )
+    monkeypatch.undo()
+    assert _publish(mended, tmp_path)["scored"] == 3
+    assert not (tmp_path / "quarantine" / "u.parquet").exists()

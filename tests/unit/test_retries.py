@@ -39,6 +39,19 @@ def test_what_does_not_pass_is_not(error: Exception) -> None:
     assert len(call.errors) == 1
 
 
+def test_patience_begins_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rho_score.retries.time.monotonic", lambda: now[0])
+
+    def call() -> str:
+        now[0] += 400
+        if now[0] == 400:
+            raise OSError(errno.EIO, "a write that hung")
+        return "done"
+
+    assert with_retries(call, patience_s=300, longest_wait_s=0.01) == "done"
+
+
 def test_retries_end() -> None:
     with pytest.raises(TimeoutError):
         with_retries(_Failing(*[TimeoutError() for _ in range(999)]), patience_s=0.1, longest_wait_s=0.01)

@@ -25,6 +25,7 @@ from transformers import (
     MixtralConfig,
     Olmo2Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
@@ -35,6 +36,7 @@ from rho_score.errors import InputError
 from rho_score.forward import Way
 from rho_score.loss import Head
 from rho_score.model import ModelSource
+from rho_score.proof import depends_on_length
 from rho_score.scorer import Scorer
 from tests.oracle import load_float32, plain_losses
 
@@ -83,6 +85,31 @@ FAMILIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("context", "layout"), [(128, "packed"), (160, "plain")])
+def test_where_frequencies_depend_on_the_length_windows_go_alone(context: int, layout: str, tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 1e4,
+            "original_max_position_embeddings": 128, "factor": 2.0}  # fmt: skip
+    torch.manual_seed(0)
+    longer = WITHOUT | {"max_position_embeddings": 256}
+    config = Phi3Config(**longer, rope_parameters=rope, original_max_position_embeddings=128)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load_float32(tmp_path)
+    ids = _documents(97, [3, 20, 200, 150])  # the proof's documents have at most 109 tokens
+    scorer = _scorer(tmp_path, context=context, batch_tokens=512)
+    assert scorer.way.layout == layout
+    for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
+        expected = plain_losses(model, document.tolist(), prefix=0, context=context, overlap=8)
+        np.testing.assert_allclose(losses, expected, atol=2e-4, rtol=1e-3)
+
+
+def test_attention_in_chunks_of_its_own_goes_alone() -> None:
+    config = LlamaConfig(**SMALL)
+    assert not depends_on_length(config, 64)
+    config.attention_chunk_size = 32
+    assert depends_on_length(config, 64)
+    assert not depends_on_length(config, 32)
+
+
 def _documents(vocabulary: int, lengths: list[int], seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [random.integers(0, vocabulary, n).astype(np.int32) for n in lengths]
@@ -114,7 +141,11 @@ def test_every_family_goes_its_fastest_way_and_is_right(config: Any, layout: str
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     model = load_float32(tmp_path)
     ids = _documents(97, [3, 20, 50])
-    for batch_tokens in (64, 16):  # 16: every window is longer, and goes in chunks
+    for batch_tokens in (
+        64,
+        16,
+        4096,
+    ):  # 16: windows are longer, and go in chunks; 4096: what fills a pass up is longer
         scorer = _scorer(tmp_path, batch_tokens=batch_tokens)
         assert scorer.way.layout == layout
         for document, losses in zip(ids, scorer.score_documents(ids), strict=True):

@@ -93,3 +93,30 @@ def test_credentials_are_taken_out_of_urls() -> None:
     assert without_credentials("sftp://me:pw@host/a/b") == "sftp://host/a/b"
     assert without_credentials("https://host/a?sig=1") == "https://host/a"
     assert without_credentials("/a/b@c") == "/a/b@c"
+
+
+def test_a_disk_that_fails_is_no_answer_that_nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path))
+    folder.publish("manifest.json", b"{}")
+    assert (folder.exists("manifest.json"), folder.exists("none"), folder.exists("manifest.json/none")) == (
+        True,
+        False,
+        False,
+    )
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("rho_score.retries.PATIENCE_S", 0.1)
+    monkeypatch.setattr(type(folder.fs), "info", fails)
+    with pytest.raises(StorageError, match=r"manifest\.json could not be read: EIO"):
+        folder.exists("manifest.json")
+
+
+def test_a_folder_stays_where_it_was_named_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = [Folder("scores"), Folder("./x/../scores/"), Folder("~/scores"), Folder(Path("scores"))]  # type: ignore[arg-type]
+    monkeypatch.chdir("/")
+    assert {folder.path for folder in folders} == {folder.url for folder in folders} == {str(tmp_path / "scores")}
+    assert Folder("memory://scores").url == "memory://scores"

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+import orjson
 import pytest
 
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
+from rho_score.histogram import round_score
+from rho_score.inspect import sample_tokens, scores_behind
 from rho_score.select import select
 from rho_score.store import ScoreSet, Selection, data_name, dump_json
 from tests.stores import Doc, cut, random_documents, write_scores
@@ -56,8 +60,16 @@ def test_what_both_sets_have_is_selected_as_if_there_were_no_more(tmp_path: Path
     assert summary.total == expected.total
     assert summary.cuts == expected.cuts == foreseen.cuts
     assert _rows(tmp_path / "sel") == _rows(tmp_path / "expected")
-    noted = Selection.open(str(tmp_path / "sel")).manifest["parts"]["unfinished"]
+    selection = Selection.open(str(tmp_path / "sel"))
+    noted = selection.manifest["parts"]["unfinished"]
     assert (noted["units"], noted["of"]) == (3, 5)
+    for given in ({}, {name: str(place) for name, place in places.items()}):
+        sample = sample_tokens(selection, n_tokens=1 << 20, **scores_behind(selection, **given))
+        assert sample.ref_loss is not None
+        assert sample.base_loss is not None
+        scored = ~np.isnan(sample.score)
+        excess = round_score(sample.base_loss.astype(np.float32) - sample.ref_loss)
+        assert np.array_equal(excess[scored], sample.score[scored].astype(np.float16)), "losses of other tokens"
 
 
 def test_a_selection_keeps_the_units_that_it_began_with(tmp_path: Path) -> None:
@@ -101,3 +113,31 @@ def test_unfinished_sets_that_are_cut_otherwise_are_refused(tmp_path: Path) -> N
     _unfinish(places["base"], [0])
     with pytest.raises(InputError, match=r"ref is cut into other units than .*base; such sets are joined once both"):
         select(_config(places, tmp_path / "sel"))
+
+
+def test_score_sets_that_were_mended_since_are_others(tmp_path: Path) -> None:
+    places = _write(tmp_path, _corpus())
+    config = _config(places, tmp_path / "sel")
+    select(config)
+    assert scores_behind(Selection.open(str(tmp_path / "sel"))).keys() == places.keys()
+    done = places["ref"] / "_SUCCESS.json"
+    totals = orjson.loads(done.read_bytes())
+    done.write_bytes(dump_json(totals | {"scored": totals["scored"] + 1, "quarantined": totals["quarantined"] - 1}))
+    with pytest.raises(InputError, match=r"held: there .*now"):
+        select(config)
+    assert scores_behind(Selection.open(str(tmp_path / "sel"))).keys() == {"base"}
+    with pytest.raises(InputError, match="is not the score set that"):
+        scores_behind(Selection.open(str(tmp_path / "sel")), ref=str(places["ref"]))
+
+
+def test_what_is_kept_is_told_to_the_document_and_the_token(tmp_path: Path) -> None:
+    same = [Doc(f"d{i}", "ab"[i % 2], list(range(10)), [1.0] * 10) for i in range(10)]
+    ref = str(write_scores(tmp_path / "same", [[same]]))
+    budget = SelectConfig(ref=(ref,), output=str(tmp_path / "sel"), tokens=30, drop_top=0.2, level="document")
+    summary = select(budget)
+    assert summary.cuts[0]["kept"] == summary.total.documents_kept == 3
+    two = [Doc("a", "a", [1], [1.0]), Doc("b", "b", [1], [1.0])]
+    ref = str(write_scores(tmp_path / "two", [[two]]))
+    for dry_run in (True, False):
+        summary = select(SelectConfig(ref=(ref,), output=str(tmp_path / "one"), ratio=0.5, dry_run=dry_run))
+        assert summary.total.tokens_kept == 1
