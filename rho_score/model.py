@@ -38,7 +38,8 @@ from rho_score.weights import check_weights, refuse_pickles
 
 log = logging.getLogger(__name__)
 
-MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
+WEIGHT_FILES = ["*.safetensors"]
+OTHER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 LONGEST_DEFAULT_CONTEXT = 2048
 
 
@@ -56,8 +57,9 @@ class ModelSource:
     """GPUs of one node that the layers are spread over."""
 
 
-def model_directory(model: str) -> Path:
-    """The local directory of `model`: itself, or its snapshot from the Hugging Face hub (`ID` or `ID@REVISION`).
+def model_directory(model: str, *, weights: bool = True) -> Path:
+    """The local directory of `model`: itself, or its snapshot from the Hugging Face hub (`ID` or `ID@REVISION`); without
+    `weights` only what its tokenizer needs is fetched.
 
     Raises:
         InputError: no such directory and no such model on the hub.
@@ -67,8 +69,9 @@ def model_directory(model: str) -> Path:
     if model.startswith((".", "/")) or model.count("/") > 1 or "://" in model:
         raise InputError(f"no directory {model}. Give a Hugging Face id or a directory that every node sees.")
     name, _, revision = model.partition("@")
+    wanted = [*OTHER_FILES, *(WEIGHT_FILES if weights else [])]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=MODEL_FILES))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
     except (
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -93,7 +96,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     Raises:
         InputError: the model has no tokenizer that loads.
     """
-    directory = model_directory(model)
+    directory = model_directory(model, weights=False)
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
@@ -116,7 +119,8 @@ def tokenizer_files(model: str) -> list[Path]:
         "*.model",
         "config.json",
     )
-    return sorted({path for pattern in patterns for path in model_directory(model).glob(pattern) if path.is_file()})
+    directory = model_directory(model, weights=False)
+    return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
 
 
 def load_config(model: str, *, trust_remote_code: bool = False) -> Any:

@@ -122,8 +122,9 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     shards = {name: info for name, info in files.items() if _is_shard(name)}
     if not shards:
         raise InputError(
-            f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)}. "
-            "Check the path, or convert the corpus to one of these formats."
+            f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(FORMATS)} "
+            "(but for names with a part that begins with _, which are left out). Check the path, or convert the corpus to one of "
+            "these formats."
         )
     if unreadable := [name for name in shards if not _is_utf8(name)]:
         raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")

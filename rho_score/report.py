@@ -123,7 +123,10 @@ def _groups(store: Store) -> list[dict[str, Any]]:
     """A row a group, the most kept first; empty without groups."""
     if not isinstance(store, Selection) or not store.grouped:
         return []
-    thresholds = {row["group"]: row["threshold"] for row in store.summary["thresholds"]}
+    cuts = store.summary["thresholds"]
+    thresholds = {row["group"]: row["threshold"] for row in cuts}
+    if len(thresholds) < len(cuts):  # a union: each reference has its own
+        thresholds = {}
     rows = [
         {
             "group": "(none)" if group is None else _name(group),

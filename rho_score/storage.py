@@ -4,6 +4,7 @@ A published file is complete. On a local disk it is a temporary file, fsync and 
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -161,13 +162,19 @@ class Folder:
         """Whether `name` is there, asked of the store and not of a cached listing."""
         self.fs.invalidate_cache()
         path = self.name(name)
-        if self.fs.async_impl:
-            return bool(self._try("read", name, lambda: self.fs.exists(path)))
-        try:  # `exists` of the other drivers takes every error for an answer
-            self._try("read", name, lambda: self.fs.info(path))
+
+        def ask() -> bool:  # `exists` of drivers that are not asynchronous takes every error for an answer
+            if self.fs.async_impl:
+                return bool(self.fs.exists(path))
+            try:
+                self.fs.info(path)
+            except OSError as error:
+                if isinstance(error, _ABSENT) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                    return False
+                raise
             return True
-        except _ABSENT:
-            return False
+
+        return self._try("read", name, ask)
 
     def is_file(self) -> bool:
         """Whether the folder is none, but a file."""

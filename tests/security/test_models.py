@@ -179,3 +179,16 @@ def test_the_package_has_no_way_to_load_a_pickle() -> None:
             "exec(",
         ):
             assert word not in text.replace(".eval()", ""), (path, word)
+
+
+def test_a_tokenizer_is_fetched_without_the_weights(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append([name, *allow_patterns])
+        return str(directory)
+
+    monkeypatch.setattr("rho_score.model.snapshot_download", snapshot)
+    load_tokenizer("org/model@main")
+    load_config("org/model")
+    assert ["*.safetensors" in patterns for patterns in asked] == [False, True]
