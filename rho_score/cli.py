@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import operator
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "httpcore", "ray", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks beside the one whose error is told
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         config = parse(arguments)

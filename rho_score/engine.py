@@ -147,9 +147,8 @@ def in_tasks(
 ) -> Iterator[tuple[int, Reference]]:
     """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
 
-    An error of a task is raised when that task ends, though its result is not fetched; the others are cancelled. At most
-    `workers` are under way; by default a few for each CPU of the cluster, so that an autoscaler sees more to do. Without a
-    cluster: a thread a CPU.
+    An error of a task is raised when that task ends, though its result is not fetched. At most `workers` are under way; by
+    default a few for each CPU of the cluster, so that an autoscaler sees more to do. Without a cluster: a thread a CPU.
     """
     if not connected():
         yield from _in_threads(work, items, workers or os.cpu_count() or 1)
@@ -170,32 +169,13 @@ def in_tasks(
             add_retries(ray.get(reference))
             yield running.pop(reference)
 
-    try:
-        for index, item in enumerate(items):
-            if len(running) >= limit:
-                yield from finished()
-            both: Any = task.remote(item)
-            running[both[0]] = index, both[1]
-        while running:
+    for index, item in enumerate(items):
+        if len(running) >= limit:
             yield from finished()
-    finally:
-        if running and connected():
-            _end(running)
-
-
-def _end(running: dict[Reference, tuple[int, Reference]]) -> None:
-    """End the tasks beside one that failed: on a storage that is away each would go on for as long as calls are made again.
-
-    Those that have failed too are looked at: Ray prints errors that nobody has seen, and the run tells of one.
-    """
-    import ray
-
-    for reference in running:
-        ray.cancel(reference)
-    both = [*running, *(result for _, result in running.values())]
-    for reference in ray.wait(both, num_returns=len(both), timeout=0, fetch_local=False)[0]:
-        with suppress(Exception):
-            ray.get(reference)
+        both: Any = task.remote(item)
+        running[both[0]] = index, both[1]
+    while running:
+        yield from finished()
 
 
 def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[int, Any]]:

@@ -56,7 +56,7 @@ def write_scores(
             flat = [x for d in docs for x in d.loss if x is not None]
             accounts = Accounts(
                 documents=len(docs), scored=len(docs), tokens=sum(len(d.ids) for d in docs), losses=len(flat),
-                total_nats=float(np.sum(flat)),
+                total_nats=float(np.sum([x for x in flat if np.isfinite(x)])),
             )  # fmt: skip
             every.append(accounts)
             metadata = {

@@ -1,5 +1,6 @@
 """The selection job against numpy's full sort on the stored values."""
 
+import gc
 import logging
 import shutil
 import time
@@ -11,12 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import ray
 
-from rho_score import engine
 from rho_score.accounts import GroupAccounts
+from rho_score.cli import main
 from rho_score.config import SelectConfig
-from rho_score.errors import InputError, RhoScoreError
+from rho_score.errors import InputError
 from rho_score.histogram import round_score
 from rho_score.select import SelectSummary, select
 from rho_score.store import ScoreSet, Selection
@@ -148,21 +148,17 @@ def test_an_unfinished_set_is_refused(scores: dict[str, Path], tmp_path: Path) -
         select(SelectConfig(output=str(tmp_path / "sel"), ref=str(tmp_path / "ref"), ratio=0.6))
 
 
-def test_where_a_task_fails_those_beside_it_are_ended(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_tasks_fail_the_command_alone_says_why(
+    scores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(scores["ref"], tmp_path / "ref")
+    for path in (tmp_path / "ref" / "data").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
     printed: list[str] = []
     monkeypatch.setattr(logging.getLogger("ray._private.worker"), "error", printed.append)
-
-    def work(number: int) -> None:
-        if number == 0:
-            time.sleep(1)  # others have begun
-            raise RhoScoreError("the storage is away")
-        for _ in range(6000):  # as a call that is made again and again
-            time.sleep(0.1)
-
-    with pytest.raises(RhoScoreError, match="the storage is away"), engine.cluster(local_cpus=1):
-        list(engine.in_tasks(work, range(8)))
-    end = time.monotonic() + 60
-    while ray.available_resources().get("CPU", 0) < 4:
-        assert time.monotonic() < end, "its tasks are still under way"
-        time.sleep(0.2)
-    assert not printed, "Ray says once more what the run has said"
+    monkeypatch.delenv("RAY_IGNORE_UNHANDLED_ERRORS", raising=False)
+    assert main(["select", "--ref", str(tmp_path / "ref"), str(tmp_path / "sel"), "--ratio", "0.5"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    time.sleep(1)  # others fail after it
+    gc.collect()
+    assert not printed, "Ray says once more what the command has said"
