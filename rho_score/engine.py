@@ -34,14 +34,13 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     import ray  # here: a second to import, which threads do without
     from ray.exceptions import RayError
 
-    ours, alone = not ray.is_initialized(), starts_its_own()
-    if ours:
-        if not alone:
-            ray.init(logging_level=logging.WARNING)
-        else:
-            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
-            configure_own_cluster(local_cpus)
-            ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
+    ours = not ray.is_initialized()
+    if starts_its_own():
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
+        configure_own_cluster(local_cpus)
+        ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
+    elif ours:
+        ray.init(logging_level=logging.WARNING)
     try:
         yield
     except BaseException as error:  # Ctrl-C in a notebook too

@@ -120,9 +120,8 @@ class Forward:
         n = sum(lengths)
         positions = [np.arange(length) for length in lengths]
         if size is not None and size > n:
-            lengths.append(
-                size - n
-            )  # a sequence of its own that nobody looks at, and that may be longer than the context
+            # a sequence of its own that nobody looks at, and that may be longer than the context
+            lengths.append(size - n)
             positions.append(np.zeros(size - n, np.int64))
         ids = np.zeros(sum(lengths), np.int64)
         ids[:n] = np.concatenate([one.tokens for one in inputs])

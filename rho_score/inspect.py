@@ -115,7 +115,7 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
 def scores_behind(selection: Selection, *, ref: str | None = None, base: str | None = None) -> dict[str, ScoreSet]:
     """The score sets that a selection was made from, by "ref" and "base", as far as they are still to be found.
 
-    One of several references, a set that is cut into other units or one of another vocabulary is not looked for.
+    One of several references, a set that is cut into other units or one of another vocabulary is left out, also where it is given.
 
     `ref`, `base`: where they are now, if not where the selection's manifest says.
 
@@ -136,8 +136,9 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
                 raise
             continue
         parts = selection.manifest["parts"]
+        held = parts.get("held", {}).get(name)  # where the score sets were finished
         same = scores.manifest["fingerprint"] == parts["scores"].get(name)
-        same = same and ("held" not in parts or (scores.finished and parts["held"].get(name) == scores.held))
+        same = same and (held is None or (scores.finished and held == scores.held))
         if given and not same:
             raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
         if same and _same_rows(selection, scores):

@@ -43,7 +43,11 @@ class Job:
     workers: tuple[int, int]
     cpus: int
     gpus: float
-    unit_timeout_s: float
+
+    @property
+    def unit_timeout_s(self) -> float:
+        """Seconds that a worker may have a unit in hand."""
+        return self.config.unit_timeout or (UNIT_TIMEOUT_S if self.gpus else CPU_UNIT_TIMEOUT_S)
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +126,6 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
         workers=workers,
         cpus=cpus,
         gpus=gpus,
-        unit_timeout_s=config.unit_timeout or (UNIT_TIMEOUT_S if gpus else CPU_UNIT_TIMEOUT_S),
     )
 
 

@@ -1,4 +1,4 @@
-"""Documents by difficulty, over a corpus of any size: sorted runs on storage, then parts that are ranges of the order.
+"""Documents by difficulty, over a corpus larger than memory: sorted runs on storage, then parts that are ranges of the order.
 
 Difficulty is the mean of a document's token scores (excess or loss, nats; tokens without a score do not count). Each run is
 one part of the corpus, sorted; a 16-bit key that never falls as the order goes on cuts all runs into the same ranges, and a

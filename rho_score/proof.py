@@ -60,10 +60,11 @@ def depends_on_length(config: Any, context: int) -> bool:
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or {}
-    kinds = rope.values() if all(isinstance(kind, dict) for kind in rope.values()) else [rope]
-    longest = [kind.get("original_max_position_embeddings", 0) for kind in kinds if kind.get("rope_type") == "longrope"]
-    chunk = getattr(text, "attention_chunk_size", None)
-    return any(context > length for length in [*longest, *([chunk] if chunk else [])])
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or by kind of layer
+    limits = [kind.get("original_max_position_embeddings", 0) for kind in kinds if kind.get("rope_type") == "longrope"]
+    if chunk := getattr(text, "attention_chunk_size", None):
+        limits.append(chunk)
+    return any(context > limit for limit in limits)
 
 
 def _random_documents(passes: Passes, seed: int) -> list[np.ndarray]:

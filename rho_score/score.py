@@ -256,17 +256,17 @@ def _preflight(job: Job) -> None:
     """
     need = job.workers[0] * job.cpus + 1
     have = _resources_in_time(need if not job.gpus else 0)
+    nodes = ray.nodes()
     if not job.gpus and 0 < have.get("CPU", 0) < need:
         short = (
             f"{job.workers[0]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
             f"{have['CPU']:.0f}"
         )
-        if all(node["Alive"] for node in ray.nodes()):
+        if all(node["Alive"] for node in nodes):
             raise InputError(f"{short}. Lower --workers or --cpus-per-worker.")
         log.warning("%s. It has lost nodes; waiting for others. Else lower --workers or --cpus-per-worker.", short)
-    if job.cpus > (
-        largest := max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    ):
+    largest = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
+    if job.cpus > largest:
         log.warning(
             "a worker asks for %d CPUs of one node and the largest has %d; waiting for a larger one. Else give --cpus-per-worker",
             job.cpus, largest,

@@ -296,19 +296,18 @@ class _Job:
     def _foreseen(self, histogram: pa.Table, bands: Mapping[Place, Band]) -> dict[str, Any]:
         """What would be kept of the scored tokens, from the histogram alone; documents are not known from it."""
         groups: dict[Group, GroupAccounts] = {}
-        so_far: dict[
+        kept_so_far: dict[
             Group, float
-        ] = {}  # of the groups that share a cut, so that what is rounded adds up to what it keeps
+        ] = {}  # at each cut, so that what is rounded of its groups adds up to what it keeps
         for (_, name), mine in by_place(histogram):
-            cut = bands[None, name if self.config.per_group else None]
+            ranked = name if self.config.per_group else None
             keys, tokens = (as_numpy(mine[column]) for column in ("key", "tokens"))
-            one = name if self.config.per_group else None
-            before = so_far.get(one, 0.0)
-            so_far[one] = before + float((_share_kept(keys, cut) * tokens).sum())
+            before = kept_so_far.get(ranked, 0.0)
+            kept_so_far[ranked] = before + float((_share_kept(keys, bands[None, ranked]) * tokens).sum())
             groups[name] = GroupAccounts(
                 tokens=int(tokens.sum()),
                 tokens_scored=int(tokens.sum()),
-                tokens_kept=round(so_far[one]) - round(before),
+                tokens_kept=round(kept_so_far[ranked]) - round(before),
             )
         kept = {place: b.kept() for place, b in bands.items()}
         return self._content(bands, kept, groups) | {

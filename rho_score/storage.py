@@ -288,7 +288,7 @@ def _driver_options(url: str) -> dict[str, Any]:
 
 
 def _is_s3(url: str) -> bool:
-    return os.fspath(url).partition("://")[0] in {"s3", "s3a"}
+    return url.partition("://")[0] in {"s3", "s3a"}
 
 
 def absolute(url: str) -> str:

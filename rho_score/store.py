@@ -192,11 +192,6 @@ class _Store:
         """The totals, from the file that was written last."""
         return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
 
-    @property
-    def held(self) -> dict[str, int]:
-        """Scored documents and tokens: what `score --only-quarantined` changes in a finished score set."""
-        return {name: self.summary[name] for name in ("scored", "tokens")}
-
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """All units, in corpus order."""
@@ -249,6 +244,11 @@ class ScoreSet(_Store):
     def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
         """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
         return unit_file.parts(self._file(unit), columns)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Scored documents and tokens: what `score --only-quarantined` changes in a finished score set."""
+        return {name: self.summary[name] for name in ("scored", "tokens")}
 
     @property
     def loss_bits(self) -> int:

@@ -141,11 +141,7 @@ def test_every_family_goes_its_fastest_way_and_is_right(config: Any, layout: str
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     model = load_float32(tmp_path)
     ids = _documents(97, [3, 20, 50])
-    for batch_tokens in (
-        64,
-        16,
-        4096,
-    ):  # 16: windows are longer, and go in chunks; 4096: what fills a pass up is longer
+    for batch_tokens in (64, 16, 4096):  # at 16 windows go in chunks, at 4096 what fills a pass up is longer than they
         scorer = _scorer(tmp_path, batch_tokens=batch_tokens)
         assert scorer.way.layout == layout
         for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
