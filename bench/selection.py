@@ -1,12 +1,14 @@
 """`make bench`: the global selection beside its peers, interleaved, each a command in a fresh process; a table in Markdown.
 
-Every contender runs once on the same two score sets before any of them gets its next turn; a ratio is the median over the rounds.
+Every contender runs once on the same two score sets before any of them gets its next turn, in another order each round: the
+one before leaves its mark (a list of 9 GB that is freed slows the next down by a third). A ratio is the median over the rounds.
 Files are read once before, so that all find them in the page cache. `--check` compares masks with a full sort instead.
 """
 
 import argparse
 import os
 import platform
+import random
 import shutil
 import statistics
 import sys
@@ -73,15 +75,14 @@ class Turns:
 
 
 def contend(sets: Sets, contenders: list[Contender], rounds: int, limit_s: float) -> list[Turns]:
-    """Run all contenders `rounds` times in turn, each round begun by the next of them: the one before leaves its mark."""
+    """Run all contenders `rounds` times, each round in an order of its own."""
     every = [Turns(contender) for contender in contenders]
     wanted = any(contender.connected for contender in contenders)
     python = [sys.executable, "-m", "bench.selection_peers"]
     cluster = helper([*python, "cluster"], cwd=ROOT, environment=NO_TOKEN) if wanted else nullcontext((0, ""))
     with cluster as (pid, address):
         for number in range(rounds):
-            first = number % len(every)
-            for turns in every[first:] + every[:first]:
+            for turns in random.Random(number).sample(every, len(every)):
                 if turns.failed:
                     continue
                 title, peer, connected = turns.contender

@@ -35,6 +35,8 @@ class PlanConfig(CorpusConfig):
 
     model: str | None = None
     """Model whose tokenizer counts tokens in a sample of the corpus (id or directory). Without it: 4 bytes a token."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the tokenizer. Only for models whose code you have read."""
     tokens_per_second: float | None = None
     """Speed of one worker, as a run on a part of the corpus printed it; the plan then tells worker-hours."""
     price_per_hour: float | None = None

@@ -26,7 +26,8 @@ def estimate(config: PlanConfig) -> str:
     texts = [document.text for document in sample if document.text]
     sampled_bytes = _text_bytes(sample)
     if config.model and sampled_bytes:
-        n_tokens = sum(len(ids) for ids in encode(load_tokenizer(config.model), texts))
+        tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+        n_tokens = sum(len(ids) for ids in encode(tokenizer, texts))
         bytes_per_token, source = (
             sampled_bytes / max(n_tokens, 1),
             f"{len(texts)} documents, tokenizer of {config.model}",

@@ -154,13 +154,24 @@ def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
 
 
 def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
-    """The tokenizer whose files the store carries."""
+    """The tokenizer whose files the store carries.
+
+    Raises:
+        InputError: it does not load; one that needs Python code of its own never does, since no code of a store is run.
+    """
     with TemporaryDirectory() as directory:
         for name in store.folder.names("tokenizer"):
             (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
         try:
             return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         except Exception as error:  # the parser of tokenizer.json raises Exception itself
+            from rho_score.model import wants_own_code  # here: models take a while to import
+
+            if wants_own_code(error):
+                raise InputError(
+                    f"{store.folder.url}/tokenizer needs Python code of its own, and no code of a store is run. Reports, "
+                    "exports and comparisons by bytes need a model that has a tokenizer.json."
+                ) from error
             raise InputError(f"{store.folder.url}/tokenizer does not load: {error}") from error
 
 

@@ -100,7 +100,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
-        if _wants_own_code(error):
+        if wants_own_code(error):
             raise InputError(_own_code("tokenizer", directory)) from error
         raise InputError(
             f"no readable tokenizer in {directory}: {_first_line(error)} Copy the model's tokenizer.json and "
@@ -133,7 +133,7 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged file makes transformers raise errors of any kind
-        if _wants_own_code(error):
+        if wants_own_code(error):
             raise InputError(_own_code("model", directory)) from error
         reason = " ".join(str(error).split())
         raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
@@ -151,7 +151,8 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
     return config
 
 
-def _wants_own_code(error: Exception) -> bool:
+def wants_own_code(error: Exception) -> bool:
+    """Whether transformers refused to load something because it brings code."""
     return any(words in str(error) for words in ("trust_remote_code", "custom code", "remote code"))
 
 

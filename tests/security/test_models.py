@@ -142,6 +142,8 @@ def test_code_of_a_tokenizer_is_refused(
     main(["plan", str(corpus), "--model", str(directory)])
     assert "Traceback" not in capsys.readouterr().err
     assert not canary.exists()
+    assert main(["plan", str(corpus), "--model", str(directory), "--trust-remote-code"]) == 0
+    assert canary.exists()
 
 
 def test_code_of_a_stores_tokenizer_never_runs(directory: Path, canary: Path, tmp_path: Path) -> None:
@@ -151,6 +153,9 @@ def test_code_of_a_stores_tokenizer_never_runs(directory: Path, canary: Path, tm
     for name in ("mine.py", "config.json"):
         shutil.copy(directory / name, store / "tokenizer" / name)
     with contextlib.suppress(InputError):  # refused or loaded without it, as the library finds
+        load_store_tokenizer(ScoreSet.open(str(store)))
+    _change(store / "tokenizer" / "tokenizer_config.json", tokenizer_class="MineTokenizer")  # that no library has
+    with pytest.raises(InputError, match=r"no code of a store is run\. .* need a model that has a tokenizer\.json"):
         load_store_tokenizer(ScoreSet.open(str(store)))
     assert not canary.exists()
 

@@ -320,6 +320,22 @@ def test_what_overflows_in_float16_is_scored_in_a_wider_type(
     assert np.abs(losses - expected).mean() < 0.5  # bfloat16 of a model with wild weights
 
 
+def test_where_a_wider_type_has_no_room_the_reason_says_so(
+    make_model: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: torch.dtype) -> None:
+        raise InputError("parts of it would lie on the CPU")  # as with several GPUs
+
+    scorer = _scorer(make_model(1), dtype="bfloat16")
+    assert "in float32 either" in scorer.overflow
+    monkeypatch.setattr(scorer, "_load", full)
+    monkeypatch.setattr(scorer, "is_finite", lambda loss: len(loss) < 20)
+    scored = scorer.score(_documents(400, [10, 20]))
+    assert scored.rescored == 1
+    assert [np.isnan(loss).all() for loss in scored.loss] == [False, True]
+    assert scorer.overflow == "its losses are not finite in bfloat16, and there was no room to try float32 beside it"
+
+
 @pytest.mark.parametrize(("quantize", "allowed"), [("int8", 0.5), ("int4", 3.0)])
 def test_quantized_weights_are_near_and_neighbours_do_not_matter(
     make_model: Callable[[int], Path], quantize: Any, allowed: float
