@@ -1,4 +1,4 @@
-"""A unit's file of a store, read: whole, or in parts of some tokens that stay in the processor's cache."""
+"""A unit's file of a store, read: whole, or in parts that stay in the processor's cache."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from rho_score.errors import RhoScoreError
 from rho_score.schema import check_columns, footer
 from rho_score.storage import Folder
 
-PART_TOKENS = 1 << 20
+PART_TOKENS = 900_000  # a part that is longer, as some are, still fits into 2**20: pyarrow's buffers grow by doubling
 
 
 class UnitFile(NamedTuple):
