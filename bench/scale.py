@@ -148,7 +148,7 @@ def select_driver(n: int, timer: Timer) -> str:
 
 
 def histograms(n: int, timer: Timer) -> str:
-    """The histograms of all batches merged, 32 at a time."""
+    """The histograms of all batches merged, a few at a time."""
     n_batches = max(1, n // UNITS_PER_BATCH)
     made = _batch_histograms()
     level = (made[i % len(made)] for i in range(n_batches))
@@ -222,7 +222,7 @@ def _empty_set(model: str, n: int) -> str:
         }
         folder.publish(PLAN, Plan(root="s3://corpora/web", units=units(n)).to_parquet())
         folder.publish(MANIFEST, dump_json(new_manifest("score set", parts)))
-        folder.publish(SUCCESS, dump_json({"units": n}))
+        folder.publish(SUCCESS, dump_json({"units": n, **asdict(Accounts(documents=5000 * n, scored=5000 * n))}))
     return folder.url
 
 
@@ -264,7 +264,8 @@ def _prepare(name: str, n: int) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def _make(name: str, n: int) -> None:
+def make(name: str, n: int) -> None:
+    """Make the files that a part looks at."""
     names = [unit.unit for unit in units(n)]
     _linked("scores", names[: n // 2] if name == "resume" else names, _score_file())
     if name == "select_driver":
@@ -302,7 +303,7 @@ def main() -> None:
     parser.add_argument("--make", choices=PARTS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.make:
-        _make(given.make, given.units)
+        make(given.make, given.units)
         return
     if given.part:
         profile = cProfile.Profile()
