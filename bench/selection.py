@@ -1,7 +1,7 @@
 """`make bench`: the global selection beside its peers, interleaved, each a command in a fresh process; a table in Markdown.
 
-Every contender runs once on the same two score sets before any of them gets its next turn, in another order each round: the
-one before leaves its mark (a list of 9 GB that is freed slows the next down by a third). A ratio is the median over the rounds.
+Every contender runs once on the same two score sets before any of them gets its next turn, in another order each round, so that
+none always follows the same one. A ratio is the median over the rounds.
 Files are read once before, so that all find them in the page cache. `--check` compares masks with a full sort instead.
 """
 

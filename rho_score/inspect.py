@@ -14,6 +14,7 @@ import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
+from rho_score.model import wants_own_code
 from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.store import ScoreSet, Selection, beside
 
@@ -165,8 +166,6 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
         try:
             return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         except Exception as error:  # the parser of tokenizer.json raises Exception itself
-            from rho_score.model import wants_own_code  # here: models take a while to import
-
             if wants_own_code(error):
                 raise InputError(
                     f"{store.folder.url}/tokenizer needs Python code of its own, and no code of a store is run. Reports, "

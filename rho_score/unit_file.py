@@ -11,7 +11,7 @@ from rho_score.errors import RhoScoreError
 from rho_score.schema import check_columns, footer
 from rho_score.storage import Folder
 
-PART_TOKENS = 900_000  # a part that is longer, as some are, still fits into 2**20: pyarrow's buffers grow by doubling
+PART_TOKENS = 900_000  # some parts are a little longer and still fit into 2**20: pyarrow's buffers grow by doubling
 
 
 class UnitFile(NamedTuple):
