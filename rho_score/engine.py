@@ -4,9 +4,10 @@ import gc
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from rho_score.retries import add_retries, retries_counted
 IO_CPUS = 0.5
 
 T = TypeVar("T")
+R = TypeVar("R")
 Reference = Any
 """What a task is to give: Ray's reference to it, or, without a cluster, the result itself."""
 
@@ -195,6 +197,39 @@ def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int
             yield from finished()
     finally:
         pool.shutdown(cancel_futures=True)  # where one failed, what waits is not begun
+
+
+class _Shared(Iterator[T]):
+    """An iterator that threads share: each item goes to one of them. After `end` there are no more."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._items)
+
+    def end(self) -> None:
+        """Give out nothing more."""
+        with self._lock:
+            self._items = iter(())
+
+
+def in_turn(work: Callable[[Iterator[T]], R], items: Iterable[T], *, workers: int | None = None) -> list[R]:
+    """`work` in a thread a CPU (or `workers` of them), all of which take their items from one iterator; what each returns.
+
+    So no thread waits for the last one, and there are as many results as threads. An error or Ctrl-C ends the others after
+    the item that they are at.
+    """
+    n_threads = workers or os.cpu_count() or 1
+    shared = _Shared(items)
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            running = [pool.submit(work, shared) for _ in range(n_threads)]
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            shared.end()
+        return [future.result() for future in running]
 
 
 def as_task(work: Callable[..., Any]) -> Callable[..., Reference]:

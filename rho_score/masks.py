@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -89,7 +89,7 @@ class Selector:
         within: the second pass over 32-bit keys, see `histogram.Counter`.
         """
         if self.config.dry_run:
-            return self._count(batch, within)
+            return self.count(batch.units, within)
         name = f"counts/{self.config.level}-{batch.index:06}{'' if within is None else '-fine'}.parquet"
         about = {
             "fingerprint": self.fingerprint,
@@ -99,7 +99,7 @@ class Selector:
         }
         if (counted := self._counted_before(name, about)) is not None:
             return counted
-        counted = self._count(batch, within)
+        counted = self.count(batch.units, within)
         self._output.publish(name, parquet_bytes(counted, COUNTS, about))
         return counted
 
@@ -112,19 +112,20 @@ class Selector:
             file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
             return file.read().cast(COUNTS) if footer(file) == about else None
 
-    def _count(self, batch: Batch, within: Mapping[Place, Sequence[int]] | None) -> pa.Table:
+    def count(self, units: Iterable[JoinedUnit], within: Mapping[Place, Sequence[int]] | None) -> pa.Table:
+        """The histogram of units, see `counts`."""
         counter = Counter(self.bits, within)
-        for scores in self._parts(batch):
+        for scores in self._parts(units):
             owners, names = group_codes(scores.groups)
             for expert in self.experts:
                 values, runs, tokens = self._items(scores, expert)
                 counter.add(expert, values, runs, owners, names, tokens)
         return counter.table()
 
-    def _parts(self, batch: Batch) -> Iterator[UnitScores]:
-        """The batch's scores in corpus order, with the columns that counting needs beside the losses."""
+    def _parts(self, units: Iterable[JoinedUnit]) -> Iterator[UnitScores]:
+        """The units' scores in order, with the columns that counting needs beside the losses."""
         columns = [*(["group"] if self.grouped else []), *(["doc_id"] if self.config.sample else [])]
-        return itertools.chain.from_iterable(self.join.parts(unit, columns) for unit in batch.units)
+        return itertools.chain.from_iterable(self.join.parts(unit, columns) for unit in units)
 
     def _items(self, scores: UnitScores, expert: Expert) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """What is ranked, float[n]; how many items each document has; and the tokens of each item, one if None."""
@@ -174,7 +175,7 @@ class Selector:
                 for place, band in bands.items()
             }
         found: dict[Place, list[list[int]]] = {place: [[] for _ in band.cuts] for place, band in bands.items()}
-        for scores in self._parts(batch):
+        for scores in self._parts(batch.units):
             owners, names = self._places(scores)
             for (expert, group), band in bands.items():
                 values, _, tokens = self._items(scores, expert)

@@ -149,11 +149,11 @@ def footer(file: pq.ParquetFile) -> dict[str, Any]:
     return dict(orjson.loads(content)) if content else {}
 
 
-def check_columns(table: pa.Table, wanted: Sequence[str] | None = None) -> None:
-    """Raises ValueError where a column of a unit's file is missing or has another type than the contract's."""
-    if missing := set(wanted or ()) - set(table.column_names):
+def check_columns(schema: pa.Schema, wanted: Sequence[str] | None = None) -> None:
+    """Raises ValueError where a column that is wanted of a unit's file (None: any) is missing or has another type than the contract's."""
+    if missing := set(wanted or ()) - set(schema.names):
         raise ValueError(f"no column {', '.join(sorted(missing))}")
-    for field in table.schema:
+    for field in schema if wanted is None else map(schema.field, wanted):
         kind = MASK if field.name.startswith("mask") else COLUMN_TYPES.get(field.name)
         if kind is not None and field.type != kind and not (kind == FLOATS and field.type == LOSSES):
             raise ValueError(f"column {field.name} has type {field.type}, not {kind}")

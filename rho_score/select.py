@@ -18,7 +18,7 @@ from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
 from rho_score.contents import SelectionSummary, read_json
 from rho_score.cuts import Cut
-from rho_score.engine import cluster_or_threads, in_tasks
+from rho_score.engine import cluster_or_threads, connected, in_tasks
 from rho_score.errors import RhoScoreError
 from rho_score.histogram import NO_COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
@@ -26,7 +26,7 @@ from rho_score.prepare import Prepared, claim_selection, prepare
 from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
 from rho_score.schema import as_numpy
-from rho_score.stages import batches_of, fetched, histogram_of, written
+from rho_score.stages import batches_of, fetched, histogram_in_turn, histogram_of, written
 from rho_score.storage import Folder, absolute
 from rho_score.store import HISTOGRAM, SUMMARY, dump_json, histogram_file, published_units
 
@@ -199,6 +199,9 @@ class _Job:
 
     def _counted(self, within: Mapping[Place, list[int]] | None) -> pa.Table:
         """The histogram of all batches."""
+        if self.config.dry_run and not connected():
+            count = partial(self.selector.count, within=within)
+            return histogram_in_turn(count, self.batches, workers=self.config.workers)
         return histogram_of(partial(self.selector.counts, within=within), self.batches, workers=self.config.workers)
 
     def _by_place(self, histogram: pa.Table) -> dict[Place, pa.Table]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from rho_score.accounts import GroupAccounts
-from rho_score.engine import Reference, as_task, connected, in_order, in_tasks, result
+from rho_score.engine import Reference, as_task, connected, in_order, in_tasks, in_turn, result
 from rho_score.histogram import NO_COUNTS, Group, merge
 from rho_score.join import JoinedUnit, Piece, pieces_by_rows, scored_rows
 from rho_score.masks import Batch
@@ -55,6 +55,21 @@ def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *
                 yield reference
 
         return _merged_in_a_tree(counted()) if connected() else merge(counted())
+
+
+def histogram_in_turn(
+    count: Callable[[Iterable[JoinedUnit]], pa.Table], batches: Sequence[Batch], *, workers: int | None
+) -> pa.Table:
+    """The histogram of all batches where there is no cluster and none of a batch is wanted: one is laid out a thread."""
+    with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
+
+        def units() -> Iterator[JoinedUnit]:
+            for batch in batches:
+                for unit in batch.units:
+                    yield unit
+                    progress.add()  # when the next one is asked for
+
+        return merge(in_turn(count, units(), workers=workers))
 
 
 def _merged_in_a_tree(parts: Iterable[Reference]) -> pa.Table:

@@ -41,8 +41,8 @@ def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, di
     with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
         remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
         file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
+        check_columns(file.schema_arrow, columns)
         table, metadata = file.read(columns, use_threads=False), footer(file)
-        check_columns(table, columns)
         unit.check(metadata)
         return table, metadata
 
@@ -64,6 +64,7 @@ def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[
             n_rows = _rows(metadata)
             return metadata, (table.slice(start, n_rows) for start in range(0, len(table), n_rows))
         file = pq.ParquetFile(source, page_checksum_verification=True)
+        check_columns(file.schema_arrow, columns)
         metadata = footer(file)
         unit.check(metadata)
         return metadata, _decoded(unit, source, file, columns, _rows(metadata))
@@ -80,9 +81,7 @@ def _decoded(
                 batch = next(batches, None)
                 if batch is None:
                     return
-                part = pa.Table.from_batches([batch])
-                check_columns(part, columns)
-            yield part
+            yield pa.Table.from_batches([batch])
 
 
 def _rows(metadata: dict[str, Any]) -> int:
