@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test fuzz faults chaos soak audit bench clean
+.PHONY: help setup lock demo check test tests fuzz faults chaos soak audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -12,13 +12,14 @@ help:   ## this list
 setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
 
 # Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
-# Compiled on all cores at the end, where pip takes one; some packages hold files that no Python compiles.
+# Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used; some
+# packages hold files that no Python compiles.
 $(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) install --no-compile --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) install --no-compile --constraint constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compileall.log 2>&1 || true
+	$(BIN)/python -m compileall -q -j 0 -x '/tests/|/transformers/models/' .venv/lib > .venv/compileall.log 2>&1 || true
 	touch $@
 
 UNHASHED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime \
@@ -38,7 +39,10 @@ check: $(INSTALLED)   ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
+test: $(INSTALLED)   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
+	$(MAKE) --no-print-directory --jobs 2 check tests
+
+tests: $(INSTALLED)   ## the tests alone
 	$(BIN)/python -m pytest
 
 MINUTES ?= 30

@@ -60,9 +60,14 @@ class Sets:
         return str(self.folder / "base")
 
     @property
+    def files(self) -> list[Path]:
+        """The sets' data files."""
+        return list(self.folder.glob("*/data/*.parquet"))
+
+    @property
     def bytes(self) -> int:
         """Bytes of both sets' data files."""
-        return sum(path.stat().st_size for path in self.folder.glob("*/data/*.parquet"))
+        return sum(path.stat().st_size for path in self.files)
 
 
 @dataclass(frozen=True)

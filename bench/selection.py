@@ -2,7 +2,8 @@
 
 Every contender runs once on the same two score sets before any of them gets its next turn, in another order each round, so that
 none always follows the same one. A ratio is the median over the rounds.
-Files are read once before, so that all find them in the page cache. `--check` compares masks with a full sort instead.
+Files are read before every turn, so that all find them in the page cache: a machine may page out what nobody read for a
+minute, and a sorted list takes two. `--check` compares masks with a full sort instead.
 """
 
 import argparse
@@ -87,6 +88,8 @@ def contend(sets: Sets, contenders: list[Contender], rounds: int, limit_s: float
                     continue
                 title, peer, connected = turns.contender
                 shutil.rmtree(OUT, ignore_errors=True)
+                for path in sets.files:
+                    path.read_bytes()
                 environment = NO_TOKEN | ({"RAY_ADDRESS": address} if connected else {})
                 command = [*python, peer, sets.ref, sets.base, str(OUT / peer)]
                 ran = run(command, cwd=ROOT, limit_s=limit_s, environment=environment, also=[pid] if connected else [])
@@ -205,8 +208,6 @@ def machine() -> str:
 
 def _contention(n_tokens: int, contenders: list[Contender], rounds: int, limit_s: float, only: list[str]) -> str:
     sets = cached(n_tokens)
-    for path in sets.folder.glob("*/data/*.parquet"):
-        path.read_bytes()
     chosen = [
         c
         for c in contenders
