@@ -143,20 +143,20 @@ def curve_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
     return figure
 
 
-def shares_figure(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+def shares_figure(shares: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     """Stacked bars, one a group: the share of its tokens in each category."""
     with mpl.rc_context(_STYLE):
-        names = list(shares)[:20]
-        figure, axes = _figure(height=0.42 * len(names) + 1.2)
-        left = np.zeros(len(names))
-        for kind, colour in zip(shares[names[0]] if names else [], (REF, "#e8a33d", KEPT, BASE), strict=False):
-            part = np.array([shares[name][kind] * 100 for name in names])
-            drawn = axes.barh(range(len(names)), part, left=left, color=colour, alpha=0.85, height=0.66, label=kind)
+        shown = shares[:20]
+        figure, axes = _figure(height=0.42 * len(shown) + 1.2)
+        left = np.zeros(len(shown))
+        for kind, colour in zip(shown[0][1] if shown else [], (REF, "#e8a33d", KEPT, BASE), strict=False):
+            part = np.array([of_one[kind] * 100 for _, of_one in shown])
+            drawn = axes.barh(range(len(shown)), part, left=left, color=colour, alpha=0.85, height=0.66, label=kind)
             axes.bar_label(
                 drawn, [f"{p:.0f}" if p >= 4 else "" for p in part], label_type="center", color="white", fontsize=8
             )
             left += part
-        axes.set_yticks(range(len(names)), [_label(name) for name in names])
+        axes.set_yticks(range(len(shown)), [_label(name) for name, _ in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of tokens")

@@ -88,6 +88,8 @@ def _select(config: SelectConfig) -> int:
     summary = select(config)
     if config.dry_run:
         _say("a dry run: this is what would be kept; nothing was written")
+        if summary.total.tokens and not summary.total.documents:
+            _say("Tokens are those that have a score; documents are counted once masks are written.")
     elif summary.computed == 0:
         _say_finished(summary.output)
     if summary.units < summary.planned:
@@ -126,9 +128,10 @@ def _print_groups(
 ) -> None:
     _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
     rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
+    known = total.documents or not total.tokens  # a dry run of tokens has no documents
     for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
         _say(
-            f"{name:<24.24} {accounts.documents:>12,} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
+            f"{name:<24.24} {f'{accounts.documents:,}' if known else '':>12} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
             f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
         )
 
@@ -150,7 +153,7 @@ def _dynamics(config: DynamicsConfig) -> int:
     if summary.computed == 0:
         _say_finished(summary.output)
     _say(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
-    for name, shares in plotted(summary).items():
+    for name, shares in plotted(summary):
         _say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
     total = summary.total
     _say(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -140,10 +141,19 @@ def curve(config: CurveConfig) -> str:
     """The table of the points that were asked for; writes the figure and the CSV file that were.
 
     Raises:
-        InputError: not a finished selection, or an unknown reference.
+        InputError: not a finished selection, an unknown reference, or a number that no selection would take.
     """
     if config.plot:
         image_kind(config.plot)
+    for ratio in config.ratio:
+        if not 0 <= ratio <= 1:
+            raise InputError(f"--ratio is a share between 0 and 1, got {ratio}.")
+    for n_tokens in config.tokens:
+        if n_tokens < 0:
+            raise InputError(f"--tokens is a number of tokens, got {n_tokens}.")
+    for threshold in config.threshold:
+        if not math.isfinite(threshold):
+            raise InputError(f"--threshold is a finite number of nats, got {threshold}.")
     curves = load_curves(Selection.open(config.selection), config.expert)
     asked = bool(config.ratio or config.tokens or config.threshold)
     points = [curves.at_ratio(ratio) for ratio in (config.ratio if asked else RATIOS)]

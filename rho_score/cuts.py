@@ -67,7 +67,9 @@ def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:
 def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool, bits: Bits = 16) -> Cut:
     """The cut that keeps every item with score >= `threshold` (<=, for the low end)."""
     keys, counts, _ = ranked(histogram, high=high)
-    values = values_of(keys, bits).astype(np.float64)
+    values = values_of(keys, bits)
+    values[np.isnan(values)] = -np.inf  # whose bin of 32-bit keys begins with what is no number
+    values = values.astype(np.float64)
     wanted = int(np.sum(values >= threshold) if high else np.sum(values <= threshold))
     if wanted == 0:
         return _nothing(high)

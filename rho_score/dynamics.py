@@ -176,18 +176,16 @@ def _summary(config: DynamicsConfig, content: Mapping[str, Any], units: int, com
     )
 
 
-def plotted(summary: DynamicsSummary) -> dict[str, dict[str, float]]:
+def plotted(summary: DynamicsSummary) -> list[tuple[str, dict[str, float]]]:
     """Shares of the categories: of the whole and of each group, the largest first."""
     every = {c: sum(counts[c] for counts in summary.shares.values()) for c in CATEGORIES}
-    rows = {"all": every}
+    rows = [("all", every)]
     if len(summary.shares) > 1:
         largest = sorted(summary.shares.items(), key=lambda item: -sum(item[1].values()))
-        rows |= {group or "(none)": counts for group, counts in largest}
-    return {
-        name: {c: n / total for c, n in counts.items()}
-        for name, counts in rows.items()
-        if (total := sum(counts.values()))
-    }
+        rows += [("(none)" if group is None else group, counts) for group, counts in largest]
+    return [
+        (name, {c: n / total for c, n in counts.items()}) for name, counts in rows if (total := sum(counts.values()))
+    ]
 
 
 def _check(config: DynamicsConfig) -> tuple[float, ...]:

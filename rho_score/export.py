@@ -36,7 +36,7 @@ from rho_score.store import SUCCESS, Selection, beside, dump_json, new_manifest,
 from rho_score.streams import bin_dtype, megatron_dtype
 from rho_score.tokens import prefix_id
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2  # 1: with blocks and rows of which no label is left
 ORIGINALS = ("parquet", "jsonl")
 RUNS = "runs"
 MASK = {
@@ -161,6 +161,8 @@ def _prepare(config: ExportConfig, selection: Selection) -> tuple[Job, dict[str,
         raise InputError(
             "the tokenizer has no EOS, and a .bin needs a token between documents: name one with --eos-id."
         )
+    if eos is None and config.train_eos:
+        raise InputError("--train-eos: the tokenizer has no EOS. Name one with --eos-id.")
     if eos is not None and not 0 <= eos < vocabulary:
         raise InputError(f"--eos-id {eos} is no id of the tokenizer, whose ids are 0 to {vocabulary - 1}.")
     pad = next((i for i in (eos, tokenizer.pad_token_id, prefix) if i is not None), 0)
@@ -204,6 +206,10 @@ def _check_options(config: ExportConfig) -> None:
     if config.order != "corpus" and config.format in ORIGINALS:
         raise InputError(
             f"--order {config.order} is for token formats; --format {config.format} keeps the corpus' order."
+        )
+    if config.format in ORIGINALS and (config.train_eos or not config.prefix or config.eos_id is not None):
+        raise InputError(
+            f"--train-eos, --no-prefix and --eos-id are for token formats; --format {config.format} keeps the text."
         )
     if config.compression != "none" and config.format != "jsonl":
         raise InputError("--compression is for --format jsonl; Parquet is compressed by itself.")

@@ -106,7 +106,7 @@ class BlocksWriter:
     A block begins with the last token of the block before it, as context: each token is a target exactly once. labels as
     in `LabelsWriter`, -100 at the block's first place. position_ids count from 0 in each document and again from each
     block's beginning, as variable-length attention wants it; document_ids number a block's documents from 0. The last block
-    is padded with `pad_id`, labels -100, as a document of its own.
+    is padded with `pad_id`, labels -100, as a document of its own. A block of which no label is left is left out.
     """
 
     def __init__(self, frame: Frame, *, block_size: int, pad_id: int) -> None:
@@ -141,16 +141,17 @@ class BlocksWriter:
         if not n_blocks:
             return
         blocks = self._rest[:, np.arange(n_blocks)[:, None] * step + np.arange(self._size)]
-        input_ids, labels, place, number = blocks
+        _, labels, place, number = blocks
         labels[:, 0] = IGNORED
         number -= number[:, :1].copy()
         place -= np.where(number == 0, place[:, :1].copy(), 0)
         self._rest = self._rest[:, n_blocks * step :].copy()
         self._blocks += n_blocks
-        self.written += input_ids.size
+        trains = (labels != IGNORED).any(axis=1)  # a mean over the targets of the others is 0 / 0
+        lengths = np.full(int(trains.sum()), self._size)
+        self.written += int(lengths.sum())
         self.trained += int((labels != IGNORED).sum())
-        lengths = np.full(n_blocks, self._size)
-        self._rows.add([list_column(values.ravel(), lengths) for values in blocks])
+        self._rows.add([list_column(values[trains].ravel(), lengths) for values in blocks])
 
 
 _LABELS = pa.schema([pa.field("doc_id", pa.string(), nullable=False), ("input_ids", IDS), ("labels", IDS)])

@@ -160,7 +160,7 @@ class Counter:
 def _too_many() -> RhoScoreError:
     return RhoScoreError(
         f"more than {MAX_ROWS:,} groups, each counted once for every reference of a union or category of dynamics: each takes "
-        "half a megabyte of counters in every task. Score with a --group-column of fewer values."
+        "a quarter of a megabyte of counters in every task, and a whole one where they are added up. Score with a --group-column of fewer values."
     )
 
 

@@ -177,8 +177,9 @@ class Selector:
         found: dict[Place, list[list[int]]] = {place: [[] for _ in band.cuts] for place, band in bands.items()}
         for scores in self._parts(batch.units):
             owners, names = self._places(scores)
+            items = {expert: self._items(scores, expert) for expert in {expert for expert, _ in bands}}
             for (expert, group), band in bands.items():
-                values, _, tokens = self._items(scores, expert)
+                values, _, tokens = items[expert]
                 assert tokens is not None
                 mine = owners == names.index(group) if group in names else np.zeros(len(owners), bool)
                 for at, cut in zip(found[expert, group], band.cuts, strict=True):

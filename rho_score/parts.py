@@ -36,7 +36,7 @@ class Counts:
     tokens_exported: int = 0
     """Tokens of the exported documents."""
     tokens_kept: int = 0
-    """Tokens whose mask is True; all of them are in exported documents."""
+    """Tokens of exported documents whose mask is True."""
     tokens_written: int = 0
     """Token ids in the files: `tokens_exported`, and prefixes, EOS, padding, repeated context."""
     tokens_trained: int = 0
@@ -61,6 +61,12 @@ class Job:
     vocabulary: int
     compression: Compression
     corpus: Corpus | None
+
+    @property
+    def first_is_no_target(self) -> bool:
+        """Whether nothing stands before a document's first token, so that no loss is computed for it, nor for an EOS."""
+        rows = self.format == "labels" and not self.block_size
+        return rows and self.frame.prefix_id is None and not self.frame.train_eos
 
     def writer(self) -> Writer:
         """A new writer of the job's token format."""
@@ -151,7 +157,11 @@ def _trainable(job: Job, selection: Selection, unit: Unit) -> tuple[Documents, n
     score = selection.score_column
     table = selection.unit_table(unit.unit, ["doc_id", "input_ids", "mask", score])
     lengths = list_lengths(table["input_ids"])
-    ends = np.cumsum(as_numpy(flat_values(table["mask"])), dtype=np.int64)
+    mask = as_numpy(flat_values(table["mask"]))
+    if job.first_is_no_target:
+        mask = mask.copy()
+        mask[(np.cumsum(lengths) - lengths)[lengths > 0]] = False
+    ends = np.cumsum(mask, dtype=np.int64)
     ends = np.concatenate([[0], ends])[np.cumsum(lengths)]
     kept = table.filter(pa.array(np.diff(ends, prepend=0) > 0))
     documents = documents_of(kept)

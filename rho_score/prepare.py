@@ -57,13 +57,13 @@ def prepare(config: SelectConfig) -> Prepared:
         )
     bits: Bits = 32 if all(scores.loss_bits == 32 for scores in sets.values()) else 16
     others = cut_otherwise(main, sets.values())
-    some, unfinished = main, None
-    if config.allow_unfinished:
-        some, unfinished = published_of_all(main, sets.values(), None if config.dry_run else Folder(config.output))
-    if unfinished and others:
+    if others and not all(scores.finished for scores in sets.values()):
         raise InputError(
             f"{others[0].folder.url} is cut into other units than {main.folder.url}; such sets are joined once both are finished."
         )
+    some, unfinished = main, None
+    if config.allow_unfinished:
+        some, unfinished = published_of_all(main, sets.values(), Folder(config.output))
     join = Join(
         refs=refs, base=config.base, combine=config.combine, bits=bits, vocabularies=_vocabularies(config, main, sets)
     )
@@ -207,8 +207,8 @@ def _check_numbers(config: SelectConfig) -> None:
             raise InputError(f"{flag} is a share between 0 and 1, got {share}.")
     if config.tokens is not None and config.tokens < 0:
         raise InputError(f"--tokens is a number of tokens, got {config.tokens}.")
-    if config.threshold is not None and math.isnan(config.threshold):
-        raise InputError("--threshold is a number of nats, got nan.")
+    if config.threshold is not None and not math.isfinite(config.threshold):
+        raise InputError(f"--threshold is a finite number of nats, got {config.threshold}.")
     if not 1e-6 <= config.temperature <= 1e6:
         raise InputError(f"--temperature is between 0.000001 and 1000000, got {config.temperature}.")
     for flag, number in (

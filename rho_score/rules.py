@@ -126,9 +126,11 @@ def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
 
 def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule]:
     """Rules by expert from NAME=RATIO; raises InputError."""
-    shares = {}
+    shares: dict[str, Rule] = {}
     for text in given:
         name, number = _pair("--share", text)
+        if name in shares:
+            raise InputError(f"--share {text}: {name} has two shares.")
         if name not in experts:
             raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(experts)}.")
         if (rule := _amount("--share", text, number)).ratio is None:

@@ -1,5 +1,6 @@
 """Stages of Ray tasks over batches of units: a histogram merged in a tree, files written and their accounts added up."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -61,15 +62,17 @@ def histogram_in_turn(
     count: Callable[[Iterable[JoinedUnit]], pa.Table], batches: Sequence[Batch], *, workers: int | None
 ) -> pa.Table:
     """The histogram of all batches where there is no cluster and none of a batch is wanted: one is laid out a thread."""
-    with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
+    units = [unit for batch in batches for unit in batch.units]
+    telling = threading.Lock()
+    with Progress("count", n_units=len(units)) as progress:
 
-        def units() -> Iterator[JoinedUnit]:
-            for batch in batches:
-                for unit in batch.units:
-                    yield unit
-                    progress.add()  # when the next one is asked for
+        def counted(mine: Iterator[JoinedUnit]) -> Iterator[JoinedUnit]:
+            for unit in mine:
+                yield unit
+                with telling:  # it is done when the thread asks for its next one
+                    progress.add()
 
-        return merge(in_turn(count, units(), workers=workers))
+        return merge(in_turn(lambda mine: count(counted(mine)), units, workers=workers))
 
 
 def _merged_in_a_tree(parts: Iterable[Reference]) -> pa.Table:

@@ -12,7 +12,7 @@ from rho_score.store import MANIFEST, PLAN, ScoreSet, published_units, read_mani
 
 
 def published_of_all(
-    main: ScoreSet, sets: Iterable[ScoreSet], output: Folder | None
+    main: ScoreSet, sets: Iterable[ScoreSet], output: Folder
 ) -> tuple[ScoreSet, dict[str, Any] | None]:
     """(`main` with the units that all `sets` have published, what the manifest is to say of them); (`main`, None) where that
     is all units.
@@ -38,8 +38,8 @@ def published_of_all(
     return some, {"units": some.n_units, "of": main.n_units, "sha256": hashlib.sha256(names.encode()).hexdigest()}
 
 
-def _begun_with(output: Folder | None) -> bytes | None:
+def _begun_with(output: Folder) -> bytes | None:
     """The plan of a selection that began with some units; None where there is no such selection."""
-    if output is None or not output.exists(MANIFEST) or not read_manifest(output)["parts"].get("unfinished"):
+    if not output.exists(MANIFEST) or not read_manifest(output)["parts"].get("unfinished"):
         return None
     return output.read(PLAN) if output.exists(PLAN) else None

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rho_score.accounts import GroupAccounts
+from rho_score.charts import image, shares_figure
 from rho_score.cli import main
 from rho_score.config import DynamicsConfig, SelectConfig
 from rho_score.curve import load_curves
-from rho_score.dynamics import CATEGORIES, dynamics
+from rho_score.dynamics import CATEGORIES, DynamicsSummary, dynamics, plotted
 from rho_score.errors import InputError
 from rho_score.select import select
 from rho_score.store import ScoreSet, Selection
@@ -98,6 +100,17 @@ def test_dynamics_go_on_to_the_same_bytes(
 def test_wrong_options(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         dynamics(DynamicsConfig(**({"output": "o", "scores": ("a", "b")} | options)))  # type: ignore[arg-type]
+
+
+def test_a_group_that_is_called_all_is_not_the_whole() -> None:
+    none = dict.fromkeys(CATEGORIES, 0)
+    shares = {"all": none | {"H-H": 1}, "(none)": none | {"L-L": 2}, None: none | {"H-L": 3}}
+    summary = DynamicsSummary(output="o", units=1, computed=1, groups={}, shares=shares, total=GroupAccounts())
+    shown = plotted(summary)
+    assert [name for name, _ in shown] == ["all", "(none)", "(none)", "all"]
+    assert shown[0][1] == {"H-H": 1 / 6, "L-H": 0, "H-L": 3 / 6, "L-L": 2 / 6}
+    assert shown[3][1]["H-H"] == 1
+    assert image(shares_figure(shown), "svg").startswith(b"<?xml")
 
 
 def test_curves_foretell_every_selection(ray_cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection
 from tests.conftest import some_text
 from tests.ray.conftest import digests, score_into
+from tests.stores import Doc, write_scores
 
 BOS, EOS = 0, 1
 Row = dict[str, Any]
@@ -248,6 +249,38 @@ def test_an_interrupted_export_gives_the_same_bytes(run: Run, corpus: Path, tmp_
         run(**options, units_per_part=5)
 
 
+def test_rows_and_blocks_without_a_label_are_left_out(
+    ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """A mean over no label at all is NaN, and so is the batch's gradient."""
+    kept = {"first alone": (30, {0}), "far apart": (50, {3, 40}), "none": (20, set()), "last": (9, {8})}
+    docs = [
+        Doc(name, None, list(range(2, 2 + n)), [9.0 if i in places else 1.0 for i in range(n)])
+        for name, (n, places) in kept.items()
+    ]
+    write_scores(tmp_path / "scores", [[docs]], tokenizer=make_model(1))
+    selection = str(tmp_path / "sel")
+    select(SelectConfig(ref=(str(tmp_path / "scores"),), output=selection, threshold=5.0, keep="high"))
+
+    def run(to: str, **options: Any) -> tuple[ExportSummary, list[Row]]:
+        summary = export(ExportConfig(selection=selection, output=str(tmp_path / to), format="labels", **options))
+        files = sorted((tmp_path / to / "data").iterdir())
+        return summary, [row for file in files for row in pq.read_table(file).to_pylist()]
+
+    for to, options, names in (
+        ("prefix", {}, ["first alone", "far apart", "last"]),
+        ("plain", {"prefix": False}, ["far apart", "last"]),
+        ("plain, EOS", {"prefix": False, "train_eos": True}, ["first alone", "far apart", "last"]),
+    ):
+        summary, rows = run(to, **options)
+        assert [row["doc_id"] for row in rows] == names
+        assert summary.counts.documents_exported == len(names)
+    summary, blocks = run("blocks", block_size=8)
+    assert summary.counts.tokens_trained == 4
+    assert summary.counts.tokens_written == 8 * len(blocks) == 8 * 4
+    assert all(any(label != -100 for label in block["labels"]) for block in blocks)
+
+
 @pytest.mark.parametrize("format", ["labels", "bin", "megatron", "jsonl"])
 def test_a_selection_of_nothing(run: Run, corpus: Path, tmp_path: Path, format: str) -> None:
     options = {"of": "no document", "input": str(corpus)} if format == "jsonl" else {"of": "nothing"}
@@ -405,6 +438,8 @@ def test_what_cannot_be_exported_is_said(run: Run, selections: dict[str, Path], 
         ("--order easy-first is for token formats", {"of": "document", "format": "jsonl", "order": "easy-first"}),
         ("--compression is for --format jsonl", {"format": "labels", "compression": "gzip"}),
         ("--units-per-part must be at least 1", {"format": "labels", "units_per_part": 0}),
+        ("--train-eos, --no-prefix", {"of": "document", "format": "jsonl", "train_eos": True}),
+        ("--train-eos, --no-prefix", {"of": "document", "format": "parquet", "prefix": False}),
         ("--eos-id 400 is no id of the tokenizer", {"format": "labels", "eos_id": 400}),
     ]:
         with pytest.raises(InputError, match=message):
@@ -415,8 +450,9 @@ def test_what_cannot_be_exported_is_said(run: Run, selections: dict[str, Path], 
         path.unlink()
     tokenizer = AutoTokenizer.from_pretrained(selections["token"] / "tokenizer")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer).save_pretrained(tmp_path / "sel" / "tokenizer")
-    with pytest.raises(InputError, match=r"no EOS.*--eos-id"):
-        export(ExportConfig(selection=str(tmp_path / "sel"), output=str(tmp_path / "out"), format="bin"))
+    for options in ({"format": "bin"}, {"format": "labels", "train_eos": True}):
+        with pytest.raises(InputError, match=r"no EOS.*--eos-id"):
+            export(ExportConfig(selection=str(tmp_path / "sel"), output=str(tmp_path / "out"), **options))  # type: ignore[arg-type]
     (tmp_path / "sel" / "summary.json").unlink()
     with pytest.raises(InputError, match="not finished"):
         export(ExportConfig(selection=str(tmp_path / "sel"), output=str(tmp_path / "out"), format="bin"))

@@ -170,6 +170,19 @@ def test_a_threshold_keeps_what_reaches_it(scores: np.ndarray, threshold: float,
         assert cut.kept == ((rounded >= threshold) if high else (rounded <= threshold)).sum()
 
 
+@pytest.mark.parametrize("threshold", [-2.0, -1.0, 0.7, 3.0])
+@pytest.mark.parametrize("high", [True, False])
+def test_a_threshold_of_float32_has_a_place_for_infinities(threshold: float, high: bool) -> None:
+    values = np.array([-np.inf, -1, 0.5, 0.7, 2, np.inf, np.nan], np.float32)
+    coarse = count("g", values, bits=32)
+    highs = sorted({int(key) >> 16 for key in keys_of(np.array([threshold], np.float32), 32)})
+    fine = Counter(32, {(None, "g"): highs})
+    fine.add(None, values, np.array([len(values)]), np.zeros(1, np.int64), ["g"])
+    wanted = np.float32(threshold)
+    cut = cut_threshold(refine(coarse, fine.table()), float(wanted), high=high, bits=32)
+    assert cut.kept == ((values >= wanted) if high else (values <= wanted)).sum()
+
+
 DOCUMENTS = st.lists(st.tuples(st.sampled_from([-1.0, 0.5, 0.75, 2.0]), st.integers(1, 9)), max_size=40)
 
 

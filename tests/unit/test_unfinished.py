@@ -84,6 +84,7 @@ def test_a_selection_keeps_the_units_that_it_began_with(tmp_path: Path) -> None:
 
     there.write_bytes(content)
     (places["ref"] / "_SUCCESS.json").write_bytes(success)
+    assert select(_config(places, tmp_path / "sel", dry_run=True)).units == 4
     resumed = select(_config(places, tmp_path / "sel"))
     assert (resumed.units, resumed.computed) == (4, 1)
     assert _rows(tmp_path / "sel") == before
@@ -109,7 +110,6 @@ def test_unfinished_sets_that_are_cut_otherwise_are_refused(tmp_path: Path) -> N
     corpus = _corpus()
     documents = [doc for unit in corpus["ref"] for doc in unit]
     places = _write(tmp_path, corpus | {"ref": cut(documents, [10, 10])})
-    (places["ref"] / "_SUCCESS.json").write_bytes(dump_json({}))
     _unfinish(places["base"], [0])
     with pytest.raises(InputError, match=r"ref is cut into other units than .*base; such sets are joined once both"):
         select(_config(places, tmp_path / "sel"))
