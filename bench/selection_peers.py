@@ -33,7 +33,7 @@ def rho_score_masks(ref: str, base: str, out: str) -> Answer:
 
 
 def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
-    """The command; its printed row `all` has documents, tokens, kept, share kept and threshold (four decimals)."""
+    """The command; its printed row `all` has documents (empty in a dry run), tokens, kept, share kept and threshold."""
     from rho_score.cli import run
 
     arguments = ["select", "--ref", ref, "--base", base, out, "--ratio", str(RATIO), *flags]
@@ -46,7 +46,7 @@ def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
         lines = [line.strip("│╭╰╮╯─ ") for line in (errors.getvalue() or printed.getvalue()).splitlines()]
         raise RuntimeError(" ".join(line for line in lines if line)[-150:])
     (row,) = re.findall(r"^all +.*$", printed.getvalue(), re.MULTILINE)[:1]
-    _, _, tokens, _, _, threshold = row.replace(",", "").split()
+    tokens, _, _, threshold = row.replace(",", "").split()[-4:]
     return {"threshold": float(threshold), "decimals": len(threshold.partition(".")[2]), "tokens": int(tokens)}
 
 

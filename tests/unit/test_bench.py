@@ -1,10 +1,13 @@
-"""`make bench` runs for hours and in no test: here its parts that need no peer, small, so that they follow the code."""
+"""`make bench` runs for hours and in no test: here parts of it, small, so that they follow the code."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import scale
+from bench.score_sets import fabricate
+from bench.selection_peers import PEERS
 
 
 @pytest.mark.parametrize("part", scale.PARTS)
@@ -16,3 +19,12 @@ def test_a_plan_of_a_thousand_units_goes_through_every_part(
     timer = scale.Timer()
     scale.PARTS[part](1000, timer)
     assert timer.seconds
+
+
+def test_contenders_find_the_same_threshold(tmp_path: Path) -> None:
+    sets = fabricate(tmp_path / "sets", 200_000, workers=1)
+    ours = ["rho_score", "rho_score_masks"]
+    names = [*ours, "duckdb", "polars", "polars_streaming", "numpy_partition", "sorted_list"]
+    answers = {name: PEERS[name](sets.ref, sets.base, str(tmp_path / name)) for name in names}
+    assert {answer["tokens"] for answer in answers.values() if "tokens" in answer} == {200_000}
+    assert len({float(np.float16(answer["threshold"])) for answer in answers.values()}) == 1, answers
