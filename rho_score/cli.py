@@ -8,6 +8,7 @@ import gc
 import logging
 import operator
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -141,6 +142,12 @@ def _fail(error: RhoScoreError) -> int:
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
-    code = main(argv)
+    try:
+        code = main(argv)
+    except KeyboardInterrupt:
+        print("rho-score: interrupted. What is published stays; the same command goes on from there.", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)  # so that a shell's loop ends too
+        raise
     gc.freeze()  # else Python looks for garbage among all that was imported before it ends: a tenth of a second
     sys.exit(code)

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +160,14 @@ def test_what_cannot_be_run_is_2_and_says_why(
     for word in words:
         assert word in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_ends_without_a_traceback() -> None:
+    """By the signal itself, so that a shell's loop around the command ends too."""
+    code = "from rho_score import cli\ndef main(argv): raise KeyboardInterrupt\ncli.main = main\ncli.run()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == "rho-score: interrupted. What is published stays; the same command goes on from there.\n"
 
 
 def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(
