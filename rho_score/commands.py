@@ -88,7 +88,7 @@ def _select(config: SelectConfig) -> int:
     summary = select(config)
     if config.dry_run:
         _say("a dry run: this is what would be kept; nothing was written")
-        if summary.total.tokens and not summary.total.documents:
+        if not _documents_known(summary.total):
             _say("Tokens are those that have a score; documents are counted once masks are written.")
     elif summary.computed == 0:
         _say_finished(summary.output)
@@ -120,6 +120,11 @@ def _print_retries(retries: Mapping[str, int]) -> None:
         _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
 
 
+def _documents_known(total: GroupAccounts) -> bool:
+    """Not in a dry run of tokens: a histogram has none."""
+    return total.documents > 0 or total.tokens == 0
+
+
 def _print_groups(
     groups: dict[str | None, GroupAccounts],
     total: GroupAccounts,
@@ -128,7 +133,7 @@ def _print_groups(
 ) -> None:
     _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
     rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
-    known = total.documents or not total.tokens  # a dry run of tokens has no documents
+    known = _documents_known(total)
     for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
         _say(
             f"{name:<24.24} {f'{accounts.documents:,}' if known else '':>12} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,7 +14,7 @@ from rho_score.config import CurveConfig
 from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, Group, keys_of, without_groups
-from rho_score.rules import n_items
+from rho_score.rules import check_budget, check_share, check_threshold, n_items
 from rho_score.schema import as_arrow, as_numpy
 from rho_score.shown import visible
 from rho_score.storage import file_at
@@ -146,14 +145,11 @@ def curve(config: CurveConfig) -> str:
     if config.plot:
         image_kind(config.plot)
     for ratio in config.ratio:
-        if not 0 <= ratio <= 1:
-            raise InputError(f"--ratio is a share between 0 and 1, got {ratio}.")
+        check_share("--ratio", ratio)
     for n_tokens in config.tokens:
-        if n_tokens < 0:
-            raise InputError(f"--tokens is a number of tokens, got {n_tokens}.")
+        check_budget(n_tokens)
     for threshold in config.threshold:
-        if not math.isfinite(threshold):
-            raise InputError(f"--threshold is a finite number of nats, got {threshold}.")
+        check_threshold(threshold)
     curves = load_curves(Selection.open(config.selection), config.expert)
     asked = bool(config.ratio or config.tokens or config.threshold)
     points = [curves.at_ratio(ratio) for ratio in (config.ratio if asked else RATIOS)]

@@ -68,8 +68,7 @@ def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool, bits: Bi
     """The cut that keeps every item with score >= `threshold` (<=, for the low end)."""
     keys, counts, _ = ranked(histogram, high=high)
     values = values_of(keys, bits)
-    values[np.isnan(values)] = -np.inf  # whose bin of 32-bit keys begins with what is no number
-    values = values.astype(np.float64)
+    values = np.where(np.isnan(values), -np.inf, values).astype(np.float64)  # whose bin begins with what is no number
     wanted = int(np.sum(values >= threshold) if high else np.sum(values <= threshold))
     if wanted == 0:
         return _nothing(high)

@@ -1,6 +1,5 @@
 """Before a selection runs: its rule is checked, its score sets are opened and compared, its manifest is made."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from rho_score.errors import InputError
 from rho_score.histogram import Bits
 from rho_score.join import Join
 from rho_score.masks import Selector
-from rho_score.rules import parse_quotas, parse_shares
+from rho_score.rules import check_budget, check_share, check_threshold, parse_quotas, parse_shares
 from rho_score.schema import SCHEMA_VERSION
 from rho_score.storage import Folder, absolute
 from rho_score.store import PLAN, ScoreSet, difference, new_manifest, relative_url
@@ -203,12 +202,12 @@ def _check_amount(config: SelectConfig) -> None:
 def _check_numbers(config: SelectConfig) -> None:
     shares = {"--ratio": config.ratio, "--drop-top": config.drop_top, "--token-ratio": config.token_ratio}
     for flag, share in shares.items():
-        if share is not None and not 0 <= share <= 1:
-            raise InputError(f"{flag} is a share between 0 and 1, got {share}.")
-    if config.tokens is not None and config.tokens < 0:
-        raise InputError(f"--tokens is a number of tokens, got {config.tokens}.")
-    if config.threshold is not None and not math.isfinite(config.threshold):
-        raise InputError(f"--threshold is a finite number of nats, got {config.threshold}.")
+        if share is not None:
+            check_share(flag, share)
+    if config.tokens is not None:
+        check_budget(config.tokens)
+    if config.threshold is not None:
+        check_threshold(config.threshold)
     if not 1e-6 <= config.temperature <= 1e6:
         raise InputError(f"--temperature is between 0.000001 and 1000000, got {config.temperature}.")
     for flag, number in (

@@ -1,5 +1,6 @@
 """The rules of a selection: from a histogram and a rule to where the ranking is cut, and the masks of a unit. Pure functions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,24 @@ def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) 
     mask = np.zeros(len(values), bool)
     mask[order[(rank >= np.repeat(drop, counts)) & (rank < keep)]] = True
     return mask
+
+
+def check_share(flag: str, share: float) -> None:
+    """Raises InputError where it is none."""
+    if not 0 <= share <= 1:
+        raise InputError(f"{flag} is a share between 0 and 1, got {share}.")
+
+
+def check_budget(tokens: int) -> None:
+    """Raises InputError where it is none."""
+    if tokens < 0:
+        raise InputError(f"--tokens is a number of tokens, got {tokens}.")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises InputError where it is none: infinite ones would be alike in a manifest."""
+    if not math.isfinite(threshold):
+        raise InputError(f"--threshold is a finite number of nats, got {threshold}.")
 
 
 def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:

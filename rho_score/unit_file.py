@@ -39,12 +39,8 @@ def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, di
         RhoScoreError: the file is missing or damaged, or belongs to another run.
     """
     with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
-        remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
-        file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
-        check_columns(file.schema_arrow, columns)
-        table, metadata = file.read(columns, use_threads=False), footer(file)
-        unit.check(metadata)
-        return table, metadata
+        file, metadata = _opened(unit, source, columns)
+        return file.read(columns, use_threads=False), metadata
 
 
 def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
@@ -63,11 +59,18 @@ def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[
             table, metadata = read(unit, columns)
             n_rows = _rows(metadata)
             return metadata, (table.slice(start, n_rows) for start in range(0, len(table), n_rows))
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        check_columns(file.schema_arrow, columns)
-        metadata = footer(file)
-        unit.check(metadata)
+        file, metadata = _opened(unit, source, columns)
         return metadata, _decoded(unit, source, file, columns, _rows(metadata))
+
+
+def _opened(unit: UnitFile, source: Any, columns: list[str] | None) -> tuple[pq.ParquetFile, dict[str, Any]]:
+    """The file, whose footer is the store's and has these columns, and our metadata in it."""
+    remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
+    file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
+    check_columns(file.schema_arrow, columns)
+    metadata = footer(file)
+    unit.check(metadata)
+    return file, metadata
 
 
 def _decoded(

@@ -79,7 +79,7 @@ def test_blocks_hold_every_target_once(rows: Rows, frame: Frame, n_batches: int,
     writer = BlocksWriter(frame, block_size=size, pad_id=299)
     files = _write(writer, rows, n_batches)
     stream = [(token, mask, n) for n, row in enumerate(_framed(rows, frame)) for token, mask in row]
-    every = [stream[begin : begin + size] for begin in range(0, max(len(stream) - 1, min(len(stream), 1)), size - 1)]
+    every = [stream[begin : begin + size] for begin in range(0, len(stream), size - 1)]
     training = [own for own in every if any(mask for _, mask, _ in own[1:])]
     assert bool(files) == bool(training)
     blocks = _table(files) if files else []
