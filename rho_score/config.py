@@ -61,6 +61,9 @@ class ScoreConfig(CorpusConfig):
     --batch-tokens a cache of keys and values carries it from pass to pass: up to the model's maximum nothing is cut."""
     overlap: int | None = None
     """Tokens of context that a window at least repeats from the one before it. Default: a quarter of the context."""
+    prefix: str = "auto"
+    """What the first token of a document is conditioned on. auto: the tokenizer's BOS, else its EOS, else those that the
+    model's config.json names. none: nothing, so that the first token has no loss. Or the id of a token."""
     dtype: Dtype = "auto"
     """Arithmetic of the forward pass. auto: float16 where the device computes it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16),
     else float32."""

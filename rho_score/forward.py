@@ -59,6 +59,12 @@ class Forward:
         return int(self.model.config.get_text_config().vocab_size)
 
     @property
+    def has_position_table(self) -> bool:
+        """Whether positions are looked up in a table."""
+        tables = (name for name, module in self.model.named_modules() if isinstance(module, torch.nn.Embedding))
+        return any("pos" in name.rpartition(".")[2] or name.endswith("wpe") for name in tables)
+
+    @property
     def way(self) -> Way:
         """The way in use."""
         return self._way

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
-from rho_score.model import wants_own_code
+from rho_score.model import read_tokenizer, wants_own_code
 from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.store import ScoreSet, Selection, beside
 
@@ -164,7 +164,7 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
         for name in store.folder.names("tokenizer"):
             (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
         try:
-            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            return read_tokenizer(Path(directory), trust_remote_code=False)
         except Exception as error:  # the parser of tokenizer.json raises Exception itself
             if wants_own_code(error):
                 raise InputError(

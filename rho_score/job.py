@@ -25,7 +25,7 @@ from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
 from rho_score.store import new_manifest, relative_url
-from rho_score.tokens import prefix_id
+from rho_score.tokens import resolve_prefix
 
 UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0  # two cores take four hours for a unit of 16 MB
 
@@ -63,7 +63,9 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
     model_config = load_config(config.model, trust_remote_code=trust)
     tokenizer = load_tokenizer(config.model, trust_remote_code=trust)
     context, overlap = _windows(config, model_config)
-    _check_vocabulary(config.model, tokenizer, model_config.get_text_config().vocab_size)
+    vocabulary = model_config.get_text_config().vocab_size
+    prefix = resolve_prefix(config.prefix, tokenizer, vocabulary)
+    _check_vocabulary(config.model, tokenizer, vocabulary, prefix)
     if config.dtype == "auto" and found is not None:
         dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
     else:
@@ -79,7 +81,7 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
-        "prefix_id": prefix_id(tokenizer),
+        "prefix_id": prefix,
         "text_column": config.text_column,
         "id_column": config.id_column,
         "group_column": config.group_column,
@@ -110,7 +112,7 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
-        "prefix_id": parts["prefix_id"],
+        "prefix_id": prefix,
         "batch_tokens": batch_tokens,
         "signals": signals,
         "compile": config.compile,
@@ -141,8 +143,8 @@ def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
     return context, overlap
 
 
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int) -> None:
-    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix_id(tokenizer)}
+def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None) -> None:
+    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix}
     used = max(set(tokenizer.get_vocab().values()) - never, default=0)  # a text that spells a special token is text
     if used >= vocabulary:
         raise InputError(

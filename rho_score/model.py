@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -98,7 +99,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     """
     directory = model_directory(model, weights=False)
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        return read_tokenizer(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
         if wants_own_code(error):
             raise InputError(_own_code("tokenizer", directory)) from error
@@ -106,6 +107,19 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
             f"no readable tokenizer in {directory}: {_first_line(error)} Copy the model's tokenizer.json and "
             "tokenizer_config.json there."
         ) from error
+
+
+def read_tokenizer(directory: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer in a directory. BOS and EOS that its own files do not name are those of the model's config.json."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    configured = directory / "config.json"
+    content = orjson.loads(configured.read_bytes()) if configured.exists() else {}
+    for name in ("bos_token", "eos_token"):
+        token_id = content.get(f"{name}_id", (content.get("text_config") or {}).get(f"{name}_id"))
+        token_id = token_id[0] if isinstance(token_id, list) and token_id else token_id
+        if getattr(tokenizer, name) is None and isinstance(token_id, int) and 0 <= token_id < len(tokenizer):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
+    return tokenizer
 
 
 def tokenizer_files(model: str) -> list[Path]:

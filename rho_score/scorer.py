@@ -12,7 +12,7 @@ from rho_score.errors import InputError
 from rho_score.forward import Forward, Way
 from rho_score.model import ModelSource, load_model
 from rho_score.passes import Passes
-from rho_score.proof import depends_on_length, prove, refuse_if_not_causal
+from rho_score.proof import ProofDocuments, examine, make_documents, prove
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,6 @@ class Scorer:
         self._no_room: torch.dtype | None = None
         self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
         self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
-        refuse_if_not_causal(self.passes, self.dtype, self._source.model)
         way, self.passes.chunked = self._prove(compile)
         self.passes.forward.go(way)
         if batch_tokens is None and self.device.type == "cuda":
@@ -148,12 +147,16 @@ class Scorer:
         """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
         ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
-        if depends_on_length(self.passes.forward.model.config, self.passes.context):
-            log.warning("%s: what a token sees depends on the length of its pass at this --context", self._source.model)
-            ways = []
+        model = self._source.model
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
-            if (proved := prove(passes, ways, dtype, self._source.model)) is not None:
+            documents = make_documents(passes)
+            try:
+                alone = examine(passes, documents, dtype, model)
+                proved = prove(passes, documents, [] if alone else ways, dtype, model)
+            except torch.OutOfMemoryError as error:
+                raise InputError(_no_room_for_proof(model, documents)) from error
+            if proved is not None:
                 return proved
         raise InputError(
             f"{self._source.model} gives no finite loss on any test document, in float32 either: its weights are "
@@ -175,3 +178,13 @@ class Scorer:
             budget *= 2
         log.info("%d tokens in a pass: %.0f KiB each, %.1f GiB free", budget, taken / 1024, free / 2**30)
         return budget
+
+
+def _no_room_for_proof(model: str, documents: ProofDocuments) -> str:
+    if documents.long is None:
+        return f"{model} leaves no memory for a pass of a few tokens. Take a larger GPU, or raise --gpus-per-worker."
+    (length, name), *_ = documents.lengths.items()
+    return (
+        f"{model} computes in another way after {name} = {length} tokens, and there is no memory to prove passes of "
+        f"{len(documents.long)} tokens. Give a --context of at most {length}, or a larger GPU."
+    )

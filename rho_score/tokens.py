@@ -1,5 +1,6 @@
 """Text into token ids, as the model was trained to read it but with special-token strings as plain text."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -9,9 +10,11 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from rho_score.engine import check_attempts
-from rho_score.errors import RhoScoreError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.model import hash_tokenizer, load_tokenizer
 from rho_score.schema import TOKENIZED, list_column
+
+log = logging.getLogger(__name__)
 
 CHARACTERS_TOGETHER = 4 << 20
 
@@ -22,6 +25,26 @@ def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         if token_id is not None:
             return int(token_id)
     return None
+
+
+def resolve_prefix(choice: str, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int | None:
+    """The id that `--prefix` means: `auto` (see `prefix_id`), `none`, or an id below `vocabulary`.
+
+    Raises:
+        InputError: anything else.
+    """
+    if choice == "none":
+        return None
+    if choice != "auto":
+        if not choice.isdecimal() or int(choice) >= vocabulary:
+            raise InputError(f"--prefix is auto, none or the id of a token, 0 to {vocabulary - 1}; got {choice!r}.")
+        return int(choice)
+    if (found := prefix_id(tokenizer)) is None:
+        log.warning(
+            "neither the tokenizer nor config.json names a BOS or EOS token, so the first token of every document gets no loss "
+            "(null). Give --prefix ID if the model was trained with one, or --prefix none to say so."
+        )
+    return found
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
