@@ -118,7 +118,7 @@ def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False
 def _tokenizer() -> dict[str, bytes]:
     """The demo model's tokenizer, by file name."""
     from demo.model import base_model
-    from rho_score.model import tokenizer_files
+    from rho_score.tokenizer import tokenizer_files
 
     return {path.name: path.read_bytes() for path in tokenizer_files(str(base_model()))}
 

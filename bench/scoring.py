@@ -31,9 +31,10 @@ from rho_score.config import ScoreConfig
 from rho_score.engine import cluster
 from rho_score.forward import CPU_BLOCK, CUDA_BLOCK, Way
 from rho_score.loss import Head
-from rho_score.model import ModelSource, load_model, load_tokenizer, resolve_dtype
+from rho_score.model import ModelSource, load_model, resolve_dtype
 from rho_score.score import score
 from rho_score.scorer import Scorer
+from rho_score.tokenizer import load_tokenizer
 from rho_score.tokens import prefix_id
 from rho_score.verify import compare, plain_losses
 

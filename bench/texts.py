@@ -11,7 +11,7 @@ import numpy as np
 
 from demo.corpus import _source, _topics
 from demo.model import base_model
-from rho_score.model import load_tokenizer
+from rho_score.tokenizer import load_tokenizer
 from rho_score.tokens import encode
 
 SLICES = 3

@@ -64,6 +64,8 @@ def _score(config: ScoreConfig) -> int:
         f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
     _print_retries(summary.retries)
+    if summary.weight_note:
+        _say(f"weights: {summary.weight_note}")
     if accounts.rescored:
         _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:

@@ -3,11 +3,11 @@
 from itertools import islice
 
 from rho_score.config import PlanConfig
-from rho_score.model import load_tokenizer
 from rho_score.plan import Plan, Unit, make_plan
 from rho_score.read import Columns, Document, documents
 from rho_score.shown import visible
 from rho_score.storage import Folder
+from rho_score.tokenizer import load_tokenizer
 from rho_score.tokens import encode
 
 SAMPLED_UNITS = 8

@@ -43,7 +43,7 @@ class Forward:
         self.model = model
         self._device = device
         self._entropy, self._rank = entropy, rank
-        self._own_attention: str = model.config._attn_implementation
+        self._own_attention = _attention_of(model)
         self._blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
         self._accumulate = accumulate
         self._way = Way("plain")
@@ -76,11 +76,12 @@ class Forward:
             ValueError, TypeError, AttributeError, NotImplementedError: the model does not have it.
         """
         self._way = way
-        attention = PACKED if way.layout == "packed" else self._own_attention
-        if self.model.config._attn_implementation != attention:
-            self.model.set_attn_implementation(attention)
-        if self.model.config._attn_implementation != attention:
-            raise ValueError("its attention cannot be replaced")
+        for config, own in self._own_attention:
+            config._attn_implementation = own
+        if way.layout == "packed":
+            self.model.set_attn_implementation(PACKED)
+            if self.model.config.get_text_config()._attn_implementation != PACKED:
+                raise ValueError("its attention cannot be replaced")
         if way.layout != "plain":
             self._head = Head.of(self.model)
         if way.compiled and self._accumulate is accumulate:
@@ -171,7 +172,10 @@ class Forward:
         return stance
 
     def _body(self, ids: torch.Tensor, **extra: Any) -> torch.Tensor:
-        hidden: torch.Tensor = self.model.base_model(ids, **extra).last_hidden_state
+        body = self.model.base_model
+        if body is self.model:  # a text model taken out of a larger one, which the library looks for under another name
+            body = self.model.model
+        hidden: torch.Tensor = body(ids, **extra).last_hidden_state
         return hidden
 
     def _statistics(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -201,3 +205,9 @@ class Forward:
         if self._device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _attention_of(model: Any) -> list[tuple[Any, str]]:
+    """The configurations of a model and of its parts, from the outside in, each with the attention that it names."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    return [(c, c._attn_implementation) for c in configs.values() if hasattr(c, "_attn_implementation")]

@@ -14,9 +14,10 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
-from rho_score.model import read_tokenizer, wants_own_code
+from rho_score.model_files import wants_own_code
 from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.store import ScoreSet, Selection, beside
+from rho_score.tokenizer import read_tokenizer
 
 Store = ScoreSet | Selection
 

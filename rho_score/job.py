@@ -9,22 +9,24 @@ import torch
 
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
+from rho_score.identity import model_identity
 from rho_score.model import (
     ModelSource,
     default_context,
-    hash_tokenizer,
     load_config,
-    load_tokenizer,
-    model_identity,
-    pinned,
+    longest_context,
+    refuse_quantizing_twice,
     resolve_dtype,
 )
+from rho_score.model_files import pinned
 from rho_score.plan import Plan
+from rho_score.quantized import check_quantized
 from rho_score.read import Columns
 from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
 from rho_score.store import new_manifest, relative_url
+from rho_score.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.tokens import resolve_prefix
 
 UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0  # two cores take four hours for a unit of 16 MB
@@ -61,6 +63,11 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
     cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
     trust = config.trust_remote_code
     model_config = load_config(config.model, trust_remote_code=trust)
+    source = ModelSource(
+        model=pinned(config.model), trust_remote_code=trust, quantize=config.quantize, n_gpus=max(1, int(gpus))
+    )
+    refuse_quantizing_twice(source, model_config)
+    check_quantized(model_config, config.model, gpu=gpus > 0, here=False)
     tokenizer = load_tokenizer(config.model, trust_remote_code=trust)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
@@ -106,9 +113,7 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
         },
     )
     scorer = {
-        "model": ModelSource(
-            model=pinned(config.model), trust_remote_code=trust, quantize=config.quantize, n_gpus=max(1, int(gpus))
-        ),
+        "model": source,
         "dtype": dtype,
         "context": context,
         "overlap": overlap,
@@ -133,7 +138,7 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
 
 def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
     """Context and overlap, given or by default, checked against the model."""
-    longest = getattr(model_config, "max_position_embeddings", None)
+    longest = longest_context(model_config)
     context = config.context or default_context(model_config)
     if longest and context > longest:
         raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")

@@ -7,15 +7,15 @@ from typing import Any
 
 # Names of whole numbers that are no lengths of a text, by their words. A number whose name tells nothing is taken for a length:
 # that costs seconds at load, and one that is left out could cost the numbers.
-_COUNTS = set("layers layer heads head experts expert group groups id ids idx idxs index rank dim dims factor theta".split())
-_LENGTHS = set(
-    "window chunk chunksize block blocks length len positions position topk local context seq sequence distance bucket "
-    "buckets extent budget rate rates span past mem memory floor".split()
+_COUNTS = re.compile("layers?|heads?|experts?|groups?|ids?|idxs?|index|rank|dims?|factor|theta")  # as the last word
+_LENGTHS = re.compile(
+    "window|chunk|chunksize|blocks?|length|len|positions?|topk|local|context|seq|sequence|distance|buckets?|extent|budget|rates?"
+    "|span|past|mem|memory|floor"
 )
-_WIDTHS = set(
-    "hidden intermediate vocab vocabulary embd embed embedding embeddings ffn ff feed forward heads headdim inner model state "
-    "conv conv1d kernel mamba expand expert experts layers layer tp seed seeds labels beams token tokens ngram dff lru width "
-    "multiplier scalar multiple experts moe mlp channels num n d scale mult count codebook codebooks iters cycles".split()
+_WIDTHS = re.compile(
+    "hidden|intermediate|vocab|vocabulary|embd|embed|embeddings?|ffn?|feed|forward|dff|mlp|moe|heads|headdim|inner|model|state|lru"
+    "|conv|conv1d|kernel|mamba|expand|experts?|layers?|channels|width|num|n|d|count|tp|seeds?|labels|beams|tokens?|ngram|codebooks?"
+    "|multiplier|multiple|scalar|scale|mult|iters|cycles"
 )
 # Parts that say nothing about how text goes through the model.
 _ELSEWHERE = re.compile(
@@ -57,6 +57,6 @@ def _numbers(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
 
 def _is_dimension(name: str) -> bool:
     words = name.lower().strip("_").split("_")
-    if words[-1] in _COUNTS:
+    if _COUNTS.fullmatch(words[-1]):
         return True
-    return not _LENGTHS.intersection(words) and bool(_WIDTHS.intersection(words))
+    return not any(map(_LENGTHS.fullmatch, words)) and any(map(_WIDTHS.fullmatch, words))

@@ -1,47 +1,38 @@
-"""Which model: where its files are, what they hash to, what it can do. Loading refuses pickles and remote code."""
+"""Which model: its configuration, what it can do, its weights. Loading refuses pickles and remote code."""
 
-import hashlib
 import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from safetensors import SafetensorError
+import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
+    AutoModelForImageTextToText,
     BitsAndBytesConfig,
-    PreTrainedTokenizerBase,
+    GenerationConfig,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
 from rho_score.config import Quantize
 from rho_score.errors import InputError
-from rho_score.storage import absolute
-from rho_score.weights import check_weights, refuse_pickles
+from rho_score.model_files import first_line, model_files, own_code, wants_own_code
+from rho_score.quantized import check_quantized, quantization_of
+from rho_score.weights import check_adapter, check_weights, named_weights, stored_names
 
-log = logging.getLogger(__name__)
-
-WEIGHT_FILES = ["*.safetensors"]
-OTHER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 LONGEST_DEFAULT_CONTEXT = 2048
+_TABLES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+_REPORT = "transformers.modeling_utils"  # the logger that prints a table of weights in the middle of a log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,127 +49,58 @@ class ModelSource:
     """GPUs of one node that the layers are spread over."""
 
 
-def model_directory(model: str, *, weights: bool = True) -> Path:
-    """The local directory of `model`: itself, or its snapshot from the Hugging Face hub (`ID` or `ID@REVISION`); without
-    `weights` only what its tokenizer needs is fetched.
-
-    Raises:
-        InputError: no such directory and no such model on the hub.
-    """
-    if Path(model).is_dir():
-        return Path(model)
-    if model.startswith((".", "/")) or model.count("/") > 1 or "://" in model:
-        raise InputError(f"no directory {model}. Give a Hugging Face id or a directory that every node sees.")
-    name, _, revision = model.partition("@")
-    wanted = [*OTHER_FILES, *(WEIGHT_FILES if weights else [])]
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
-    except (
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        LocalEntryNotFoundError,
-        HfHubHTTPError,
-        ValueError,
-        OSError,
-    ) as error:
-        raise InputError(
-            f"model {model} is neither a directory nor to be had from the Hugging Face hub: {error}"
-        ) from error
-
-
-def pinned(model: str) -> str:
-    """`model` so that every node loads the same: a directory from the root on, a hub id with the revision that this machine has."""
-    return absolute(model) if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
-
-
-def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer.
-
-    Raises:
-        InputError: the model has no tokenizer that loads.
-    """
-    directory = model_directory(model, weights=False)
-    try:
-        return read_tokenizer(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
-        if wants_own_code(error):
-            raise InputError(_own_code("tokenizer", directory)) from error
-        raise InputError(
-            f"no readable tokenizer in {directory}: {_first_line(error)} Copy the model's tokenizer.json and "
-            "tokenizer_config.json there."
-        ) from error
-
-
-def read_tokenizer(directory: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer in a directory. BOS and EOS that its own files do not name are those of the model's config.json."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    configured = directory / "config.json"
-    content = orjson.loads(configured.read_bytes()) if configured.exists() else {}
-    for name in ("bos_token", "eos_token"):
-        token_id = content.get(f"{name}_id", (content.get("text_config") or {}).get(f"{name}_id"))
-        token_id = token_id[0] if isinstance(token_id, list) and token_id else token_id
-        if getattr(tokenizer, name) is None and isinstance(token_id, int) and 0 <= token_id < len(tokenizer):
-            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
-    return tokenizer
-
-
-def tokenizer_files(model: str) -> list[Path]:
-    """The files that a tokenizer is loaded from, as the model has them (and its config.json, which names the kind)."""
-    patterns = (
-        "tokenizer*",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab*",
-        "merges.txt",
-        "*.model",
-        "config.json",
-    )
-    directory = model_directory(model, weights=False)
-    return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
-
-
 def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
-    """The model's configuration, checked to be that of a causal language model with safetensors.
+    """The model's configuration (of an adapter: its base model's), checked to be that of a causal language model, alone or as
+    the text part of a vision-language model, with safetensors.
 
     Raises:
         InputError: not a causal language model, or no weights as safetensors.
     """
-    directory = model_directory(model)
+    directory, adapter = model_files(model)
+    if adapter is not None:
+        _require("peft", f"{model} is an adapter, which", extra="adapters")
+        check_adapter(adapter)
+    if not (directory / "config.json").exists() and (files := sorted(directory.glob("*.gguf"))):
+        raise InputError(
+            f"{directory} holds GGUF files ({files[0].name}) and no config.json. GGUF is not scored with: take the model's "
+            "safetensors, or write them by AutoModelForCausalLM.from_pretrained(DIRECTORY, gguf_file=FILE).save_pretrained(…)."
+        )
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        config.get_text_config()
     except Exception as error:  # a damaged file makes transformers raise errors of any kind
         if wants_own_code(error):
-            raise InputError(_own_code("model", directory)) from error
+            raise InputError(own_code("model", directory)) from error
         reason = " ".join(str(error).split())
         raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
-    brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    named = refuse_pickles(directory, getattr(config, "transformers_weights", None))
+    named = named_weights(directory, getattr(config, "transformers_weights", None))
     if not trust_remote_code:
         _refuse_kernels(directory, config)
-    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class
-    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False
-    if config.is_encoder_decoder or not known or both_ways:
-        raise InputError(
-            f"{model} is a {config.model_type!r} model, not a causal language model; it gives no token losses."
-        )
+    _refuse_other_kinds(model, config, trust_remote_code)
     check_weights(directory, named)
     return config
 
 
-def wants_own_code(error: Exception) -> bool:
-    """Whether transformers refused to load something because it brings code."""
-    return any(words in str(error) for words in ("trust_remote_code", "custom code", "remote code"))
-
-
-def _own_code(what: str, directory: Path) -> str:
-    return (
-        f"the {what} in {directory} brings its own Python code, which is not run unasked. Read it, then give "
-        "--trust-remote-code."
+def _refuse_other_kinds(model: str, config: Any, trust_remote_code: bool) -> None:
+    """Refuse what is no causal language model, by what it is."""
+    brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class or _sees_images(config)
+    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False
+    if not (config.is_encoder_decoder or not known or both_ways):
+        return
+    kind = "an encoder and a decoder" if config.is_encoder_decoder else ""
+    kind = "an encoder that sees both ways" if both_ways else kind
+    named = ", ".join([*(getattr(config, "architectures", None) or []), *([kind] if kind else [])])
+    raise InputError(
+        f"{model} is a {config.model_type!r} model{f' ({named})' if named else ''}, not a causal language model; it gives no "
+        "token losses."
     )
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip(' .:!')}."
+def _sees_images(config: Any) -> bool:
+    """Whether it is a vision-language model that is loaded as one, though nothing but text is scored with it."""
+    kinds = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return config.model_type in kinds and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def _refuse_kernels(directory: Path, config: Any) -> None:
@@ -192,21 +114,25 @@ def _refuse_kernels(directory: Path, config: Any) -> None:
 
 
 def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model for inference, arithmetic in `dtype`, on `device` or spread over the GPUs that this process sees.
+    """The model for inference, arithmetic in `dtype`, on `device` or spread over the GPUs that this process sees; an adapter is
+    merged into it. `weight_note` of it tells what of the files it does not use.
 
     Raises:
         InputError: weights that are missing or of other shapes, GPUs too small for it, a package that is not installed.
     """
-    load_config(source.model, trust_remote_code=source.trust_remote_code)
+    config = load_config(source.model, trust_remote_code=source.trust_remote_code)
+    check_quantized(config, source.model, gpu=device.type == "cuda", here=True)
     spread = source.n_gpus > 1
+    quantized = source.quantize is not None or quantization_of(config) is not None
     options: dict[str, Any] = {}
     if source.quantize is not None:
+        refuse_quantizing_twice(source, config)
         _require("bitsandbytes", f"--quantize {source.quantize}")
         options["quantization_config"] = _quantization(source.quantize, dtype)
-    if spread or source.quantize is not None:
+    if spread or quantized:
         _require("accelerate", "a model on several GPUs, or a quantized one,")
         options["device_map"] = "auto" if spread else {"": str(device)}
-    loaded = _load_weights(source, dtype, options)
+    loaded = _load_weights(source, config, dtype, options)
     if outside := {str(place) for place in getattr(loaded, "hf_device_map", {}).values()} & {"cpu", "disk"}:
         if device.type != "cpu":
             raise InputError(
@@ -215,33 +141,113 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
             )
     elif not options:
         loaded = loaded.to(device)
+    loaded = _with_adapter(loaded, source.model, quantized)
     return loaded.eval().requires_grad_(False)
 
 
-def _load_weights(source: ModelSource, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+def refuse_quantizing_twice(source: ModelSource, config: Any) -> None:
+    """Raise InputError for --quantize of weights that are quantised already."""
+    if source.quantize is not None and (found := quantization_of(config)) is not None:
+        kind = found.get("quant_method", "bitsandbytes")
+        raise InputError(f"the weights of {source.model} are quantised already ({kind}). Leave --quantize out.")
+
+
+def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options: dict[str, Any]) -> Any:
     """The model with every one of its weights from the files: transformers makes up those that are missing."""
     loaded: Any
     report: Any
-    try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            model_directory(source.model),
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=source.trust_remote_code,
-            output_loading_info=True,
-            **options,
-        )  # type: ignore[misc]
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise InputError(
-            f"the weights in {source.model} do not load: {_first_line(error)} Check that they belong to its config.json."
-        ) from error
+    directory = model_files(source.model).base
+    auto: Any = AutoModelForImageTextToText if _sees_images(config) else AutoModelForCausalLM
+    with _report_kept() as table:
+        try:
+            loaded, report = auto.from_pretrained(
+                directory,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+                generation_config=GenerationConfig(),  # nothing is generated: what the files say of it may be wrong
+                **options,
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except ImportError as error:
+            raise InputError(
+                f"{source.model} needs a package that is not installed: {first_line(error)} Install it on every node."
+            ) from error
+        except Exception as error:  # whatever a model's code or a library of quantisation raises
+            raise InputError(
+                f"the weights in {source.model} do not load: {_worst_line(table) or first_line(error)} Check that they belong to "
+                "its config.json."
+            ) from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"{source.model} lacks {len(missing)} of the weights that its config.json asks for, such as {missing[0]}. "
             "They would be random numbers: fetch the whole model."
         )
+    loaded.weight_note = _weight_note(loaded, sorted(report["unexpected_keys"]), stored_names(directory))
+    return loaded
+
+
+def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:
+    """What of the files' weights the model does not use, and which of its own are not there but tied; empty where neither."""
+    tied = sorted(name for name in getattr(model, "all_tied_weights_keys", None) or {} if name not in stored)
+    parts = []
+    if unused:
+        parts.append(f"{len(unused)} in the checkpoint are not used by the model, such as {unused[0]}")
+    if tied:
+        parts.append(f"{len(tied)} not in the checkpoint are tied to others: {', '.join(tied[:3])}")
+    return "; ".join(parts)
+
+
+@contextmanager
+def _report_kept() -> Iterator[list[str]]:
+    """The tables of weights that transformers would print meanwhile."""
+    kept: list[str] = []
+
+    class Keep(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            kept.append(record.getMessage())
+            return "LOAD REPORT" not in kept[-1]
+
+    logger, keep = transformers.utils.logging.get_logger(_REPORT), Keep()
+    logger.addFilter(keep)
+    try:
+        yield kept
+    finally:
+        logger.removeFilter(keep)
+
+
+def _worst_line(tables: list[str]) -> str:
+    """The first weight that did not fit, of a table that transformers prints: its name and what is wrong."""
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(tables)).splitlines():
+        cells = [cell.strip() for cell in line.split("|") if cell.strip()]
+        if len(cells) > 1 and cells[1] in ("MISMATCH", "CONVERSION"):
+            return f"{cells[0]}: {'; '.join(cells[2:]) or cells[1].lower()}."
+    return ""
+
+
+def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
+    """The model with the adapter of its directory merged into its weights; as it is, where there is none."""
+    adapter = model_files(model).adapter
+    if adapter is None:
+        return loaded
+    if quantized:
+        raise InputError(
+            f"{model} is an adapter of a quantised model, into which it cannot be merged exactly. Name the unquantised base model "
+            "in its adapter_config.json, and leave --quantize out."
+        )
+    from peft import PeftModel
+
+    note = loaded.weight_note
+    try:
+        loaded = PeftModel.from_pretrained(loaded, adapter, use_safetensors=True).merge_and_unload(safe_merge=True)
+    except Exception as error:  # whatever peft says of an adapter that is of another model or cannot be merged
+        raise InputError(
+            f"the adapter {model} does not go into its base model: {first_line(error)} Check base_model_name_or_path in its "
+            "adapter_config.json, or merge it yourself and save the whole model."
+        ) from error
+    loaded.weight_note = note
     return loaded
 
 
@@ -253,15 +259,20 @@ def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _require(package: str, what: str) -> None:
+def _require(package: str, what: str, *, extra: str = "large") -> None:
     if find_spec(package) is None:
-        raise InputError(f"{what} needs the package {package}: pip install 'rho-score[large]' on every node.")
+        raise InputError(f"{what} needs the package {package}: pip install 'rho-score[{extra}]' on every node.")
+
+
+def longest_context(config: Any) -> int | None:
+    """The most positions that the model was made for; None where its configuration does not say."""
+    text = config.get_text_config()
+    return next((int(found) for name in _TABLES if (found := getattr(text, name, None))), None)
 
 
 def default_context(config: Any) -> int:
     """The model's longest context, at most 2048 (the paper's)."""
-    longest = getattr(config, "max_position_embeddings", None) or LONGEST_DEFAULT_CONTEXT
-    return min(int(longest), LONGEST_DEFAULT_CONTEXT)
+    return min(longest_context(config) or LONGEST_DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT)
 
 
 def resolve_dtype(dtype: str, *, gpu: bool) -> str:
@@ -276,38 +287,3 @@ def resolve_dtype(dtype: str, *, gpu: bool) -> str:
     if gpu or "amx_fp16" in flags:
         return "float16"
     return "bfloat16" if "amx_bf16" in flags else "float32"
-
-
-def model_identity(model: str) -> dict[str, str]:
-    """What determines a model's losses, by content, so that a moved or renamed model stays the same: SHA-256 of weights and
-    configuration, and the versions of torch and transformers."""
-    directory = model_directory(model)
-    weights = sorted(directory.glob("*.safetensors"))
-    code = sorted(directory.glob("*.py"))
-    total = sum(path.stat().st_size for path in weights)
-    if total > 10 << 30:
-        log.info("hashing %.0f GB of weights", total / 1e9)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(_file_sha256, weights))
-    return {
-        "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
-        "config_sha256": _file_sha256(directory / "config.json"),
-        **({"code_sha256": hashlib.sha256("".join(map(_file_sha256, code)).encode()).hexdigest()} if code else {}),
-        "torch": version("torch").split("+")[0],
-        "transformers": version("transformers"),
-    }
-
-
-def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over the vocabulary, or over the whole pipeline (merges, normaliser, splitting) where it is a fast one."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

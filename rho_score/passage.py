@@ -28,6 +28,8 @@ class Passage:
     """When it gave the unit on."""
     model_s: float = 0.0
     """Seconds in the scorer."""
+    note: str = ""
+    """What the model does not use of its files, or ties; see `model.load_model`."""
 
 
 def busy_share(passages: Iterable[Passage]) -> float:

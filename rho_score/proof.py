@@ -63,9 +63,7 @@ def make_documents(passes: Passes) -> ProofDocuments:
     return ProofDocuments(ids, others, lengths)
 
 
-def long_document(
-    random: np.random.Generator, vocabulary: int, lengths: Iterable[int], context: int
-) -> np.ndarray:
+def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterable[int], context: int) -> np.ndarray:
     """Random token ids, int64[at most context], that go beyond each of the lengths, the shortest first. There a run of tokens
     comes again that stands a little further back than the length: a model that looks too far copies it, and its losses tell.
     """
@@ -91,8 +89,8 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
     kept = len(whole) - max(4, len(whole) // 8)
     changed = np.concatenate([whole[:kept], (whole[kept:] + 1) % passes.forward.vocabulary])
     # Cut off right before a length: what is computed in another way from there on is not, in these.
-    cuts = {length - 1: name for length, name in documents.lengths.items() if length - 1 < kept}
-    cuts[kept] = f"between {kept} and {len(whole)} tokens"
+    cuts = {length - 1: f"{name} = {length}" for length, name in documents.lengths.items() if length - 1 < kept}
+    cuts[kept] = ", ".join(f"{name} = {length}" for length, name in documents.lengths.items()) or "at any length"
     try:
         if passes.forward.has_position_table:  # which may have fewer rows than the configuration says
             passes([np.zeros(passes.context, np.int64)])
@@ -106,11 +104,11 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
         ) from error
     if _difference(other[:kept], full[:kept]) > TOLERANCE[dtype]:
         raise InputError(f"{model} is not causal: the loss of a token depends on tokens after it.")
-    for part, name in zip(parts, cuts.values(), strict=True):
-        if (difference := _difference(part, full[: len(part)])) > TOLERANCE[dtype]:
-            break
-    else:
+    differences = [_difference(part, full[: len(part)]) for part in parts]
+    worst = max(range(len(parts)), key=lambda i: differences[i])
+    if differences[worst] <= TOLERANCE[dtype]:
         return False
+    name = list(cuts.values())[worst]
     _, again = passes([whole, whole[:kept]]).losses
     (once_more,) = passes([whole[:kept]]).losses
     if _difference(again, once_more) > TOLERANCE[dtype]:
@@ -120,7 +118,7 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
         )
     log.warning(
         "%s: the loss of a token changes with the length of its pass (%s), here by %.1e nats. Every window goes through the model "
-        "whole and alone, which is slower.", model, name, difference,
+        "whole and alone, which is slower.", model, name, differences[worst],
     )  # fmt: skip
     return True
 
@@ -184,10 +182,10 @@ def _fault_behind(
 ) -> str | None:
     """What is wrong in the long document behind one of the lengths. What is allowed there depends on how much the two differ
     before the first, by the dtype's rounding alone."""
-    calm = _mean(found[: min(lengths)], expected[: min(lengths)])
+    calm = _mean([found[: min(lengths)]], [expected[: min(lengths)]])
     allowed = min(3 * TOLERANCE[dtype], max(4 * calm, TOLERANCE[dtype] / 5))
     for at in range(0, len(found), RUN):
-        difference = _mean(found[at : at + RUN], expected[at : at + RUN])
+        difference = _mean([found[at : at + RUN]], [expected[at : at + RUN]])
         if difference > allowed and np.isfinite(difference):
             passed = [f"{name} = {length}" for length, name in lengths.items() if length <= at + RUN]
             where = f", beyond {', '.join(passed[-3:])}" if passed else ""
@@ -202,9 +200,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:300]
 
 
-def _mean(found: Sequence[np.ndarray] | np.ndarray, expected: Sequence[np.ndarray] | np.ndarray) -> float:
+def _mean(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     """Mean absolute difference over the tokens that have a loss in both; infinite where there is none."""
-    difference: np.ndarray = np.abs(np.hstack(found) - np.hstack(expected))
+    difference: np.ndarray = np.abs(np.concatenate(found) - np.concatenate(expected))
     finite = difference[np.isfinite(difference)]
     return float(finite.mean()) if finite.size else float("inf")
 

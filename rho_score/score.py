@@ -20,7 +20,6 @@ from rho_score.contents import Totals, read_json
 from rho_score.engine import IO_CPUS, cluster, configure_data, starts_its_own
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.job import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
-from rho_score.model import tokenizer_files
 from rho_score.passage import Passage, busy_share
 from rho_score.plan import Unit, make_plan
 from rho_score.progress import Progress
@@ -40,6 +39,7 @@ from rho_score.store import (
     quarantined_units,
     read_manifest,
 )
+from rho_score.tokenizer import tokenizer_files
 from rho_score.tokens import tokenize_unit
 from rho_score.verify import Comparison
 from rho_score.verify import verify as compare_with_plain
@@ -66,6 +66,8 @@ class ScoreSummary:
     """Share of the workers' time, from the first unit of each to its last, that the model ran."""
     padding_share: float
     """Share of padding in the positions that went through the model."""
+    weight_note: str
+    """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
     retries: dict[str, int]
     """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
 
@@ -160,6 +162,7 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
         wall_s=time.monotonic() - started,
         busy_share=busy_share(passages),
         padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
+        weight_note=next((passage.note for passage in passages if passage.note), ""),
         retries={},
     )
 

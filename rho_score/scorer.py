@@ -86,6 +86,11 @@ class Scorer:
         """The way that documents take through the model."""
         return self.passes.forward.way
 
+    @property
+    def weight_note(self) -> str:
+        """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
+        return str(self.passes.forward.model.weight_note)
+
     def score_documents(self, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Loss of every token, in nats: `score(ids).loss`."""
         return self.score(ids).loss

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.engine import check_attempts
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.model import hash_tokenizer, load_tokenizer
 from rho_score.schema import TOKENIZED, list_column
+from rho_score.tokenizer import hash_tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -8,47 +8,79 @@ from safetensors import SafetensorError, safe_open
 
 from rho_score.errors import InputError
 
+INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 
-def refuse_pickles(directory: Path, configured: Any) -> set[str]:
-    """Refuse what would make the library load a pickle though the directory has safetensors.
 
-    configured: the weights that config.json names, if it does. Returns the names of the files that indices of weights name.
+def named_weights(directory: Path, configured: Any) -> set[str]:
+    """Names of the files of weights that the library will load: the whole one, or those that the index names.
+
+    configured: the file or index that config.json names in their place, if it does.
+
+    Raises:
+        InputError: what is named would make the library load a pickle though the directory has safetensors.
     """
-    if (directory / "adapter_config.json").exists():
-        raise InputError(f"{directory} holds an adapter (adapter_config.json). Merge it into its model and save that.")
     if configured is not None and not _is_safe(configured, (".safetensors", ".safetensors.index.json")):
         raise InputError(
             f"{directory}/config.json names the weights {configured!r}. Only *.safetensors are ever loaded."
         )
-    named: set[str] = set()
-    for index in directory.glob("*.safetensors.index.json"):
-        try:
-            files = list(orjson.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is not an index of weights: {error!r}") from error
-        if wrong := sorted(str(file) for file in files if not _is_safe(file, (".safetensors",))):
-            raise InputError(f"{index} names {wrong[0]!r}. Only *.safetensors of the same directory are ever loaded.")
-        named.update(files)
-    return named
+    name = configured or (
+        WHOLE if (directory / WHOLE).exists() else INDEX
+    )  # an index beside the whole file is not read
+    if name.endswith(".safetensors"):
+        return {name}
+    index = directory / name
+    if not index.exists():
+        return set()
+    try:
+        files = list(orjson.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} is not an index of weights: {error!r}") from error
+    if wrong := sorted(str(file) for file in files if not _is_safe(file, (".safetensors",))):
+        raise InputError(f"{index} names {wrong[0]!r}. Only *.safetensors of the same directory are ever loaded.")
+    return set(files)
 
 
 def check_weights(directory: Path, named: set[str]) -> None:
-    """Raise InputError unless every file of weights in a model's directory is there (`named` too) and its header is whole."""
+    """Raise InputError unless every file of weights that will be loaded is there and its header is whole."""
     files = {path.name for path in directory.glob("*.safetensors")}
     if not files:
         raise InputError(f"no *.safetensors in {directory}. Pickled weights are never loaded: convert them first.")
+    if not named:
+        raise InputError(
+            f"{directory} holds {min(files)}, but neither {WHOLE} nor {INDEX}, by which weights are found. Rename the file or "
+            "fetch the index."
+        )
     if missing := sorted(named - files):
         raise InputError(
             f"{directory} lacks {len(missing)} of {len(named)} files of weights: {missing[0]}. Fetch them."
         )
-    for name in sorted(files):
-        try:
-            with safe_open(directory / name, framework="pt") as weights:
-                weights.keys()
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{directory / name} is not a readable safetensors file: {error}. Fetch it again."
-            ) from error
+    for name in sorted(named):
+        _check_header(directory / name)
+
+
+def check_adapter(directory: Path) -> None:
+    """Raise InputError unless an adapter's weights are safetensors with a whole header."""
+    weights = directory / "adapter_model.safetensors"
+    if not weights.exists():
+        raise InputError(f"no {weights.name} in {directory}. Pickled weights are never loaded: convert them first.")
+    _check_header(weights)
+
+
+def stored_names(directory: Path) -> set[str]:
+    """Names of the weights in a directory's safetensors."""
+    names: set[str] = set()
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            names.update(weights.keys())
+    return names
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt") as weights:
+            weights.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} is not a readable safetensors file: {error}. Fetch it again.") from error
 
 
 def _is_safe(name: Any, endings: tuple[str, ...]) -> bool:

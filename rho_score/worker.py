@@ -3,6 +3,8 @@
 import logging
 import os
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,14 @@ from rho_score.attempts import Attempts
 from rho_score.config import Precision
 from rho_score.engine import alive_nodes, node_name
 from rho_score.errors import RhoScoreError
-from rho_score.model import model_identity
+from rho_score.identity import model_identity
 from rho_score.passage import Passage, noted
 from rho_score.schema import SCORED, SIGNALS, as_numpy, flat_values, list_column, list_lengths
 from rho_score.scorer import Scorer
 from rho_score.storage import Folder
 from rho_score.store import difference
+
+log = logging.getLogger(__name__)
 
 
 class ScoreUnit:
@@ -43,10 +47,15 @@ class ScoreUnit:
         self._precision = precision
         self._refusal: RhoScoreError | None = None
         self._attempts = Attempts(output=Folder(output), run=run, node=node_name(), alive=alive_nodes, limit_s=limit_s)
+        self._note = ""
         try:
             self._scorer = _load(scorer, identity, gpus)
+            self._note = self._scorer.weight_note
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
             self._refusal = error
+        except Exception as error:
+            log.exception("the model does not load")
+            self._refusal = RhoScoreError(_does_not_load(error, scorer["model"].model))
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         if self._refusal:
@@ -80,8 +89,20 @@ class ScoreUnit:
             started=started,
             ended=time.time(),
             model_s=model_s,
+            note=self._note,
         )
         return noted(unit, passage)
+
+
+def _does_not_load(error: Exception, model: str) -> str:
+    """What is to be said of an error that nobody foresaw, with the place that it came from."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{model} does not load on {os.uname().nodename}: {type(error).__name__}: {str(error).strip()[:500]} "
+        f"({Path(place.filename).name}, line {place.lineno}). Nothing was scored by this worker. Where it is about memory, give "
+        "larger nodes or --gpus-per-worker; else look whether `transformers` by itself loads the model, and whether every node has "
+        "the packages that it needs."
+    )
 
 
 def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision) -> pa.Array:

@@ -12,14 +12,23 @@ _INDEXER = {
 }
 PECULIAR: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "ffn_config": {"hidden_size": 64, "ffn_hidden_size": 64}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": 64, "ffn_hidden_size": 64},
+    },
     "dots3_note": {
         **_ALIKE,
-        "vision_config": {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "adapter_in_dim": 64, "adapter_out_dim": 64},
+        "vision_config": {
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_attention_heads": 4,
+            "adapter_in_dim": 64,
+            "adapter_out_dim": 64,
+        },
     },
     "dots3_note_text": _ALIKE,
     "falcon_h1": {"mamba_d_ssm": 128},
-    **dict.fromkeys(("gemma3n_text", "gemma4_unified_text", "gemma4_text"), {"num_kv_shared_layers": 0}),
+    **{name: {"num_kv_shared_layers": 0} for name in ("gemma3n_text", "gemma4_unified_text", "gemma4_text")},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_hidden_layers": 4},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},

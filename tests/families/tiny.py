@@ -55,7 +55,9 @@ SIZES: dict[str, Any] = {
     # tables of positions and vocabularies
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), CONTEXT),
     **dict.fromkeys(("max_target_positions", "context_length"), CONTEXT),
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size", "unpadded_vocab_size"), VOCABULARY),
+    **dict.fromkeys(
+        ("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size", "unpadded_vocab_size"), VOCABULARY
+    ),
     "hidden_size_per_layer_input": 16,
     # lengths
     **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_window_size", "window_size"), LENGTH),
@@ -122,5 +124,7 @@ def _names(kind: type) -> set[str]:
 def tiny_model(config: PreTrainedConfig, seed: int = 0) -> Any:
     """A model with random weights, float32, in evaluation mode."""
     torch.manual_seed(seed)
-    auto = AutoModelForCausalLM if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else AutoModelForImageTextToText
+    auto = (
+        AutoModelForCausalLM if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else AutoModelForImageTextToText
+    )
     return auto.from_config(config, dtype=torch.float32).eval()

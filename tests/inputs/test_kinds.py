@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from rho_score import lines, plan, read
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
-from rho_score.model import hash_tokenizer, load_tokenizer
 from rho_score.plan import make_plan
 from rho_score.read import Columns, read_unit
 from rho_score.storage import Folder
+from rho_score.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.tokens import tokenize_unit
 from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused

@@ -9,11 +9,12 @@ import torch
 from demo.corpus import CURATED_GROUP, build, curated
 from demo.model import base_model
 from rho_score.config import CorpusConfig
-from rho_score.model import load_tokenizer, resolve_dtype
+from rho_score.model import resolve_dtype
 from rho_score.plan import make_plan
 from rho_score.read import Columns, Document, documents
 from rho_score.scorer import Scorer
 from rho_score.storage import Folder
+from rho_score.tokenizer import load_tokenizer
 from rho_score.tokens import encode, prefix_id
 from tests.oracle import load_float32, plain_losses
 

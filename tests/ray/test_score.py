@@ -17,7 +17,7 @@ from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectC
 from rho_score.dynamics import dynamics
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.export import export
-from rho_score.model import model_identity
+from rho_score.identity import model_identity
 from rho_score.plan import make_plan
 from rho_score.read import Columns, documents
 from rho_score.select import select

@@ -15,8 +15,9 @@ import torch
 from rho_score.cli import main
 from rho_score.errors import InputError
 from rho_score.inspect import load_store_tokenizer
-from rho_score.model import ModelSource, load_config, load_model, load_tokenizer
+from rho_score.model import ModelSource, load_config, load_model
 from rho_score.store import ScoreSet
+from rho_score.tokenizer import load_tokenizer
 from tests.stores import write_scores
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"

@@ -36,7 +36,6 @@ from rho_score.errors import InputError
 from rho_score.forward import Way
 from rho_score.loss import Head
 from rho_score.model import ModelSource
-from rho_score.proof import depends_on_length
 from rho_score.scorer import Scorer
 from tests.oracle import load_float32, plain_losses
 
@@ -94,20 +93,12 @@ def test_where_frequencies_depend_on_the_length_windows_go_alone(context: int, l
     config = Phi3Config(**longer, rope_parameters=rope, original_max_position_embeddings=128)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     model = load_float32(tmp_path)
-    ids = _documents(97, [3, 20, 200, 150])  # the proof's documents have at most 109 tokens
+    ids = _documents(97, [3, 20, 200, 150])
     scorer = _scorer(tmp_path, context=context, batch_tokens=512)
     assert scorer.way.layout == layout
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
         expected = plain_losses(model, document.tolist(), prefix=0, context=context, overlap=8)
         np.testing.assert_allclose(losses, expected, atol=2e-4, rtol=1e-3)
-
-
-def test_attention_in_chunks_of_its_own_goes_alone() -> None:
-    config = LlamaConfig(**SMALL)
-    assert not depends_on_length(config, 64)
-    config.attention_chunk_size = 32
-    assert depends_on_length(config, 64)
-    assert not depends_on_length(config, 32)
 
 
 def _documents(vocabulary: int, lengths: list[int], seed: int = 0) -> list[np.ndarray]:
