@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rho_score.columns import Columns
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
 from rho_score.model import (
@@ -20,7 +21,6 @@ from rho_score.model import (
     resolve_dtype,
 )
 from rho_score.plan import Plan
-from rho_score.read import Columns
 from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder
