@@ -44,7 +44,7 @@ class PlanConfig(CorpusConfig):
     price_per_hour: float | None = None
     """Price of one worker-hour; with --tokens-per-second the plan tells the cost."""
     sample_documents: int = 400
-    """Documents read to estimate what listings and footers do not tell (tokens; documents in JSONL)."""
+    """Documents that are tokenized. Where the corpus has no more of them, its tokens are exact."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,11 +134,15 @@ def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     """The documents of a unit."""
     folders = folder_values(unit.shard)
     for line in jsonl_lines(root, unit):
-        default_id = f"{unit.shard}@{line.offset}"
-        if line.content is None:
-            yield Document(default_id, None, None, line.error)
-        else:
-            yield line_document(line.content, default_id, line.place, columns, folders)
+        yield document_of(line, unit, columns, folders)
+
+
+def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str | None]) -> Document:
+    """The document of a line of a unit. `folders`: values where the record has no such key."""
+    default_id = f"{unit.shard}@{line.offset}"
+    if line.content is None:
+        return Document(default_id, None, None, line.error)
+    return _line_document(line.content, default_id, line.place, columns, folders)
 
 
 def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
@@ -153,10 +157,9 @@ def lines_in(file: Any, unit: Unit) -> Iterator[Line]:
     yield from lines_between(file, unit.format, unit.start, stop)
 
 
-def line_document(
+def _line_document(
     line: bytes, default_id: str, place: str, columns: Columns, folders: dict[str, str | None]
 ) -> Document:
-    """The document of a line. `folders`: values where the record has no such key."""
     try:
         record = orjson.loads(line.removeprefix(BOM).rstrip(b"\r\n"))
     except orjson.JSONDecodeError as error:
