@@ -5,6 +5,7 @@ What was counted is told as exact, what was estimated as about.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ SAMPLED_UNITS = 8  # of each format
 BYTES_PER_TOKEN = 4.0
 READ_BYTES = 64 << 20  # of text, that are read at most
 ROW_BYTES = 16  # that a row without text counts for
-SMALL_BYTES, SMALL_UNITS = 32 << 20, 100  # a corpus with no more of text and units is read whole
+EXPANDS = 4  # text may be so many times what a plan says: of compressed shards and of Parquet it guesses
+SMALL_BYTES, SMALL_UNITS = 32 << 20, 1000  # a corpus with no more of text and units is read whole
 
 
 @dataclass(kw_only=True)
@@ -174,17 +176,20 @@ def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
 def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
     units, small = _chosen(plan)
     columns = Columns(config.text_column, config.id_column, config.group_column)
-    left, parts = READ_BYTES, []
-    for unit in units:
+    root = Folder(plan.root)
+
+    def read(unit: Unit) -> _Part:
         part = _Part(unit=unit, keep=config.sample_documents)
-        read = _read_parquet if unit.format == parquet_shards.FORMAT else _read_jsonl
-        left -= read(Folder(plan.root), part, columns, left if small else READ_BYTES // len(units))
-        parts.append(part)
-    return parts
+        most = max(READ_BYTES // len(units), EXPANDS * unit.text_bytes if small else 0)
+        (_read_parquet if unit.format == parquet_shards.FORMAT else _read_jsonl)(root, part, columns, most)
+        return part
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(read, units))
 
 
-def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> int:
-    """Read a unit until it ends, or its text has `most` bytes; returns how many it has."""
+def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Read a unit until it ends, or its text has `most` bytes."""
     unit = part.unit
     for document in parquet_shards.read(root, unit, columns):
         part.add(document)
@@ -192,11 +197,10 @@ def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> int
             break
     part.whole = part.documents == unit.rows
     part.note(_weight(unit) * part.documents / (unit.rows or 1))
-    return part.text_bytes + part.documents * ROW_BYTES
 
 
-def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> int:
-    """Read a unit until it ends, or `most` bytes of its lines; returns how many these are.
+def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Read a unit until it ends, or `most` bytes of its lines.
 
     A compressed file is read ahead of its lines: just before more of it is fetched, what was fetched has been used up.
     """
@@ -219,7 +223,6 @@ def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> int:
             part.note(_weight(unit) if part.whole else min(end - unit.start, _weight(unit)))
         elif not part.consumed:
             part.note(file.tell())
-    return end - unit.start
 
 
 def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:

@@ -122,7 +122,7 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
     lost += [(column, flag) for column, flag in wanted if not is_there(column)]
     if records and lost:
         column, flag = lost[0]
-        folder = "" if flag == "--text-column" or "." in column else f", and no folder {column}=… in its path"
+        folder = "" if flag == "--text-column" or "." in column else f", and no folder {column}=… below the input"
         there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
         raise InputError(
             f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "

@@ -96,7 +96,7 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         if name in folders and flag != "--text-column":
             return Source(name, None, folders[name])
         there = ", ".join([*paths_of(fields), *(f"{key} (a folder)" for key in folders)])
-        folder = "" if flag == "--text-column" or "." in name else f", and no folder {name}=… in its path"
+        folder = "" if flag == "--text-column" or "." in name else f", and no folder {name}=… below the input"
         raise InputError(f"no column {name!r}{folder}; there are: {there}. Name the right one with {flag}.")
 
     ids: list[str] = []
@@ -114,8 +114,11 @@ def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: 
     for part in path:
         kind = next(field.type for field in fields if field.name == part)
         fields = list(kind) if pa.types.is_struct(kind) else []
-    if (is_text if flag == "--text-column" else is_scalar)(kind):
-        return
+    try:
+        if (is_text if flag == "--text-column" else is_scalar)(kind):
+            return
+    except LookupError as error:
+        raise InputError(f"column {name!r} has {error}. Name another column with {flag}.") from error
     wanted = "string" if flag == "--text-column" else SCALARS
     other = (
         f"one of its fields ({', '.join(f'{name}.{path}' for path in paths_of(fields))})"

@@ -25,6 +25,7 @@ from rho_score.shown import visible
 from rho_score.storage import FileInfo, Folder, file_at
 from rho_score.units import Unit
 
+SUCCESS = "_SUCCESS.json"  # of a store of ours
 NAMED = 5  # files that are left out, by name
 
 
@@ -98,7 +99,8 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     if corpus.unit_bytes < 1:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
     root, files = _list_corpus(corpus.input)
-    shards = {name: info for name, info in files.items() if _is_shard(name)}
+    notes = _export_notes(files)
+    shards = {name: info for name, info in files.items() if _is_shard(name) and not name.startswith(notes)}
     if not shards:
         raise InputError(
             f"no shards in {corpus.input}: {len(files)} files there, none ends with .parquet, {jsonl_shards.NAMES}; names with "
@@ -153,6 +155,12 @@ def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
     if not files and not root.exists():
         raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
     return root, files
+
+
+def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
+    """What an export of ours has beside its documents, as beginnings of names."""
+    folders = (name.removesuffix(SUCCESS) for name in files if name.endswith(f"/{SUCCESS}") or name == SUCCESS)
+    return tuple(f"{folder}{name}" for folder in folders for name in ("manifest.json", "parts/"))
 
 
 def _is_shard(name: str) -> bool:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.cli import main
-from rho_score.config import ExportConfig, SelectConfig
+from rho_score.config import CorpusConfig, ExportConfig, SelectConfig
 from rho_score.export import export
+from rho_score.plan import make_plan
 from rho_score.select import select
 from rho_score.store import ScoreSet
 from tests.conftest import some_text
@@ -145,6 +146,16 @@ def test_rows_are_found_again_by_ids_of_folders_and_paths(nested: Path, format: 
     assert len(found) == len(kept) > 5
     numbers = [name.rsplit("/", 2)[1] for name in kept]
     assert [str(row["meta"]["id"]) for row in found] == numbers
+
+
+def test_an_export_is_a_corpus(nested: Path) -> None:
+    """Its own JSON files are no shards."""
+    for format in ("jsonl", "parquet"):
+        if not (nested / f"out-{format}").exists():
+            _export(nested, format=format)
+        found = make_plan(CorpusConfig(input=str(nested / f"out-{format}"), text_column="body.text"))
+        assert {unit.shard.split("/")[0] for unit in found.units} == {"data"}
+        assert {"manifest.json", "_SUCCESS.json"} <= set(found.not_shards)
 
 
 def test_one_json_array_is_refused_before_anything_runs(

@@ -102,6 +102,13 @@ def test_parquet_and_json_call_a_value_the_same(value: Any, text: str) -> None:
     assert json_text(value) == texts_of(pa.array([value]))[0] == text
 
 
+def test_a_time_zone_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    when = pa.array([0], pa.timestamp("us", "Nowhere/Land"))
+    pq.write_table(pa.table({"text": ["one"], "when": when}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: column 'when' has .*'Nowhere/Land', which is not known here"):
+        _read(tmp_path, group_column="when")
+
+
 def test_integers_beyond_64_bits_are_told_apart(tmp_path: Path) -> None:
     numbers = [2**64 + i for i in range(3)] + [-(2**63) - 1, 10**40]
     (tmp_path / "a.json").write_text("\n".join(json.dumps({"text": "x", "m": {"id": n}}) for n in numbers))

@@ -78,6 +78,19 @@ def test_a_mixture_is_counted(
     assert found.tokens_exact
 
 
+def test_many_small_shards_are_counted(tmp_path: Path) -> None:
+    for i in range(150):
+        (tmp_path / f"{i}.jsonl").write_bytes(_jsonl(["word"] * (i + 1)))
+    found = _count(tmp_path)
+    assert (found.documents, found.documents_exact, found.text_exact) == (150 * 151 // 2, True, True)
+
+
+def test_texts_that_parquet_stores_once_are_counted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x" * 1000] * 5000}), tmp_path / "a.parquet")
+    found = _count(tmp_path)
+    assert (found.documents, found.text_bytes, found.text_exact) == (5000, 5_000_000, True)
+
+
 def test_documents_and_bytes_are_exact_where_tokens_are_not(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(_jsonl(["word"] * 3480)))
     found = _count(tmp_path, model=str(make_model(1)))
