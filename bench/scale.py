@@ -24,15 +24,17 @@ import pyarrow as pa
 
 from bench.score_sets import ROOT
 from bench.selection import Row, machine, table
+from rho_score.columns import Columns
 from rho_score.config import SelectConfig
 from rho_score.histogram import COUNTS, merge
-from rho_score.plan import Plan, Unit, read_plan
+from rho_score.plan import Plan, read_plan
 from rho_score.prepare import prepare
-from rho_score.read import Columns, CorpusUnits
+from rho_score.read import CorpusUnits
 from rho_score.schema import SCHEMA_VERSION, parquet_bytes, score_schema
 from rho_score.stages import FAN_IN, UNITS_PER_BATCH, batches_of
 from rho_score.storage import Folder
 from rho_score.store import MANIFEST, PLAN, SUCCESS, Accounts, dump_json, footers, new_manifest, published_units
+from rho_score.units import Unit
 
 FOLDER = ROOT / "out" / "bench" / "scale"
 UNITS = 1_000_000

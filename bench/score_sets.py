@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rho_score.plan import Plan, Unit
+from rho_score.plan import Plan
 from rho_score.schema import SCHEMA_VERSION, content_sha256, list_column, parquet_bytes, score_schema
 from rho_score.storage import Folder
 from rho_score.store import MANIFEST, PLAN, SUCCESS, Accounts, data_name, dump_json, new_manifest
+from rho_score.units import Unit
 
 ROOT = Path(__file__).parents[1]
 UNIT_TOKENS = 4_000_000

@@ -42,6 +42,7 @@ def _plan(config: PlanConfig) -> int:
 
 
 def _score(config: ScoreConfig) -> int:
+    from rho_score.plan import left_out
     from rho_score.score import score, verify
 
     if config.verify is not None:
@@ -63,6 +64,8 @@ def _score(config: ScoreConfig) -> int:
         f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
         f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
+    if summary.not_shards:
+        _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
     _print_retries(summary.retries)
     if summary.weight_note:
         _say(f"weights: {summary.weight_note}")

@@ -17,13 +17,15 @@ class CorpusConfig:
 
     input: Annotated[Positional[str], arg(metavar="INPUT")]
     """Corpus: a folder (searched recursively), a file or a glob; a path or any fsspec URL (s3://bucket/corpus).
-    Shards are .parquet, .jsonl, .jsonl.gz or .jsonl.zst."""
+    Shards are .parquet, and JSON lines: .json, .jsonl or .ndjson, plain or with .gz, .zst, .bz2 or .xz behind it."""
     text_column: str = "text"
-    """Column with the document's text (string)."""
+    """Column with the document's text (string). A dot goes into structs and JSON objects (body.text)."""
     id_column: str | None = None
-    """Column with the document's id. Default: SHARD#ROW in Parquet, SHARD@BYTE in JSONL."""
+    """Column with the document's id, of any scalar type; meta.id goes into structs. Several columns, or folders named
+    KEY=VALUE, are joined by / (lang,id). Default: SHARD#ROW in Parquet, SHARD@BYTE in JSON lines."""
     group_column: str | None = None
-    """Column with the document's group (source, domain), for shares and thresholds per group."""
+    """Column with the document's group (source, domain), for shares and thresholds per group; meta.source goes into
+    structs. Where the file has none, a folder named KEY=VALUE tells it (lang=en/)."""
     unit_bytes: int = 16_000_000
     """Text bytes in one unit, the piece of work that is retried, published and resumed as a whole.
     The default is some 4 million tokens; on a CPU 500000 gives a unit every few minutes."""
@@ -42,7 +44,7 @@ class PlanConfig(CorpusConfig):
     price_per_hour: float | None = None
     """Price of one worker-hour; with --tokens-per-second the plan tells the cost."""
     sample_documents: int = 400
-    """Documents read to estimate what listings and footers do not tell (tokens; documents in JSONL)."""
+    """Documents that are tokenized. Where the corpus has no more of them, its tokens are exact."""
 
 
 @dataclass(frozen=True, kw_only=True)

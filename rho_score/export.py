@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from rho_score.claims import claim
+from rho_score.columns import Columns
 from rho_score.config import ExportConfig
 from rho_score.engine import cluster, in_tasks, result
 from rho_score.errors import InputError
@@ -28,13 +29,12 @@ from rho_score.inspect import load_store_tokenizer
 from rho_score.order import cut_order
 from rho_score.originals import Corpus, corpus_root, open_score_set
 from rho_score.parts import Counts, Job, Task, original_part, range_part, run_task, sort_part, token_part
-from rho_score.plan import Unit
 from rho_score.progress import Progress
-from rho_score.read import Columns
 from rho_score.storage import Folder, absolute
 from rho_score.store import SUCCESS, Selection, beside, dump_json, new_manifest, relative_url
 from rho_score.streams import bin_dtype, megatron_dtype
 from rho_score.tokens import prefix_id
+from rho_score.units import Unit
 
 LAYOUT_VERSION = 2  # 1: with blocks and rows of which no label is left
 ORIGINALS = ("parquet", "jsonl")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rho_score.columns import Columns
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
 from rho_score.identity import model_identity
@@ -21,7 +22,6 @@ from rho_score.model import (
 from rho_score.model_files import pinned
 from rho_score.plan import Plan
 from rho_score.quantized import check_quantized
-from rho_score.read import Columns
 from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
 from rho_score.storage import Folder

@@ -16,10 +16,10 @@ import pyarrow as pa
 from rho_score.errors import RhoScoreError
 from rho_score.excess import Combine, UnitScores, combined, first_difference
 from rho_score.histogram import Bits
-from rho_score.plan import Unit
 from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.spans import differing_documents, document_bytes, first_text_difference, leading_spaces, spread
 from rho_score.store import ScoreSet, accounts_of, data_name, footers
+from rho_score.units import Unit
 from rho_score.vocabulary import Vocabulary
 
 

@@ -1,23 +1,16 @@
-"""Lines of a JSONL shard, compressed or not, in bounded memory; and what tells a broken file from a failing storage."""
+"""Lines of a JSON-lines shard, compressed or not, in bounded memory."""
 
-import gzip
-import io
-import re
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pyarrow as pa
+from rho_score.compression import DAMAGE, decompressed, is_damage
 
-DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error)  # what readers raise on a broken file
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 64 << 20
 """Bytes of the longest line, and characters of the longest text, that is taken for a document."""
 LARGEST_SHARD = 2 << 30
 """Bytes of text that are read of a compressed shard, which is one unit and goes through memory whole."""
 
-# What pyarrow says of a broken file with an error that has no number; one with a number is the storage's.
-_DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|unexpected end|invalid|checksum|crc|page")
 _PIECE = 1 << 20
 
 
@@ -28,22 +21,6 @@ class Line(NamedTuple):
     place: str
     content: bytes | None
     error: str | None
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether the file is broken, which quarantines; else it is the storage, which ends the run, to be resumed."""
-    if isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError, pa.ArrowInvalid)):
-        return True
-    return getattr(error, "errno", None) is None and bool(_DAMAGED.search(str(error)))
-
-
-def decompressed(file: Any, suffix: str) -> Any:
-    """A binary stream over the content of a shard with this suffix."""
-    if suffix.endswith(".gz"):
-        return gzip.GzipFile(fileobj=file)
-    if suffix.endswith(".zst"):  # a small buffer: what is decoded before a break in the stream is not lost with it
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), 4096)
-    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(file, 1 << 20)
 
 
 def lines_between(file: Any, suffix: str, start: int, stop: int) -> Iterator[Line]:

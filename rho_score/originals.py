@@ -18,12 +18,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rho_score.columns import Columns
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.jsonl_shards import jsonl_lines
 from rho_score.lines import BOM
-from rho_score.plan import Unit, root_of
-from rho_score.read import Columns, check_unchanged, documents, jsonl_lines
+from rho_score.plan import root_of
+from rho_score.read import check_unchanged, documents
 from rho_score.storage import Folder
 from rho_score.store import ScoreSet, Selection, beside, quarantine_name
+from rho_score.units import Unit
 
 Compression = Literal["none", "gzip", "zstd"]
 _ENDINGS = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}

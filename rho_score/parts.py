@@ -16,11 +16,11 @@ from rho_score.errors import RhoScoreError
 from rho_score.formats import BlocksWriter, Documents, Frame, LabelsWriter, Writer
 from rho_score.order import KeyRange, document_ranks, documents_of, read_range, run_file, tokens_by_key
 from rho_score.originals import Compression, Corpus, JsonlRows, ParquetRows, jsonl_rows, parquet_tables, rows_to_keep
-from rho_score.plan import Unit
 from rho_score.schema import as_numpy, flat_values, list_lengths
 from rho_score.storage import Folder
 from rho_score.store import Selection, dump_json
 from rho_score.streams import BinWriter, MegatronWriter, bin_dtype, megatron_dtype
+from rho_score.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from rho_score.engine import IO_CPUS, cluster, configure_data, starts_its_own
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.job import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
 from rho_score.passage import Passage, busy_share
-from rho_score.plan import Unit, make_plan
+from rho_score.plan import left_out, make_plan
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
 from rho_score.read import CorpusUnits
@@ -41,6 +41,7 @@ from rho_score.store import (
 )
 from rho_score.tokenizer import tokenizer_files
 from rho_score.tokens import tokenize_unit
+from rho_score.units import Unit
 from rho_score.verify import Comparison
 from rho_score.verify import verify as compare_with_plain
 from rho_score.worker import ScoreUnit
@@ -70,6 +71,8 @@ class ScoreSummary:
     """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
     retries: dict[str, int]
     """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
+    not_shards: tuple[str, ...] = ()
+    """Files of the input that were left out, as their names are no shards'."""
 
 
 def score(config: ScoreConfig) -> ScoreSummary:
@@ -84,6 +87,8 @@ def score(config: ScoreConfig) -> ScoreSummary:
         workers = worker_range(config.workers)
         check_limits(config)
         plan = make_plan(config)
+        if plan.not_shards:
+            log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
         output = Folder(config.output)
         config = replace(config, output=output.url)
         refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
@@ -164,6 +169,7 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
         padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
         weight_note=next((passage.note for passage in passages if passage.note), ""),
         retries={},
+        not_shards=job.plan.not_shards,
     )
 
 

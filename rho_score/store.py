@@ -35,10 +35,11 @@ from rho_score.contents import (
 )  # fmt: skip
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, values_of
-from rho_score.plan import Unit, plan_names, read_plan
+from rho_score.plan import plan_names, read_plan
 from rho_score.schema import QUARANTINE, as_arrow, as_numpy, footer, parquet_bytes
 from rho_score.shown import without_secrets
 from rho_score.storage import Folder, without_credentials
+from rho_score.units import Unit
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
 SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from rho_score.columns import Columns
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
 from rho_score.model import ModelSource, load_model
 from rho_score.plan import Plan
-from rho_score.read import Columns, documents
+from rho_score.read import documents
 from rho_score.scorer import Scorer
 from rho_score.storage import Folder
 from rho_score.tokenizer import load_tokenizer

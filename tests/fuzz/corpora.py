@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,56 @@ def jsonl() -> bytes:
     return b"\n".join([*lines, b"", b"[1]", b'{"id": 1, "text": 7}', b'{"text": "\\ud800"}', b"{" * 50]) + b"\n"
 
 
+NESTED = {"text_column": "body.text", "id_column": "lang,meta.id", "group_column": "meta.seen"}
+
+
+def _nested_rows() -> list[dict[str, Any]]:
+    return [
+        {"body": {"text": row["text"]}, "meta": {"id": row["n"] / 2, "seen": i % 3 == 0} if i % 5 else None}
+        for i, row in enumerate(_rows())
+    ]
+
+
+def nested_jsonl() -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in _nested_rows())
+
+
+def nested_parquet() -> list[bytes]:
+    files = []
+    for kind in (pa.bool_(), pa.timestamp("us", "UTC"), pa.binary(4), pa.uuid(), pa.decimal128(9, 2), pa.string()):
+        rows = len(_rows())
+        width = {pa.binary(4): 4, pa.uuid(): 16}.get(kind, 1)
+        seen = pa.array([None] * rows, kind) if kind == pa.string() else _some(kind, rows, width)
+        structs = pa.StructArray.from_arrays([pa.array([i / 2 for i in range(rows)]), seen], ["id", "seen"])
+        bodies = pa.array([{"text": row["text"]} for row in _rows()])
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"body": bodies, "meta": structs}), sink, row_group_size=9)
+        files.append(sink.getvalue())
+    return files
+
+
+def _some(kind: pa.DataType, n: int, width: int) -> pa.Array:
+    if kind == pa.decimal128(9, 2):
+        return pa.array([Decimal(i) / 4 for i in range(n)], kind)
+    return pa.array(
+        [bytes([i] * width) if width > 1 else i if kind != pa.bool_() else i % 2 == 0 for i in range(n)], kind
+    )
+
+
 def zstd(content: bytes) -> bytes:
     return bytes(pa.Codec("zstd").compress(content, asbytes=True))
 
 
-def corpus_target(name: str) -> Callable[[bytes], None]:
+def corpus_target(name: str, **named: str) -> Callable[[bytes], None]:
+    columns = named or {"text_column": "text", "id_column": "id", "group_column": "source"}
+
     def run(content: bytes) -> None:
         folder = place() / "corpus"
-        folder.mkdir(exist_ok=True)
         path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        columns = {"text_column": "text", "id_column": "id", "group_column": "source"}
         try:
-            plan = make_plan(CorpusConfig(input=str(path), unit_bytes=150, **columns))
+            plan = make_plan(CorpusConfig(input=str(folder), unit_bytes=150, **columns))
             n_documents = 0
             for unit in plan.units:
                 table = read_unit(Folder(plan.root), unit, Columns(*columns.values()))
@@ -66,7 +104,7 @@ def corpus_target(name: str) -> Callable[[bytes], None]:
                 n_documents += len(documents)
             rows = [unit.rows for unit in plan.units]
             assert None in rows or sum(rows) == n_documents
-            estimate(PlanConfig(input=str(path), **columns))
+            estimate(PlanConfig(input=str(folder), **columns))
         finally:
             path.unlink()
 

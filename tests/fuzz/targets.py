@@ -3,13 +3,24 @@
 An `OSError` is one too: the command line tells it as an error of ours, without a traceback.
 """
 
+import bz2
 import gzip
+import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from tests.fuzz.corpora import corpus_target, file_names, jsonl, parquet_files, zstd
+from tests.fuzz.corpora import (
+    NESTED,
+    corpus_target,
+    file_names,
+    jsonl,
+    nested_jsonl,
+    nested_parquet,
+    parquet_files,
+    zstd,
+)
 from tests.fuzz.mutate import bytes_like
 from tests.fuzz.options import COMMANDS, CONFIGS, argument_bytes, arguments, config_file
 from tests.fuzz.stores import (
@@ -50,6 +61,10 @@ TARGETS = [
     Target("parquet", parquet_files, corpus_target("x.parquet"), share=2),
     Target("jsonl", lambda: [jsonl()], corpus_target("x.jsonl"), share=2),
     Target("jsonl-gz", lambda: [gzip.compress(jsonl(), mtime=0)], corpus_target("x.jsonl.gz"), share=2),
+    Target("jsonl-bz2", lambda: [bz2.compress(jsonl())], corpus_target("x.ndjson.bz2"), share=2),
+    Target("jsonl-xz", lambda: [lzma.compress(jsonl())], corpus_target("x.json.xz"), share=2),
+    Target("json", lambda: [nested_jsonl(), jsonl()], corpus_target("lang=en/x.json", **NESTED)),
+    Target("nested-parquet", nested_parquet, corpus_target("lang=en/x.parquet", **NESTED), share=2),
     Target("jsonl-zst", lambda: [zstd(jsonl())], corpus_target("x.jsonl.zst"), share=2),
     Target("file-names", lambda: [b"a\n\xc3\xa9"], file_names, lambda _: st.binary(max_size=600), share=2),
     Target("manifest", in_folder("ref/manifest.json"), in_store(lambda: stores().ref / "manifest.json", use_ref, dry_run()), share=2),

@@ -18,6 +18,13 @@ This page is made from the tables in `tests/inputs/`, where each kind is a file 
 - **Quarantined**: the document has a record in `OUT/quarantine/` with its id and this reason; the run ends with exit code 3.
 - **Refused**: exit code 2 before anything is run. The message names the file, the value and the remedy.
 
+Shards are `.parquet`, and JSON lines: `.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or `.xz` behind it. What they are
+compressed with their first bytes tell. Names with a part that begins with `_` are left out and named, with a dot left out.
+
+A column is a name, or a path into structs and JSON objects (`meta.source`), or, for ids and groups where the file has none,
+a folder named `KEY=VALUE`. Ids and groups may have any scalar type: dates and times are ISO 8601, durations seconds, binary of
+a fixed size hexadecimal. Several columns make an id with `/` between them: `--id-column lang,id`.
+
 Documents in = scored + quarantined, always. Where the reason or the message depends on a library's words it ends with `…`.
 A line of JSONL, and a text in Parquet, may have {LONGEST_LINE >> 20} MiB; of a compressed JSONL shard {LARGEST_SHARD >> 30} GiB
 of text are read, of a unit of Parquet {LARGEST_SHARD >> 30} Gi characters of text, ids and groups. `rho-score plan` names what is left out.

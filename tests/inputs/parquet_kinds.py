@@ -2,6 +2,8 @@
 
 import base64
 from collections.abc import Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,29 @@ INVALID_UTF8 = pa.array([b"one", b"\xc3\x28"], pa.binary()).view(pa.string())
 LONG_ID, ODD_ID = "i" * 1_000_000, "tab\tline\nnul\x00bell\x07"
 NUMBERS = {"id": "number"}
 
+SCALARS: list[tuple[pa.DataType, list[Any], tuple[str | None, str | None]]] = [
+    (pa.bool_(), [True, False], ("true", "false")),
+    (pa.uint64(), [2**64 - 1, None], ("18446744073709551615", None)),
+    (pa.float16(), [0.5, 65504.0], ("0.5", "65504.0")),
+    (pa.float32(), [0.1, 123456792.0], ("0.1", "123456792.0")),
+    (pa.float64(), [1.5, float("nan")], ("1.5", "nan")),
+    (pa.decimal128(9, 2), [Decimal("1.50"), Decimal("-7")], ("1.50", "-7.00")),
+    (pa.decimal256(60, 9), [Decimal("1E-9"), Decimal("1E+40")], ("0.000000001", "1" + "0" * 40 + ".000000000")),
+    (pa.date32(), [date(2024, 5, 1), date(1, 1, 1)], ("2024-05-01", "0001-01-01")),
+    (pa.date64(), [date(2024, 5, 1), date(1900, 1, 1)], ("2024-05-01", "1900-01-01")),
+    (pa.time32("ms"), [time(1, 2, 3), time(1, 2, 3, 4000)], ("01:02:03", "01:02:03.004000")),
+    (pa.time64("ns"), [3_723_000_000_000, 3_723_000_000_001], ("01:02:03", "01:02:03.000000001")),
+    (pa.timestamp("ms"), [0, -1], ("1970-01-01T00:00:00", "1969-12-31T23:59:59.999000")),
+    (pa.timestamp("ns"), [1, 1_000], ("1970-01-01T00:00:00.000000001", "1970-01-01T00:00:00.000001")),
+    (pa.timestamp("us", "UTC"), [0, 1], ("1970-01-01T00:00:00+00:00", "1970-01-01T00:00:00.000001+00:00")),
+    (pa.timestamp("us", "Asia/Tokyo"), [0, 1], ("1970-01-01T09:00:00+09:00", "1970-01-01T09:00:00.000001+09:00")),
+    (pa.duration("ms"), [1500, -60_000], ("1.5", "-60")),
+    (pa.binary(), [b"web", "东".encode()], ("web", "东")),
+    (pa.binary(4), [b"web ", b"\xff\x00\x01\x02"], ("77656220", "ff000102")),
+    (pa.uuid(), [bytes(range(16)), None], ("00010203-0405-0607-0809-0a0b0c0d0e0f", None)),
+    (pa.dictionary(pa.int8(), pa.string()), ["web", None], ("web", None)),
+]
+
 PARQUET = [
     Kind("text as string", table({"text": TWO}), [A, B]),
     Kind("text as large_string", text_of(pa.large_string()), [A, B]),
@@ -140,8 +165,24 @@ PARQUET = [
     Kind("text as a list of strings", text_of(pa.list_(pa.string()), [["a"]]), refused("a.parquet", "has type list<", "--text-column")),
     Kind(
         "text inside a struct", text_of(pa.struct([("body", pa.string())]), [{"body": "a"}]),
-        refused("a.parquet", "has type struct<body: string>, not string", "--text-column"),
+        refused("a.parquet", "has type struct<body: string>, not string", "text.body", "--text-column"),
     ),
+    Kind(
+        "text, id and group inside structs", table({"a": [{"b": {"text": "one"}, "id": 1, "g": True}, {"b": None, "id": 2, "g": None}, None]}),
+        [Doc("one", id="1", group="true"), lost("column 'a.b.text' is null", "2"), lost("column 'a.id' is null", "a.parquet#2")],
+        options={"text_column": "a.b.text", "id_column": "a.id", "group_column": "a.g"},
+    ),
+    Kind("a column with a dot in its name wins over the path", table({"m.s": ["x", "y"], "m": [{"s": "p"}] * 2, "text": TWO}), [Doc("one", group="x"), Doc("two", group="y")], options={"group_column": "m.s"}),
+    Kind("a path that is not there", table({"text": TWO, "meta": [{"url": "u", "tags": ["t"]}] * 2}), refused("a.parquet", "no column 'meta.source'", "there are: text, meta.url, meta.tags", "--group-column"), options={"group_column": "meta.source"}),
+    Kind("a path into what is no struct", table({"text": TWO}), refused("a.parquet", "no column 'text.x'", "there are: text", "--text-column"), options={"text_column": "text.x"}),
+    Kind("ids of several columns", table({"text": TWO, "a": ["x", "y"], "b": [7, None]}), [Doc("one", id="x/7"), lost("column 'b' is null", "a.parquet#1")], options={"id_column": "a,b"}),
+    Kind("groups of a type that has no text", table({"text": TWO, "g": [["a"], ["b"]]}), refused("a.parquet", "column 'g' has type list<", "not string, number, boolean, date, time or binary", "--group-column"), options={"group_column": "g"}),
+    *[
+        Kind(f"groups of type {kind}", table({"text": TWO, "g": pa.array(values, kind)}), [Doc("one", group=words[0]), Doc("two", group=words[1])], f"scored; their text is `{words[0]}`, `{words[1]}`", options={"group_column": "g"})
+        for kind, values, words in SCALARS
+    ],
+    Kind("groups of binary type that is not UTF-8", table({"text": TWO, "g": [b"ok", b"\xc3\x28"]}), [Doc("one", group="ok"), lost("column 'g' is not valid UTF-8")], options={"group_column": "g"}),
+    Kind("groups that are timestamps no calendar has", table({"text": TWO, "g": pa.array([0, 2**62], pa.timestamp("ms"))}), [Doc("one", group="1970-01-01T00:00:00"), lost("column 'g' is a timestamp outside the years 1 to 9999")], options={"group_column": "g"}),
     Kind("no column of that name", table({"body": TWO}), refused("a.parquet", "no column 'text'", "there are: body", "--text-column")),
     Kind(
         "the column is missing in one shard of many",
@@ -171,14 +212,10 @@ PARQUET = [
     ),
     Kind(
         "ids of type double", table({"text": TWO, "id": [1.5, 2.5]}),
-        refused("a.parquet", "column 'id' has type double, not string or integer", "--id-column"), options={"id_column": "id"},
+        [Doc("one", id="1.5"), Doc("two", id="2.5")], options={"id_column": "id"},
     ),
     Kind("null groups", table({"text": TWO, "source": ["web", None]}), [Doc("one", group="web"), B], "all 2 scored; the group is null", options={"group_column": "source"}),
     Kind("a group column without any value (type null)", table({"text": TWO, "source": pa.nulls(2)}), [A, B], "all 2 scored; the group is null", options={"group_column": "source"}),
-    Kind(
-        "groups of type double", table({"text": TWO, "source": [1.5, 2.5]}),
-        refused("a.parquet", "column 'source' has type double, not string or integer", "--group-column"), options={"group_column": "source"},
-    ),
     Kind("a footer that is cut off", _cut_off, refused(*NOT_READABLE)),
     Kind("another format under that name", content(b"PK\x03\x04" + b"x" * 100), refused(*NOT_READABLE)),
     Kind("a file of 0 bytes beside others", both(table({"text": TWO}), content(b"", "b.parquet")), refused("1 of 2 shards", "b.parquet: 0 bytes", "Replace it")),

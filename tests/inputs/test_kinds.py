@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rho_score import lines, plan, read
+from rho_score import columns, jsonl_shards, lines, parquet_shards
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
 from rho_score.plan import make_plan
@@ -70,7 +70,7 @@ def test_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, value in kind.limits.items():
-        users = [module for module in (lines, read, plan) if hasattr(module, name)]
+        users = [module for module in (lines, columns, jsonl_shards, parquet_shards) if hasattr(module, name)]
         assert users, name
         for module in users:
             monkeypatch.setattr(module, name, value)
@@ -112,7 +112,7 @@ def test_memory_is_bounded(kind: Kind, tmp_path: Path) -> None:
 def test_memory_is_bounded_where_parquet_makes_much_of_little(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "LARGEST_SHARD", 64 << 20)
+    monkeypatch.setattr(parquet_shards, "LARGEST_SHARD", 64 << 20)
     dictionary = encoding == "RLE_DICTIONARY"
     text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(600, np.int32)), pa.array(["x" * (1 << 20)]))
     column = text if dictionary else text.cast(pa.large_string())

@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 from rho_score.cli import main
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
-from rho_score.plan import _unit, make_plan
+from rho_score.plan import make_plan
 from rho_score.storage import Folder
 from rho_score.store import data_name, quarantine_name
+from rho_score.units import new_unit
 from tests.security.hostile import CONTROLS, EVERY, FORMULAS, PATHS, PAYLOADS, write_hostile
 
 ANY_NAME = st.text(max_size=300) | st.sampled_from(EVERY) | st.text("./\\ \x00\n~", max_size=12)
@@ -27,11 +28,11 @@ ANY_NAME = st.text(max_size=300) | st.sampled_from(EVERY) | st.text("./\\ \x00\n
 def test_a_units_name_is_a_plain_file_name(shard: str, other: str, start: int, stop: int) -> None:
     rest = {"format": ".jsonl", "size": 1, "version": "", "first_row": None, "rows": None, "text_bytes": 1}
     shard, other = (text.encode("utf-8", "replace").decode() for text in (shard, other))
-    unit = _unit(shard, start, stop, **rest).unit
+    unit = new_unit(shard, start, stop, **rest).unit
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}", unit)
     for name in (data_name(unit), quarantine_name(unit)):
         assert Path(Folder("/out").name(name)).resolve().parent in (Path("/out/data"), Path("/out/quarantine"))
-    assert (unit == _unit(other, start, stop, **rest).unit) == (shard == other)
+    assert (unit == new_unit(other, start, stop, **rest).unit) == (shard == other)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "..", "data/../../x", "x\x00y"])

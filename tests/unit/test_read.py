@@ -1,7 +1,11 @@
 """The planner and the readers together: every document once, as it was written, whatever the units."""
 
+import bz2
+import contextlib
 import gzip
 import json
+import lzma
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,6 +142,71 @@ def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path) -> None:
     assert read[-1].error is not None
 
 
+PRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": lambda data: bz2.compress(data, 1),
+    "xz": lambda data: lzma.compress(data, preset=0),
+    "zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("suffix", ["bz2", "xz"])
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_a_damaged_stream_keeps_what_came_before(tmp_path: Path, suffix: str, how: str, where: float) -> None:
+    texts = [random.Random(i).randbytes(300).hex() for i in range(3000)]
+    content = PRESS[suffix](b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts))
+    at = int(len(content) * where)
+    damaged = content[:at] if how == "cut" else content[:at] + bytes(200) + content[at + 200 :]
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(damaged)
+    read = _read(CorpusConfig(input=str(tmp_path)))
+    assert read[-1].error is not None
+    assert "the compressed stream is damaged here, the rest is lost" in read[-1].error
+    good = [document.text for document in read if document.error is None]
+    kept = next((i for i, text in enumerate(good) if text != texts[i]), len(good))
+    assert kept > 0.9 * where * len(texts) - 200  # a block of bzip2 is 150 of them
+    assert len({document.doc_id for document in read}) == len(read)
+
+
+@pytest.mark.parametrize("suffix", PRESS)
+def test_streams_behind_each_other_are_all_read(tmp_path: Path, suffix: str) -> None:
+    streams = [PRESS[suffix](b'{"text": "%d"}\n' % i) for i in range(3)]
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(b"".join(streams))
+    assert [document.text for document in _read(CorpusConfig(input=str(tmp_path)))] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_a_damaged_stream_behind_another_is_not_taken_for_the_end(tmp_path: Path, suffix: str) -> None:
+    first, second = (PRESS[suffix](b'{"text": "%d"}\n' % i) for i in range(2))
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(first + b"XXXX" + second[4:])
+    read = _read(CorpusConfig(input=str(tmp_path)))
+    assert [document.text for document in read] == ["0", None]
+    assert "the rest is lost" in str(read[1].error)
+
+
+@pytest.mark.parametrize("suffix", ["bz2", "xz"])
+def test_a_failing_storage_is_not_a_damaged_stream(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(PRESS[suffix](b'{"text": "a"}\n'))
+    plan = make_plan(CorpusConfig(input=str(tmp_path)))
+
+    class Failing:
+        def read(self, size: int) -> bytes:
+            raise OSError(5, "Input/output error: invalid")
+
+    monkeypatch.setattr(Folder, "open", lambda *_: contextlib.nullcontext(Failing()))
+    with pytest.raises(OSError, match="Input/output error"):
+        list(documents(Folder(plan.root), plan.units[0], Columns("text")))
+
+
+def test_an_xz_file_cannot_ask_for_any_memory(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(b'{"text": "a"}\n', filters=filters))
+    with pytest.raises(InputError, match=r"a\.jsonl\.xz: not readable \(Memory usage limit"):
+        make_plan(CorpusConfig(input=str(tmp_path)))
+
+
 def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     rows = [f"{i} " + "abcdefgh" * 200 + str(i * 7919) for i in range(40)]
@@ -186,7 +255,12 @@ from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
 from rho_score.plan import make_plan
 sink = io.BytesIO()
-pq.write_table(pa.table({"id": ["a", "b", None], "text": ["one", "two", "three"]}), sink, row_group_size=2)
+nested = len(sys.argv) > 2
+table = {"id": ["a", "b", None], "text": ["one", "two", "three"]}
+if nested:
+    table = {"m": [{"id": 1, "b": {"text": "one"}}, {"id": 2, "b": None}, None]}
+columns = {"text_column": "m.b.text", "id_column": "m.id"} if nested else {}
+pq.write_table(pa.table(table), sink, row_group_size=2)
 content = sink.getvalue()
 (length,) = struct.unpack("<I", content[-8:-4])
 refused = 0
@@ -195,7 +269,7 @@ for at in range(len(content) - 8 - length, len(content) - 8):
         with open(sys.argv[1], "wb") as file:
             file.write(content[:at] + bytes([byte]) + content[at + 1 :])
         try:
-            make_plan(CorpusConfig(input=sys.argv[1]))
+            make_plan(CorpusConfig(input=sys.argv[1], **columns))
         except InputError as error:
             refused += 1
             assert "x.parquet" in str(error) or "no document" in str(error), error
@@ -203,9 +277,10 @@ print(refused)
 """
 
 
-def test_no_damaged_footer_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nested", [[], ["nested"]], ids=["flat", "nested"])
+def test_no_damaged_footer_ends_the_process(tmp_path: Path, nested: list[str]) -> None:
     """Asked about a column whose footer is damaged, pyarrow does."""
-    command = [sys.executable, "-c", FOOTERS, str(tmp_path / "x.parquet")]
+    command = [sys.executable, "-c", FOOTERS, str(tmp_path / "x.parquet"), *nested]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 500
