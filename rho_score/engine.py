@@ -37,7 +37,7 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     import ray  # here: a second to import, which threads do without
     from ray.exceptions import RayError
 
-    ours = not ray.is_initialized()
+    ours = not connected()
     if starts_its_own():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
         configure_own_cluster(local_cpus)

@@ -29,7 +29,7 @@ def default_cpus(workers: int, *, gpus: float) -> int:
     if not sum(nodes):  # an autoscaler is to add some
         return here
     chosen = largest_share(nodes, workers)
-    if chosen < here:
+    if chosen < here and workers * chosen < sum(nodes):
         log.info(
             "each worker has %d of this machine's %d cores: the cluster has %d CPUs, and one is left for reading",
             chosen, here, sum(nodes),
