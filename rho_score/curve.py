@@ -147,7 +147,7 @@ def curve(config: CurveConfig) -> str:
     if config.plot:
         check_plot(config.plot)
     if config.csv:
-        check_writable("--csv", config.csv)
+        check_writable("--csv", config.csv, file=True)
     for ratio in config.ratio:
         check_share("--ratio", ratio)
     for n_tokens in config.tokens:
@@ -182,7 +182,7 @@ def image_kind(name: str) -> str:
 def check_plot(place: str) -> None:
     """Raises what would keep a figure from being written there, before anything is done for it: InputError, ImportError."""
     image_kind(place)
-    check_writable("--plot", place)
+    check_writable("--plot", place, file=True)
     importlib.import_module("rho_score.charts")  # matplotlib is an extra
 
 

@@ -59,8 +59,8 @@ def _each(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def check_writable(option: str, url: str) -> None:
-    """Raise where a local file or folder at this place could not be written, or there is no driver for the URL.
+def check_writable(option: str, url: str, *, file: bool = False) -> None:
+    """Raise where a local folder (or `file`) at this place could not be written, or there is no driver for the URL.
 
     Object stores are not asked: only a write tells.
 
@@ -72,11 +72,13 @@ def check_writable(option: str, url: str) -> None:
         return
     path = Path(absolute(url))
     existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if file and path.is_dir():
+        raise InputError(f"{option} {url} is a folder. Name a file in it.")
     if existing.is_dir():
         if not os.access(existing, os.W_OK | os.X_OK):
             raise InputError(
                 f"{option} {url}: {existing} cannot be written to. Change its permissions or how it is mounted, or choose "
                 "another place."
             )
-    elif existing != path:
+    elif existing != path or not file:
         raise InputError(f"{option} {url}: {existing} is not a folder. Choose another place.")

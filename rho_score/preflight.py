@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -131,9 +132,9 @@ def _youngest() -> float:
     """When the last of the nodes joined, seconds since the epoch."""
     from ray._private.worker import global_worker  # when a node started is in no public place
 
-    return max(
-        (node.start_time_ms / 1000 for node in global_worker.gcs_client.get_all_node_info().values()), default=0.0
-    )
+    worker: Any = global_worker
+    nodes = worker.gcs_client.get_all_node_info().values()
+    return max((node.start_time_ms / 1000 for node in nodes), default=0.0)
 
 
 def _most_cpus() -> int:

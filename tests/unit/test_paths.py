@@ -72,6 +72,7 @@ def test_the_file_itself_may_be_at_home(tmp_path: Path, monkeypatch: pytest.Monk
     "arguments",
     [
         ["score", "/no/corpus", "{file}/out", "--model", "m"],
+        ["score", "/no/corpus", "{file}", "--model", "m"],
         ["select", "--ref", "/no/scores", "{file}/out", "--ratio", "0.5"],
         ["dynamics", "{file}/out", "--scores", "/no/a", "/no/b"],
         ["dynamics", "out", "--plot", "{file}/x.svg", "--scores", "/no/a", "/no/b"],
@@ -111,3 +112,8 @@ def test_a_plot_without_its_library_is_refused_before_anything_is_read(
     monkeypatch.delitem(sys.modules, "rho_score.charts", raising=False)
     assert main(arguments) == 2
     assert "pip install 'rho-score[report]'" in capsys.readouterr().err
+
+
+def test_a_folder_where_a_file_is_to_be_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "/no/store", str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err

@@ -70,9 +70,7 @@ def test_waiting_for_nodes_is_told_at_once(two_cpus: pytest.MonkeyPatch, caplog:
     assert "for other nodes to join" in told
 
 
-def test_a_cluster_that_may_grow_is_waited_for(
-    two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cluster_that_may_grow_is_waited_for(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     two_cpus.setattr(preflight, "_most_cpus", lambda: 64)
     preflight.check_pool(workers=4, cpus=2, gpus=0)
     assert "Waiting for its autoscaler" in caplog.text

@@ -78,7 +78,7 @@ def test_what_is_no_address_of_a_cluster_is_refused_with_the_remedy(address: str
 def test_a_port_where_nobody_listens_is_told_at_once() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # and does not listen
-        with pytest.raises(RhoScoreError, match="no cluster answers at 127.0.0.1"):
+        with pytest.raises(RhoScoreError, match="no cluster answers at"):
             check_address(f"127.0.0.1:{held.getsockname()[1]}")
 
 
