@@ -76,9 +76,10 @@ def check_writable(option: str, url: str, *, file: bool = False) -> None:
         raise InputError(f"{option} {url} is a folder. Name a file in it.")
     if existing.is_dir():
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise InputError(
-                f"{option} {url}: {existing} cannot be written to. Change its permissions or how it is mounted, or choose "
-                "another place."
-            )
+            if os.statvfs(existing).f_flag & os.ST_RDONLY:
+                why, remedy = "is on a read-only file system", "Mount that disk for writing"
+            else:
+                why, remedy = "cannot be written to", "Change its permissions"
+            raise InputError(f"{option} {url}: {existing} {why}. {remedy}, or choose another place.")
     elif existing != path or not file:
         raise InputError(f"{option} {url}: {existing} is not a folder. Choose another place.")
