@@ -6,7 +6,7 @@ import sys
 # Nothing else may be imported before.
 sys.path[0] = sys.path[0].rpartition("/")[0] or "."
 
-from rho_score.cli import main
+from rho_score.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["plan", *sys.argv[1:]]))
+    run(["plan", *sys.argv[1:]])

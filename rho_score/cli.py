@@ -17,7 +17,9 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from rho_score.commands import COMMANDS, fit
-from rho_score.errors import RhoScoreError
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.paths import with_home
+from rho_score.pipes import outlive_readers
 
 EXAMPLES = {
     "plan": """Say what a run would do and cost; run nothing.
@@ -70,6 +72,10 @@ Example: rho-score report selection report.html""",
 }
 
 
+EXTRAS = {"jinja2": "report", "markupsafe": "report", "matplotlib": "report"}
+"""Modules that come with an extra, by their name; all are imported before a command does anything."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 done, 1 failed, 2 wrong usage or input, 3 done with quarantine)."""
     handler = logging.StreamHandler(sys.stderr)
@@ -84,7 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return next(command.run for command in COMMANDS.values() if command.config is type(config))(config)
     except RhoScoreError as error:
         return _fail(error)
-    except (OSError, ImportError) as error:  # the storage refuses, or an extra is not installed
+    except ImportError as error:
+        if error.name in EXTRAS:
+            return _fail(
+                InputError(f"{error.name} is not installed. Run pip install 'rho-score[{EXTRAS[error.name]}]'.")
+            )
+        return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
+    except OSError as error:  # the storage refuses
         return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
     except Exception:  # a fault of ours: as Python tells it, but for what a terminal or a log must not be shown
         print(fit(traceback.format_exc()), end="", file=sys.stderr)
@@ -116,14 +128,15 @@ def parse(arguments: list[str]) -> Any:
         for name, command in COMMANDS.items()
     )
     union: Any = functools.reduce(operator.or_, choices)
-    return tyro.cli(
+    found = tyro.cli(
         union,
         prog="rho-score",
         description="Score every token of a corpus with a reference model on Ray; select tokens by a global quantile.\n\n"
-        "Every command also takes --config FILE: the same options as YAML; flags win over the file.",
+        "Every command also takes --config FILE: the same options as YAML; flags win over the file.\nPaths in it may have ~ and $VARIABLE.",
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+    return with_home(found)
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -141,7 +154,8 @@ def _fail(error: RhoScoreError) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the console script."""
+    """Entry point of the console script and of the jobs."""
+    outlive_readers()
     try:
         code = main(argv)
     except KeyboardInterrupt:

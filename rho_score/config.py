@@ -83,7 +83,8 @@ class ScoreConfig(CorpusConfig):
     trust_remote_code: bool = False
     """Run the Python files that come with the model. Only for models whose code you have read."""
     cpus_per_worker: int | None = None
-    """CPUs (torch threads) of each worker. Default: 2 with a GPU, else all cores of this machine."""
+    """CPUs (torch threads) of each worker. Default: 2 with a GPU; else all cores of this machine, or, on a
+    cluster, as many as fit its nodes and leave one CPU for reading."""
     batch_tokens: int | None = None
     """Tokens in one forward pass. Default: by the GPU's free memory, 2048 on a CPU. Out of memory, it is halved."""
     verify: int | None = None

@@ -1,4 +1,4 @@
-"""`--config FILE`: a command's options as YAML, under their own names."""
+"""`--config FILE`: a command's options as YAML, under their own names. Paths may have `~` and `$VARIABLE`."""
 
 import dataclasses
 import re
@@ -10,6 +10,7 @@ import yaml
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from rho_score.errors import InputError
+from rho_score.paths import PATHS, home, with_variables
 
 REPEATED = {"ref", "share", "quota"}
 
@@ -32,10 +33,11 @@ def from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
     kind: the command's dataclass. arguments: the command line, whose flags win.
 
     Raises:
-        InputError: the file is not there, or has an unknown option or a value of another type.
+        InputError: the file is not there, or has an unknown option or a value of another type, or a variable that is
+            not set.
     """
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        with open(home(path), encoding="utf-8") as file:  # noqa: PTH123
             content = yaml.load(file, _Yaml) or {}
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no such day
         raise InputError(f"--config {path} cannot be read: {error}") from error
@@ -48,6 +50,8 @@ def from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
     if unknown := sorted(values.keys() - hints.keys()):
         raise InputError(f"--config {path}: no option {', '.join(unknown)}; there are: {', '.join(hints)}.")
     for name, value in values.items():
+        if name in PATHS and name not in flags:
+            value = values[name] = with_variables(f"--config {path}: {name}", value)
         if hints[name] is str and type(value) is int:
             value = values[name] = str(value)  # workers: 4
         if get_origin(hints[name]) is tuple and isinstance(value, list | str):

@@ -1,6 +1,7 @@
 """What every ratio, budget or threshold would keep: read off a selection's histogram, without a score. No Ray here."""
 
 import csv
+import importlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rho_score.config import CurveConfig
 from rho_score.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.errors import InputError
 from rho_score.histogram import COUNTS, Bits, Group, keys_of, without_groups
+from rho_score.paths import check_writable
 from rho_score.rules import check_budget, check_share, check_threshold, n_items
 from rho_score.schema import as_arrow, as_numpy
 from rho_score.shown import visible
@@ -143,7 +145,9 @@ def curve(config: CurveConfig) -> str:
         InputError: not a finished selection, an unknown reference, or a number that no selection would take.
     """
     if config.plot:
-        image_kind(config.plot)
+        check_plot(config.plot)
+    if config.csv:
+        check_writable("--csv", config.csv, file=True)
     for ratio in config.ratio:
         check_share("--ratio", ratio)
     for n_tokens in config.tokens:
@@ -173,6 +177,13 @@ def image_kind(name: str) -> str:
     if kind not in ("svg", "png", "pdf"):
         raise InputError(f"--plot {name}: the name of a figure ends with .svg, .png or .pdf.")
     return kind
+
+
+def check_plot(place: str) -> None:
+    """Raises what would keep a figure from being written there, before anything is done for it: InputError, ImportError."""
+    image_kind(place)
+    check_writable("--plot", place, file=True)
+    importlib.import_module("rho_score.charts")  # matplotlib is an extra
 
 
 def csv_bytes(curves: Curves) -> bytes:

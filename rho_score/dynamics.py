@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from rho_score.accounts import GroupAccounts, accounts_in, group_accounts, group_codes
 from rho_score.config import DynamicsConfig
 from rho_score.contents import DynamicsSummaryFile, read_json
-from rho_score.curve import image_kind
-from rho_score.engine import cluster_or_threads
+from rho_score.curve import check_plot, image_kind
+from rho_score.engine import cluster_or_threads, joined
 from rho_score.errors import InputError
 from rho_score.excess import UnitScores, score_lists
 from rho_score.histogram import NO_COUNTS, Counter, Group, merge, round_score
 from rho_score.join import Join, JoinedUnit
 from rho_score.masks import Batch
+from rho_score.paths import check_writable
 from rho_score.prepare import claim_selection, comparable, cut_otherwise
 from rho_score.schema import (
     SCHEMA_VERSION,
@@ -94,6 +95,11 @@ def dynamics(config: DynamicsConfig) -> DynamicsSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     steps = _check(config)
+    with joined():
+        return _dynamics(config, steps)
+
+
+def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSummary:
     config = replace(config, output=absolute(config.output), scores=tuple(map(absolute, config.scores)))
     sets = [ScoreSet.open(url) for url in config.scores]
     main, output = sets[0], Folder(config.output)
@@ -200,7 +206,8 @@ def _check(config: DynamicsConfig) -> tuple[float, ...]:
     if not (config.rise >= 0 and config.fall >= 0):
         raise InputError(f"--rise and --fall are nats, not negative; got {config.rise} and {config.fall}.")
     if config.plot:
-        image_kind(config.plot)
+        check_plot(config.plot)
+    check_writable("OUTPUT", config.output)
     return config.steps or tuple(float(i) for i in range(n))
 
 

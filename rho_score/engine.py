@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from rho_score.errors import RhoScoreError
+from rho_score.reach import check_address, check_temp_folder, refusal
 from rho_score.retries import add_retries, retries_counted
 
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
@@ -36,13 +37,13 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     import ray  # here: a second to import, which threads do without
     from ray.exceptions import RayError
 
-    ours = not ray.is_initialized()
+    ours = not connected()
     if starts_its_own():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
         configure_own_cluster(local_cpus)
         ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     elif ours:
-        ray.init(logging_level=logging.WARNING)
+        _join()
     try:
         yield
     except BaseException as error:  # Ctrl-C in a notebook too
@@ -53,6 +54,40 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _join() -> None:
+    """Connect to the cluster that `RAY_ADDRESS` names."""
+    address = os.environ["RAY_ADDRESS"]
+    check_address(address)
+    import ray
+
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except Exception as error:  # of a version, of a token, of a machine that is no node: Ray has no class for them
+        raise refusal(address, error) from error
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """The cluster that `RAY_ADDRESS` names, if it names one, joined before anything is written. A cluster of our own is
+    started later, by `cluster`: where nothing is to be done it is not needed.
+
+    Raises:
+        InputError: `RAY_ADDRESS` is no address of a cluster.
+        RhoScoreError: no cluster answers there, or it does not let this process in.
+    """
+    if connected() or starts_its_own():
+        yield
+        return
+    with cluster(local_cpus=0):
+        yield
+
+
+def check_own_cluster() -> None:
+    """Raises InputError where a cluster of this machine would have to be started, and cannot be."""
+    if starts_its_own():
+        check_temp_folder()
 
 
 def _let_go(error: BaseException) -> None:
@@ -106,7 +141,7 @@ def connected() -> bool:
 
 def starts_its_own() -> bool:
     """Whether there is no cluster to work on but one of this machine that is still to be started."""
-    return not connected() and not os.environ.get("RAY_ADDRESS")
+    return not connected() and os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
 def check_attempts(what: str) -> None:

@@ -22,13 +22,14 @@ import orjson
 from rho_score.claims import claim
 from rho_score.columns import Columns
 from rho_score.config import ExportConfig
-from rho_score.engine import cluster, in_tasks, result
+from rho_score.engine import check_own_cluster, cluster, in_tasks, joined, result
 from rho_score.errors import InputError
 from rho_score.formats import Frame
 from rho_score.inspect import load_store_tokenizer
 from rho_score.order import cut_order
 from rho_score.originals import Corpus, corpus_root, open_score_set
 from rho_score.parts import Counts, Job, Task, original_part, range_part, run_task, sort_part, token_part
+from rho_score.paths import check_writable
 from rho_score.progress import Progress
 from rho_score.storage import Folder, absolute
 from rho_score.store import SUCCESS, Selection, beside, dump_json, new_manifest, relative_url
@@ -69,15 +70,19 @@ def export(config: ExportConfig) -> ExportSummary:
     """
     started = time.monotonic()
     config = replace(config, selection=absolute(config.selection), output=absolute(config.output))
-    selection, output = Selection.open(config.selection), Folder(config.output)
-    job, manifest = _prepare(config, selection)
-    tokenizer = [] if job.corpus else list(selection.folder.listing("tokenizer"))
-    claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
-    n_before = len(output.listing("parts"))
-    if not output.exists(SUCCESS):
-        with cluster(local_cpus=max(2, os.cpu_count() or 2)):
-            content = _run(config, job, selection.units)
-        output.publish(SUCCESS, dump_json(content))
+    output = Folder(config.output)
+    check_writable("OUTPUT", config.output)
+    with joined():
+        check_own_cluster()
+        selection = Selection.open(config.selection)
+        job, manifest = _prepare(config, selection)
+        tokenizer = [] if job.corpus else list(selection.folder.listing("tokenizer"))
+        claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
+        n_before = len(output.listing("parts"))
+        if not output.exists(SUCCESS):
+            with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+                content = _run(config, job, selection.units)
+            output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
         _remove_runs(output)
     content = orjson.loads(output.read(SUCCESS))

@@ -1,6 +1,5 @@
 """What a scoring run is made of: every option resolved, every wrong one refused, before anything is run."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rho_score.model import (
 )
 from rho_score.model_files import pinned
 from rho_score.plan import Plan
+from rho_score.preflight import default_cpus
 from rho_score.quantized import check_quantized
 from rho_score.schema import SCHEMA_VERSION, SIGNALS
 from rho_score.scorer import DEFAULT_BATCH_TOKENS
@@ -60,7 +60,7 @@ class Job:
 def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> Job:
     """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
-    cpus = config.cpus_per_worker or (2 if gpus else os.cpu_count() or 1)
+    cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
     trust = config.trust_remote_code
     model_config = load_config(config.model, trust_remote_code=trust)
     source = ModelSource(

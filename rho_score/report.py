@@ -24,6 +24,7 @@ from rho_score.inspect import (
     scores_behind,
     token_texts,
 )
+from rho_score.paths import check_writable
 from rho_score.schema import as_numpy
 from rho_score.shown import visible
 from rho_score.storage import file_at, without_credentials
@@ -50,6 +51,7 @@ def report(config: ReportConfig) -> str:
     Raises:
         InputError: `store` is not a finished store, or `ref` or `base` not the score sets that it was made from.
     """
+    check_writable("OUTPUT", config.output, file=True)
     store = open_store(config.store)
     behind = scores_behind(store, ref=config.ref, base=config.base) if isinstance(store, Selection) else {}
     sample = sample_tokens(store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base"))

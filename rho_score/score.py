@@ -17,11 +17,13 @@ from rho_score.attempts import clear
 from rho_score.claims import claim, refuse_changed_input
 from rho_score.config import ScoreConfig
 from rho_score.contents import Totals, read_json
-from rho_score.engine import IO_CPUS, cluster, configure_data, starts_its_own
+from rho_score.engine import IO_CPUS, check_own_cluster, cluster, configure_data, joined
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.job import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
 from rho_score.passage import Passage, busy_share
+from rho_score.paths import check_writable
 from rho_score.plan import left_out, make_plan
+from rho_score.preflight import check_pool
 from rho_score.progress import Progress
 from rho_score.publish import publish_unit
 from rho_score.read import CorpusUnits
@@ -50,7 +52,6 @@ log = logging.getLogger(__name__)
 
 # Read and tokenized before a worker asks: a thread tokenizes 300,000 tokens a second, a GPU scores twice as many (docs/decisions/006).
 UNITS_AHEAD_OF_A_GPU = 4
-NODES_JOIN_S = 30.0  # nodes of a cluster that was just started join one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +87,21 @@ def score(config: ScoreConfig) -> ScoreSummary:
     with retries_counted() as retries:
         workers = worker_range(config.workers)
         check_limits(config)
-        plan = make_plan(config)
-        if plan.not_shards:
-            log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
-        output = Folder(config.output)
-        config = replace(config, output=output.url)
-        refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
-        found = read_manifest(output) if output.exists(MANIFEST) else None
-        refuse_changed_input(output, found, plan)
-        job = prepare_job(config, plan, found, workers)
-        _refuse_missing_gpus(job)
-        summary = _run(job, output, started)
+        check_writable("OUTPUT", config.output)
+        with joined():
+            check_own_cluster()
+            plan = make_plan(config)
+            if plan.not_shards:
+                log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
+            output = Folder(config.output)
+            config = replace(config, output=output.url)
+            refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
+            found = read_manifest(output) if output.exists(MANIFEST) else None
+            refuse_changed_input(output, found, plan)
+            job = prepare_job(config, plan, found, workers)
+            if config.only_quarantined or not output.exists(SUCCESS):
+                check_pool(workers=workers[0], cpus=job.cpus, gpus=job.gpus)
+            summary = _run(job, output, started)
     return replace(summary, retries=dict(retries))
 
 
@@ -140,7 +145,6 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
             Progress("score", n_units=len(todo)) as progress,
         ):
             configure_data()
-            _preflight(job)
             for accounts, passage in _pipeline(job, todo):
                 computed.append(accounts)
                 passages.append(passage)
@@ -246,49 +250,3 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
         yield Accounts(**row["accounts"]), Passage(**row["passage"])
-
-
-def _refuse_missing_gpus(job: Job) -> None:
-    """Refuse a pool that this machine has not the GPUs for, where it is the whole cluster: none would ever join."""
-    need, have = job.workers[0] * job.gpus, torch.cuda.device_count()
-    if starts_its_own() and need > have:
-        raise InputError(
-            f"{job.workers[0]} workers of {job.gpus:g} GPUs each need {need:g}, this machine has {have}. Name a cluster that "
-            "has them in RAY_ADDRESS, or lower --workers or --gpus-per-worker."
-        )
-
-
-def _preflight(job: Job) -> None:
-    """Refuse a pool that leaves a fixed cluster no CPU for reading: it would wait for ever.
-
-    A cluster that is starting has fewer nodes at first, and one that lost some has them again later: that is waited for.
-    """
-    need = job.workers[0] * job.cpus + 1
-    have = _resources_in_time(need if not job.gpus else 0)
-    nodes = ray.nodes()
-    if not job.gpus and 0 < have.get("CPU", 0) < need:
-        short = (
-            f"{job.workers[0]} workers of {job.cpus} CPUs and one CPU for reading need {need}, the cluster has "
-            f"{have['CPU']:.0f}"
-        )
-        if all(node["Alive"] for node in nodes):
-            raise InputError(f"{short}. Lower --workers or --cpus-per-worker.")
-        log.warning("%s. It has lost nodes; waiting for others. Else lower --workers or --cpus-per-worker.", short)
-    largest = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
-    if job.cpus > largest:
-        log.warning(
-            "a worker asks for %d CPUs of one node and the largest has %d; waiting for a larger one. Else give --cpus-per-worker",
-            job.cpus, largest,
-        )  # fmt: skip
-    if not job.gpus and have.get("GPU", 0):
-        log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
-    if have.get("GPU", 0) < job.gpus:
-        log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))
-
-
-def _resources_in_time(cpus: int) -> dict[str, float]:
-    """The cluster's resources, once it has so many CPUs or `NODES_JOIN_S` passed."""
-    end = time.monotonic() + NODES_JOIN_S
-    while 0 < (have := ray.cluster_resources()).get("CPU", 0) < cpus and time.monotonic() < end:
-        time.sleep(1)
-    return dict(have)

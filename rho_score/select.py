@@ -18,10 +18,11 @@ from rho_score.accounts import GroupAccounts, accounts_in
 from rho_score.config import SelectConfig
 from rho_score.contents import SelectionSummary, read_json
 from rho_score.cuts import Cut
-from rho_score.engine import cluster_or_threads, connected, in_tasks
+from rho_score.engine import cluster_or_threads, connected, in_tasks, joined
 from rho_score.errors import RhoScoreError
 from rho_score.histogram import NO_COUNTS, Expert, Group, by_place, keys_of, refine, without_groups
 from rho_score.masks import Batch, Place, Selector
+from rho_score.paths import check_writable
 from rho_score.prepare import Prepared, claim_selection, prepare
 from rho_score.retries import retries_counted
 from rho_score.rules import Band, Rule, band, parse_quotas, parse_shares, rule_of, rule_of_expert, share_ties
@@ -73,7 +74,9 @@ def select(config: SelectConfig) -> SelectSummary:
     config = replace(
         config, output=absolute(config.output), base=base, per_group=config.per_group or bool(config.quota)
     )
-    with retries_counted() as retries:
+    if not config.dry_run:
+        check_writable("OUTPUT", config.output)
+    with retries_counted() as retries, joined():
         prepared = prepare(config)
         content, computed = _select(config, prepared)
     return _summary(config, prepared, content, computed, dict(retries), started)

@@ -24,9 +24,11 @@ def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _submit(address: str, working_dir: Path, entrypoint: str) -> tuple[JobInfo, str]:
+def _submit(address: str, working_dir: Path, entrypoint: str, **runtime_env: dict[str, str]) -> tuple[JobInfo, str]:
     client = JobSubmissionClient(address)
-    job = client.submit_job(entrypoint=f"{sys.executable} {entrypoint}", runtime_env={"working_dir": str(working_dir)})
+    job = client.submit_job(
+        entrypoint=f"{sys.executable} {entrypoint}", runtime_env={"working_dir": str(working_dir), **runtime_env}
+    )
     end = time.monotonic() + 240
     while client.get_job_status(job) not in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED):
         assert time.monotonic() < end, client.get_job_logs(job)
@@ -56,3 +58,14 @@ def test_score_and_select_as_jobs(
     assert (tmp_path / "report.html").stat().st_size > 10_000
     info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/none {tmp_path}/x --ratio 0.6")
     assert info.driver_exit_code == 2, log
+
+
+def test_a_job_whose_working_directory_is_that_of_the_scripts(
+    ray_cluster: str, scores: dict[str, Path], tmp_path: Path
+) -> None:
+    """`select.py` is first in the path of its driver and of its workers, and hides no module of the standard library there."""
+    command = f"select.py --ref {scores['ref']} {tmp_path}/sel --ratio 0.6"
+    installed = {"PYTHONPATH": str(ROOT)}  # as it must be on the nodes
+    info, log = _submit(ray_cluster, ROOT / "ray_jobs", command, env_vars=installed)
+    assert info.driver_exit_code == 0, log
+    assert Selection.open(f"{tmp_path}/sel").summary["units"] > 0

@@ -134,7 +134,7 @@ def test_a_folder_of_other_things_is_not_written_to(
 def test_more_workers_than_the_cluster_has_are_refused(
     ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rho_score.score.NODES_JOIN_S", 0.0)  # no more nodes will come
+    monkeypatch.setattr("rho_score.preflight.NODES_JOIN_S", 0.0)  # no more nodes will come
     with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, the cluster has 4"):
         score_into(corpus, tmp_path / "out", make_model(1), workers="4")
 

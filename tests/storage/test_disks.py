@@ -106,8 +106,8 @@ def test_a_full_disk_ends_scoring_and_resume_is_right(
 def test_a_disk_that_cannot_be_written_to_is_told_at_once(disk: SmallDisk, score_set: Path, run: Run) -> None:
     disk.remount("ro")
     code, said = run("select", "--ref", str(score_set), str(disk.path / "out"), "--ratio", "0.5")
-    assert code == 1
-    assert "could not be written: EROFS: Read-only file system. Mount that disk for writing" in said
+    assert code == 2
+    assert "is on a read-only file system. Mount that disk for writing" in said
 
 
 _FAILING_FSYNC = """

@@ -1,5 +1,7 @@
-"""cluster.yaml by Ray's own validator; the KubeRay job by what it must hold."""
+"""cluster.yaml by Ray's own validator; the KubeRay job by what it must hold; the job scripts by their names."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,23 @@ def test_rayjob_runs_the_command_line() -> None:
     (workers,) = cluster["workerGroupSpecs"]
     assert workers["minReplicas"] == 0
     assert "nvidia.com/gpu" in workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+STANDS_ASIDE = {"select"}
+"""Job scripts with the name of a module of the standard library, which load that module where it is imported."""
+
+
+def test_no_job_hides_a_module_of_the_standard_library() -> None:
+    names = {path.stem for path in (ROOT / "ray_jobs").glob("*.py")}
+    assert names & sys.stdlib_module_names == STANDS_ASIDE
+
+
+def test_a_job_stands_aside_for_the_module_of_its_name() -> None:
+    """In a process that has the jobs' folder first in its path, as a job of `--working-dir ray_jobs` does."""
+    for name in STANDS_ASIDE:
+        program = f"import sys; sys.path.insert(0, {str(ROOT / 'ray_jobs')!r})\n"
+        program += "import selectors, socket, subprocess, asyncio\n"
+        program += f"import {name} as found, {name} as again\nassert found is again is sys.modules[{name!r}]\n"
+        program += "assert 'ray_jobs' not in getattr(found, '__file__', '')\nassert found.select([], [], [], 0) == ([], [], [])"
+        ended = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr

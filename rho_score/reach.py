@@ -1,0 +1,126 @@
+"""Can Ray be had? `RAY_ADDRESS` and the temporary folder are checked before a run begins its output."""
+
+import os
+import shutil
+import socket
+from datetime import datetime
+from pathlib import Path
+
+from rho_score.errors import InputError, RhoScoreError
+
+CONNECT_S = 10.0  # a head that answers does so in milliseconds
+NEEDED_BYTES = 16 << 20  # of Ray's temporary folder: logs and sockets
+OTHERWISE = "Set RAY_ADDRESS to HOST:PORT of the cluster's head (port 6379 by default) or to auto, or unset it to work on this machine alone."
+
+
+def check_address(address: str) -> None:
+    """Raise where `RAY_ADDRESS` is not the address of a cluster that a driver can join.
+
+    Raises:
+        InputError: it has another form, or is `auto` on a machine without a cluster.
+        RhoScoreError: nobody answers there.
+    """
+    scheme, separator, place = address.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        raise InputError(
+            f"RAY_ADDRESS={address} is the address of a job server, which a driver cannot join. Submit the command to it: "
+            f"`ray job submit --address {address} --working-dir . -- python ray_jobs/score.py …`. {OTHERWISE}"
+        )
+    if separator and scheme.lower() == "ray":
+        raise InputError(
+            f"RAY_ADDRESS={address} is the address of a Ray Client server, through which these jobs do not run. Run the command "
+            f"on a node of the cluster, or as a job: `ray job submit --address http://{place.rpartition(':')[0]}:8265 "
+            f"--working-dir . -- python ray_jobs/score.py …`. {OTHERWISE}"
+        )
+    place = _found_here() if address == "auto" else address
+    _check_answers(address, *_host_and_port(place))
+
+
+def _found_here() -> str:
+    """HOST:PORT of the cluster of this machine."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS=auto, and no Ray cluster runs on this machine. {OTHERWISE}") from error
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"RAY_ADDRESS={address} is not an address of a Ray cluster. {OTHERWISE}")
+    return host, int(port)
+
+
+def _check_answers(address: str, host: str, port: int) -> None:
+    try:
+        with socket.create_connection((host, port), timeout=CONNECT_S) as connection:
+            answers = os.environ.get("RAY_USE_TLS", "0") == "1" or _speaks_http2(connection)
+    except OSError as error:
+        raise RhoScoreError(
+            f"RAY_ADDRESS={address}: no cluster answers at {host} port {port} ({error}). Start its head there, or correct the "
+            f"address. {OTHERWISE}"
+        ) from error
+    if not answers:
+        raise InputError(
+            f"RAY_ADDRESS={address}: what answers at {host} port {port} is not the head of a Ray cluster (its dashboard's port, "
+            f"8265 by default, is another one). {OTHERWISE}"
+        )
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """True if the server speaks the protocol of Ray's head (gRPC's, HTTP/2), whose first frame is one of settings. Ray itself
+    asks a server that does not for more than a minute."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    frame = b""
+    try:
+        while len(frame) < 9 and (more := connection.recv(9 - len(frame))):
+            frame += more
+    except OSError:
+        return False
+    return len(frame) == 9 and frame[3] == 4
+
+
+def refusal(address: str, error: BaseException) -> RhoScoreError:
+    """The error that a user sees where a cluster answers at `RAY_ADDRESS` and cannot be joined."""
+    said = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    return RhoScoreError(
+        f"RAY_ADDRESS={address}: the cluster cannot be joined: {said.strip()} Its nodes need the same versions of Ray and Python "
+        "and the same token as this machine, which has to be one of them."
+    )
+
+
+def check_temp_folder() -> None:
+    """Raise where a cluster of this machine cannot be started because of the folder that it would keep its files in.
+
+    Raises:
+        InputError: the folder's name is too long for sockets, or it cannot be written, or it is full.
+    """
+    from ray._common.utils import get_default_ray_temp_dir
+    from ray._private.utils import validate_socket_filepath
+
+    folder = Path(get_default_ray_temp_dir())
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    remedy = "Set RAY_TMPDIR to a folder with a short name, room and write permission: RAY_TMPDIR=/tmp"
+    session = f"session_{datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+    longest = folder / session / "sockets" / "plasma_store"
+    try:
+        validate_socket_filepath(str(longest))
+    except OSError as error:
+        raise InputError(
+            f"Ray's temporary folder {folder} ({variable}) has too long a name: sockets in it would have names of "
+            f"{len(os.fsencode(longest))} bytes, more than the system allows. {remedy}."
+        ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(
+            f"Ray's temporary folder {folder} ({variable}) cannot be made: {error.strerror or error}. {remedy}."
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"Ray's temporary folder {folder} ({variable}) cannot be written to. {remedy}.")
+    if free < NEEDED_BYTES:
+        raise InputError(f"Ray's temporary folder {folder} ({variable}) is full: {free:,} bytes are free. {remedy}.")

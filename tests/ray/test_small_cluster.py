@@ -1,0 +1,41 @@
+"""The default options on a cluster of two CPUs, whose node joined long ago."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import N_QUARANTINED
+
+PROGRAM = """
+import os, sys
+from ray.cluster_utils import Cluster
+from rho_score import preflight
+from rho_score.cli import main
+
+preflight.NODES_JOIN_S = 0.0  # what is there is all
+head = {"num_cpus": 2, "include_dashboard": False, "dashboard_agent_listen_port": 0}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+os.environ["RAY_ADDRESS"] = cluster.address
+try:
+    assert main([*sys.argv[1:], "--cpus-per-worker", "2"]) == 2
+    assert not os.path.exists(sys.argv[3])
+    assert main(sys.argv[1:]) == 3
+finally:
+    cluster.shutdown()
+"""
+
+
+def test_the_default_fits_a_running_cluster_of_two_cpus(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    options = ["--model", str(make_model(1)), "--no-compile", "--gpus-per-worker", "0", "--group-column", "source"]
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "score", str(corpus), str(tmp_path / "out"), *options],
+        env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=300, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "1 workers of 2 CPUs and one CPU for reading need 3, the cluster has 2" in ended.stderr
+    assert f"quarantined {N_QUARANTINED}" in ended.stdout
