@@ -34,11 +34,18 @@ def special_lengths(config: Any, context: int) -> dict[int, str]:
     numbers: dict[int, str] = {}
     for name, value in _numbers(config.get_text_config().to_dict()):
         if value >= 2:
-            numbers.setdefault(value, name)
+            known = numbers.get(value)
+            numbers[value] = name if known is None else known if name in known else f"{known}, {name}"
     found = dict(numbers)
     for (a, one), (b, other) in combinations_with_replacement(sorted(numbers.items()), 2):
         found.setdefault(a * b, f"{one} x {other}")
     return {length: found[length] for length in sorted(found) if length < context}
+
+
+def is_choice(name: str) -> bool:
+    """Whether the name is that of a number of tokens that a layer chooses by a score of its own (sparse attention): which ones
+    hangs on rounding, wherever two scores are near each other."""
+    return bool(re.search("topk|budget", name.lower()))
 
 
 def _numbers(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]:

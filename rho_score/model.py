@@ -27,7 +27,7 @@ from transformers.models.auto.modeling_auto import (
 from rho_score.config import Quantize
 from rho_score.errors import InputError
 from rho_score.model_files import first_line, model_files, own_code, wants_own_code
-from rho_score.quantized import check_quantized, quantization_of
+from rho_score.quantized import check_quantized, quantization_of, without_outliers
 from rho_score.weights import check_adapter, check_weights, named_weights, stored_names
 
 LONGEST_DEFAULT_CONTEXT = 2048
@@ -125,6 +125,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     spread = source.n_gpus > 1
     quantized = source.quantize is not None or quantization_of(config) is not None
     options: dict[str, Any] = {}
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
     if source.quantize is not None:
         refuse_quantizing_twice(source, config)
         _require("bitsandbytes", f"--quantize {source.quantize}")
@@ -157,11 +158,13 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options:
     loaded: Any
     report: Any
     directory = model_files(source.model).base
+    without_outliers(config)
     auto: Any = AutoModelForImageTextToText if _sees_images(config) else AutoModelForCausalLM
     with _report_kept() as table:
         try:
             loaded, report = auto.from_pretrained(
                 directory,
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=source.trust_remote_code,
@@ -252,8 +255,7 @@ def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
 
 
 def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """No outlier columns in 8 bits: they are found over all tokens of a pass, so that a token's loss would depend on its neighbours."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
+    """As `quantized.without_outliers`, for weights that are quantised as they are loaded."""
     if quantize == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

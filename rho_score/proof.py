@@ -13,7 +13,7 @@ import torch
 
 from rho_score.errors import InputError
 from rho_score.forward import Way
-from rho_score.lengths import special_lengths
+from rho_score.lengths import is_choice, special_lengths
 from rho_score.passes import Passes
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterabl
 
 
 def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model: str) -> bool:
-    """Look at the plain forward itself: whether the loss of a token changes with the length of its pass, so that windows must
-    go whole and alone.
+    """Look at the plain forward itself: whether windows must go whole and alone, since the loss of a token changes with the
+    length of its pass, or layers choose the tokens that they attend to.
 
     Raises:
         InputError: the model is not causal, or its losses depend on what it read before.
@@ -99,11 +99,17 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
         raise
     except Exception as error:
         raise InputError(
-            f"{model} fails on a document of up to {passes.context} tokens: {type(error).__name__}: {_first_line(error)}. Where "
-            f"it has fewer positions than its config.json says, give a --context below {passes.context}."
+            f"{model} fails on random tokens, at most {passes.context} in a row: {type(error).__name__}: {_first_line(error)}. If "
+            "it is about positions or lengths, give a smaller --context; else the model does not work on text alone."
         ) from error
     if _difference(other[:kept], full[:kept]) > TOLERANCE[dtype]:
         raise InputError(f"{model} is not causal: the loss of a token depends on tokens after it.")
+    if chosen := [f"{name} = {length}" for length, name in documents.lengths.items() if is_choice(name)]:
+        log.warning(
+            "%s: layers choose the tokens that they attend to (%s), and rounding decides where two are alike. Every window goes "
+            "through the model whole and alone, which is slower.", model, ", ".join(chosen),
+        )  # fmt: skip
+        return True
     differences = [_difference(part, full[: len(part)]) for part in parts]
     worst = max(range(len(parts)), key=lambda i: differences[i])
     if differences[worst] <= TOLERANCE[dtype]:

@@ -17,6 +17,14 @@ def quantization_of(config: Any) -> dict[str, Any] | None:
     return None
 
 
+def without_outliers(config: Any) -> None:
+    """Set 8-bit weights of bitsandbytes to be used without outlier columns: they are found over all tokens of a pass, so that a
+    token's loss would depend on its neighbours, on later ones too."""
+    found = getattr(config, "quantization_config", None)
+    if isinstance(found, dict) and found.get("load_in_8bit"):
+        found["llm_int8_threshold"] = 0.0
+
+
 def check_quantized(config: Any, model: str, *, gpu: bool, here: bool) -> None:
     """Refuse a quantised checkpoint that would not load: of a kind that transformers does not know, or without what it needs.
 

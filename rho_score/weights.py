@@ -60,6 +60,10 @@ def check_weights(directory: Path, named: set[str]) -> None:
 
 def check_adapter(directory: Path) -> None:
     """Raise InputError unless an adapter's weights are safetensors with a whole header."""
+    if (
+        b'"megatron_config": {' in (directory / "adapter_config.json").read_bytes()
+    ):  # names a module that peft would import
+        raise InputError(f"{directory} is an adapter of a Megatron model. Merge it into its model and save that.")
     weights = directory / "adapter_model.safetensors"
     if not weights.exists():
         raise InputError(f"no {weights.name} in {directory}. Pickled weights are never loaded: convert them first.")

@@ -1,5 +1,6 @@
 """Independent answers: a plain float32 Hugging Face forward, one document at a time, and numpy's full sort."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def full_sort_mask(scores: np.ndarray, n_keep: int, *, high: bool) -> np.ndarray
 
 def load_float32(directory: Path) -> Any:
     """The model in float32 on the CPU."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    (kind,) = json.loads((directory / "config.json").read_text())["architectures"]
+    return getattr(transformers, kind).from_pretrained(directory, dtype=torch.float32).eval()

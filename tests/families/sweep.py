@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from rho_score.errors import InputError
 from rho_score.forward import Way
@@ -19,6 +22,7 @@ from rho_score.verify import plain_losses
 from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+WITH_IMAGES = sorted(set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES) - set(FAMILIES))
 PREFIX, OVERLAP = 1, 40
 TOKENS = (300, 3, 200, 145, 50, CONTEXT - 1, 700)  # of the documents; the last is cut into windows
 PASS, CHUNK = 1024, 100  # tokens in a pass: all of a window, and a third of it
@@ -42,6 +46,11 @@ class Row:
     """The same among others, in every way that the proof lets pass, and in chunks."""
     reason: str = ""
     """Why it is refused or not built, or what the warnings say."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it gave losses."""
+        return self.way not in ("refused", "not built")
 
     @property
     def is_wrong(self) -> bool:

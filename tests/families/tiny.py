@@ -94,10 +94,14 @@ def _tiny(kind: type[PreTrainedConfig], overrides: dict[str, Any]) -> PreTrained
             given[depth] = _depth(kind)
     if "max_position_embeddings" in names and "bos_token_id" in names and "type_vocab_size" in names:
         given["max_position_embeddings"] = CONTEXT + 2  # RoBERTa's tables begin behind the padding's id
+    if "rope_parameters" in names and "mrope_section" in (
+        rope := getattr(_default(kind), "rope_parameters", None) or {}
+    ):
+        given["rope_parameters"] = {**rope, "mrope_section": [2, 3, 3]}  # half of a head
     for name, part in (getattr(kind, "sub_configs", None) or {}).items():
         if name in overrides or part is PreTrainedConfig:
             continue
-        default = getattr(kind(), name)  # which kind an "auto" part is
+        default = getattr(_default(kind), name, None)  # which kind an "auto" part is
         if isinstance(default, PreTrainedConfig):
             given[name] = _tiny(type(default), PECULIAR.get(default.model_type, {})).to_dict()
     return kind(**{**given, **overrides})
@@ -105,15 +109,18 @@ def _tiny(kind: type[PreTrainedConfig], overrides: dict[str, Any]) -> PreTrained
 
 def _depth(kind: type[PreTrainedConfig]) -> int:
     """Layers enough for one of each kind that the family has by default, at most eight."""
-    try:
-        default = kind()
-    except ValueError:  # its defaults do not go together
-        return LAYERS
-    most = LAYERS
+    default, most = _default(kind), LAYERS
     for name in ("layer_types", "mlp_layer_types", "no_rope_layers", "attention_layers"):
         kinds = list(getattr(default, name, None) or [])
         most = max([most, *(kinds.index(one) + 1 for one in set(kinds))])
     return most if most <= 8 else LAYERS
+
+
+def _default(kind: type[PreTrainedConfig]) -> PreTrainedConfig | None:
+    try:
+        return kind()
+    except (ValueError, TypeError):  # its defaults do not go together
+        return None
 
 
 def _names(kind: type) -> set[str]:

@@ -12,8 +12,11 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -85,6 +88,11 @@ def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
 
 
 def _no_prefix(folder: Path) -> None:
+    changed("config.json", bos_token_id=None, eos_token_id=None)(folder)
+    _no_names(folder)
+
+
+def _no_names(folder: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
             changed(name, bos_token=None, eos_token=None, pad_token=None)(folder)
@@ -145,7 +153,7 @@ def _nan(tensors: dict[str, torch.Tensor]) -> None:
 
 BERT = BertConfig(**SMALL, num_hidden_layers=1)
 T5 = T5Config(vocab_size=400, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=16)
-NOT_CAUSAL = "model, not a causal language model; it gives no token losses"
+NOT_CAUSAL = "not a causal language model; it gives no token losses"
 OWN_CODE = ("brings its own Python code, which is not run unasked", "--trust-remote-code")
 
 
@@ -156,11 +164,39 @@ def _special_beyond(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _left_over_index(folder: Path) -> None:
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    written("model.safetensors.index.json", json.dumps(index))(folder)
+
+
+def _renamed(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "weights.safetensors")
+
+
+def _gguf(folder: Path) -> None:
+    without("*.safetensors", "config.json")(folder)
+    written("model-q4.gguf", b"GGUF")(folder)
+
+
+def _vision_language(folder: Path) -> None:
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = LlavaConfig(
+        text_config=_llama(), vision_config=vision, bos_token_id=0, eos_token_id=1, image_token_index=399
+    )
+    _model(config, LlavaForConditionalGeneration)(folder)
+
+
 MODELS = [
     ModelKind("head tied to the embeddings", lambda folder: None),
     ModelKind("head of its own", _model(_llama(tie_word_embeddings=False), LlamaForCausalLM)),
     ModelKind("tokenizer without BOS, EOS and padding: the first token of a document has no loss", _no_prefix),
+    ModelKind("tokenizer without names for BOS and EOS, which config.json names", _no_names),
     ModelKind("weights beyond those that the model has", weights(lambda tensors: tensors.update(other=torch.ones(2)))),
+    ModelKind("a generation_config.json that says nothing sensible", written("generation_config.json", '{"temperature": "hot", "do_sample": 3}')),
+    ModelKind("the index of a model in several files, left over beside a whole one", _left_over_index),
+    ModelKind("a vision-language model, of which the text part is scored", _vision_language),
     ModelKind("no such directory", _everything_gone, ("no directory", "{model}", "Give a Hugging Face id or a directory")),
     ModelKind("an empty directory", without("*"), ("no readable config.json in", "{model}")),
     ModelKind("no config.json", without("config.json"), ("no readable config.json in", "{model}", "model_type")),
@@ -170,11 +206,13 @@ MODELS = [
     ModelKind("a kind of model that transformers does not know", changed("config.json", model_type="nosuch"), ("no readable config.json in", "{model}", "nosuch")),
     ModelKind("no weights", without("*.safetensors"), ("no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
     ModelKind("pickled weights only", _pickled, ("no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
+    ModelKind("weights under another name only", _renamed, ("{model} holds weights.safetensors, but neither model.safetensors nor",)),
+    ModelKind("GGUF only", _gguf, ("{model} holds GGUF files (model-q4.gguf) and no config.json", "safetensors")),
     ModelKind("weights that are cut off", _cut_off, ("model.safetensors is not a readable safetensors file", "Fetch it again.")),
     ModelKind("weights of 0 bytes", written(WEIGHTS, b""), ("model.safetensors is not a readable safetensors file", "Fetch it again.")),
     ModelKind("one of its files of weights is missing", _one_of_its_files_missing, ("{model} lacks 1 of", "files of weights", "Fetch them.")),
-    ModelKind("BERT", _model(BERT, BertForMaskedLM), ("{model} is a 'bert'", NOT_CAUSAL)),
-    ModelKind("T5", _model(T5, T5ForConditionalGeneration), ("{model} is a 't5'", NOT_CAUSAL)),
+    ModelKind("BERT", _model(BERT, BertForMaskedLM), ("{model} is a 'bert' model (BertForMaskedLM, an encoder that sees both ways)", NOT_CAUSAL)),
+    ModelKind("T5", _model(T5, T5ForConditionalGeneration), ("{model} is a 't5' model (T5ForConditionalGeneration, an encoder and a decoder)", NOT_CAUSAL)),
     ModelKind("code of its own, not trusted", _own_model_code, ("the model in", "{model}", *OWN_CODE)),
     ModelKind("a tokenizer with code of its own, not trusted", _own_tokenizer_code, ("the tokenizer in", "{model}", *OWN_CODE)),
     ModelKind("no tokenizer", without("tokenizer*", "special_tokens_map.json"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
