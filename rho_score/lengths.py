@@ -13,7 +13,7 @@ _LENGTHS = re.compile(
     "|span|past|mem|memory|floor"
 )
 _WIDTHS = re.compile(
-    "hidden|intermediate|vocab|vocabulary|embd|embed|embeddings?|ffn?|feed|forward|dff|mlp|moe|heads|headdim|inner|model|state|lru"
+    "hidden|intermediate|vocab|vocabulary|embd|embed|embeddings?|ffn?|feed|forward|dff|dense|mlp|moe|heads|headdim|inner|model|state|lru"
     "|conv|conv1d|kernel|mamba|expand|experts?|layers?|channels|width|num|n|d|count|tp|seeds?|labels|beams|tokens?|ngram|codebooks?"
     "|multiplier|multiple|scalar|scale|mult|iters|cycles"
 )

@@ -85,6 +85,7 @@ def _refuse_other_kinds(model: str, config: Any, trust_remote_code: bool) -> Non
     """Refuse what is no causal language model, by what it is."""
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class or _sees_images(config)
+    known = known and isinstance(getattr(config.get_text_config(), "vocab_size", None), int)
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False
     if not (config.is_encoder_decoder or not known or both_ways):
         return

@@ -116,6 +116,7 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
         return False
     name = list(cuts.values())[worst]
     _, again = passes([whole, whole[:kept]]).losses
+    passes([whole[: min(cuts)]])  # so that what came before the next is short
     (once_more,) = passes([whole[:kept]]).losses
     if _difference(again, once_more) > TOLERANCE[dtype]:
         raise InputError(
@@ -174,13 +175,15 @@ def _fault(
         changed = found if passes.chunked else passes(documents.others).losses  # in chunks a window has no neighbours
     except Exception as error:  # whatever a model or a compiler does not stand: the next way will do
         return f"{type(error).__name__}: {_first_line(error)}"
+    if documents.lengths and (reason := _fault_behind(documents.lengths, found[-1], expected[-1], dtype)):
+        return reason
     for what, difference, allowed in (
         ("it differs from the plain forward", _mean(found, expected), TOLERANCE[dtype]),
         ("documents see each other", _mean(found[::2], changed[::2]), STEADY[dtype]),
     ):
         if difference > allowed:
             return f"{what} by {difference:.1e} nats in the mean, {allowed:.0e} are allowed"
-    return _fault_behind(documents.lengths, found[-1], expected[-1], dtype) if documents.lengths else None
+    return None
 
 
 def _fault_behind(

@@ -65,10 +65,10 @@ def sweep(family: str, folder: Path, **overrides: Any) -> Row:
             model = tiny_model(tiny_config(family, **overrides))
             model.save_pretrained(folder)
         except Exception as error:  # whatever keeps transformers from making one
-            return Row(family=family, way="not built", reason=_line(error))
+            return Row(family=family, way="not built", reason=_line(error, folder))
         try:
             scorer = _scorer(folder, PASS)
-        except InputError as error:
+        except Exception as error:  # a run ends with it, before it scores anything
             return Row(family=family, way="refused", reason=_line(error, folder))
         told = [line.replace(str(folder), "it") for line in said]
         ids = _documents()
@@ -128,9 +128,10 @@ def _largest(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     return float(np.nanmax(np.abs(ours - plain)))
 
 
-def _line(error: Exception, folder: Path | None = None) -> str:
+def _line(error: Exception, folder: Path) -> str:
     text = " ".join(str(error).split())
-    return text.replace(str(folder), "it")[:300] if folder else f"{type(error).__name__}: {text}"[:200]
+    text = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return text.replace(str(folder), "it")[:300]
 
 
 @contextmanager

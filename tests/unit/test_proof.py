@@ -105,7 +105,7 @@ def test_losses_that_depend_on_what_was_read_before_are_refused(
     def shorter(*arguments: Any) -> Any:
         model = load_model(*arguments)
         rotary = model.model.rotary_emb
-        rotary.max_seq_len_cached = 120
+        rotary.max_seq_len_cached = rotary.original_max_seq_len = 120
         return model
 
     monkeypatch.setattr("rho_score.scorer.load_model", shorter)
@@ -139,7 +139,7 @@ def test_a_model_that_looks_ahead_only_in_long_documents_is_refused(
 # --- the sweep of families, in short: those with lengths, and one of each kind of layer; all: python -m tests.families
 
 SHORT_FORM = {
-    "llama": "packed", "gemma3_text": "packed", "gpt_oss": "padded", "phimoe": "padded", "qwen2_moe": "padded", "gpt_neo": "packed",
+    "llama": "packed", "gemma3_text": "packed", "gpt_oss": "padded", "phimoe": "padded", "qwen2_moe": "padded", "gpt_neo": "padded",
     "llama4_text": "padded", "cohere2": "packed", "modernbert-decoder": "plain", "recurrent_gemma": "plain", "mamba2": "padded",
     "jamba": "padded", "minimax": "padded", "deepseek_v32": "plain", "axk2": "plain", "doge": "padded", "inkling2_text": "padded",
     "bloom": "padded", "opt": "packed", "qwen3_next": None, "xlnet": "refused", "reformer": "refused", "cpmant": "refused",
