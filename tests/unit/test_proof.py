@@ -1,6 +1,7 @@
 """The proof at load reaches beyond every length of the configuration, and what it cannot prove goes alone or is refused."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,20 +96,38 @@ def test_a_table_with_fewer_positions_than_the_configuration_says_is_refused_at_
     assert _scorer(tmp_path, context=128).way.layout == "plain"
 
 
+def _altered(monkeypatch: pytest.MonkeyPatch, alter: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Last hidden states, Shape (1, N, D), are altered from now on in every model that is loaded."""
+
+    def load(*arguments: Any) -> Any:
+        model = load_model(*arguments)
+        forward = model.model.forward
+
+        def altered(input_ids: torch.Tensor, **options: Any) -> Any:
+            out = forward(input_ids, **options)
+            out.last_hidden_state = alter(out.last_hidden_state)
+            return out
+
+        model.model.forward = altered
+        return model
+
+    monkeypatch.setattr("rho_score.scorer.load_model", load)
+
+
 def test_losses_that_depend_on_what_was_read_before_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dynamic frequencies stay those of the longest pass until one is short again."""
-    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 120}
-    _saved(LlamaConfig(**SMALL, max_position_embeddings=512, rope_parameters=rope), tmp_path)
+    """As frequencies that stay those of the longest pass until one is short again."""
+    _saved(LlamaConfig(**SMALL, max_position_embeddings=512, refresh_length=120), tmp_path)
+    longest = 0
 
-    def shorter(*arguments: Any) -> Any:
-        model = load_model(*arguments)
-        rotary = model.model.rotary_emb
-        rotary.max_seq_len_cached = rotary.original_max_seq_len = 120
-        return model
+    def remember(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal longest
+        n = hidden.shape[1]
+        longest = n if n < 120 else max(longest, n)
+        return hidden * (1 + longest / 100 if longest > 120 else 1)
 
-    monkeypatch.setattr("rho_score.scorer.load_model", shorter)
+    _altered(monkeypatch, remember)
     with pytest.raises(InputError, match=r"depend on what it read before.*Give a --context below 120"):
         _scorer(tmp_path)
 
@@ -117,23 +136,19 @@ def test_a_model_that_looks_ahead_only_in_long_documents_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _saved(LlamaConfig(**SMALL, max_position_embeddings=512, peeking_distance=150), tmp_path)
-
-    def peeking(*arguments: Any) -> Any:
-        model = load_model(*arguments)
-        forward = model.model.forward
-
-        def peek(input_ids: torch.Tensor, **options: Any) -> Any:
-            out = forward(input_ids, **options)
-            if input_ids.shape[1] > 150:
-                out.last_hidden_state = out.last_hidden_state + out.last_hidden_state[:, 150:].mean(dim=1, keepdim=True)
-            return out
-
-        model.model.forward = peek
-        return model
-
-    monkeypatch.setattr("rho_score.scorer.load_model", peeking)
+    _altered(monkeypatch, lambda h: h + h[:, 150:].mean(dim=1, keepdim=True) if h.shape[1] > 150 else h)
     with pytest.raises(InputError, match="is not causal: the loss of a token depends on tokens after it"):
         _scorer(tmp_path)
+
+
+def test_losses_that_change_with_the_length_of_a_pass_go_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _saved(LlamaConfig(**SMALL, max_position_embeddings=512, switch_length=150), tmp_path)
+    _altered(monkeypatch, lambda h: h * 2 if h.shape[1] > 150 else h)
+    with caplog.at_level(logging.WARNING):
+        assert _scorer(tmp_path).way.layout == "plain"
+    assert "changes with the length of its pass (switch_length = 150)" in caplog.text
 
 
 # --- the sweep of families, in short: those with lengths, and one of each kind of layer; all: python -m tests.families
