@@ -1,4 +1,5 @@
 import gc
+import json
 import os
 import shutil
 import time
@@ -50,6 +51,39 @@ def test_every_document_is_scored_as_a_plain_forward_scores_it(
             np.testing.assert_allclose(np.array(row["loss"], np.float32), expected, rtol=1e-3, atol=1e-3)
             n_documents += 1
     assert n_documents == N_DOCUMENTS - N_QUARANTINED
+
+
+@pytest.mark.parametrize(("choice", "prefix"), [("auto", 0), ("7", 7), ("none", None)])
+def test_the_prefix_is_the_one_that_was_asked_for(
+    choice: str, prefix: int | None, make_model: Callable[[int], Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_cluster: str,
+) -> None:  # fmt: skip
+    """With a tokenizer that names no BOS; config.json does."""
+    monkeypatch.chdir(tmp_path)
+    model = Path(shutil.copytree(make_model(1), tmp_path / "model"))
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (model / name).exists():
+            content = json.loads((model / name).read_text())
+            (model / name).write_text(
+                json.dumps({k: v for k, v in content.items() if k not in ("bos_token", "eos_token")})
+            )
+    (tmp_path / "a.jsonl").write_text('{"text": "the model learns a token of text"}\n')
+    (tmp_path / "notes.md").write_text("left out")
+    options = ["--model", "model", "--no-compile", "--dtype", "float32", "--context", "32", "--overlap", "8"]
+    assert main(["score", "*.*", "out", *options, "--prefix", choice]) == 0
+    told = capsys.readouterr()
+    assert "notes.md" in told.out
+    assert "weights: 1 not in the checkpoint are tied to others: lm_head.weight" in told.out
+    store = ScoreSet.open("out")
+    assert store.manifest["parts"]["prefix_id"] == prefix
+    (row,) = store.unit_table(store.units[0].unit).to_pylist()
+    expected = plain_losses(load_float32(model), row["input_ids"], prefix=prefix, context=32, overlap=8)
+    assert (row["loss"][0] is None) == (prefix is None)
+    np.testing.assert_allclose(np.array(row["loss"], np.float32), expected, rtol=1e-3, atol=1e-3)
+    assert main(["score", "*.*", "out", *options, "--prefix", "9"]) == 2
+    assert "prefix_id" in capsys.readouterr().err
+    assert main(["score", "*.*", "other", *options, "--prefix", "900"]) == 2
+    assert "--prefix is auto, none or the id of a token" in capsys.readouterr().err
 
 
 def test_accounts_are_exact(scores: dict[str, Path]) -> None:
