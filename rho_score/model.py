@@ -170,7 +170,7 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options:
                 use_safetensors=True,
                 trust_remote_code=source.trust_remote_code,
                 output_loading_info=True,
-                generation_config=GenerationConfig(),  # nothing is generated: what the files say of it may be wrong
+                **_generation_options(directory),
                 **options,
             )
         except torch.OutOfMemoryError:
@@ -191,6 +191,17 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options:
         )
     loaded.weight_note = _weight_note(loaded, sorted(report["unexpected_keys"]), stored_names(directory))
     return loaded
+
+
+def _generation_options(directory: Path) -> dict[str, Any]:
+    """Another generation_config.json than the model's where that is not readable: nothing is generated here."""
+    try:
+        GenerationConfig.from_pretrained(directory)
+    except OSError:  # there is none
+        return {}
+    except Exception:  # whatever odd values make of it
+        return {"generation_config": GenerationConfig()}
+    return {}
 
 
 def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:

@@ -192,7 +192,7 @@ def _fault_behind(
     """What is wrong in the long document behind one of the lengths. What is allowed there depends on how much the two differ
     before the first, by the dtype's rounding alone."""
     calm = _mean([found[: min(lengths)]], [expected[: min(lengths)]])
-    allowed = min(3 * TOLERANCE[dtype], max(4 * calm, TOLERANCE[dtype] / 5))
+    allowed = min(3 * TOLERANCE[dtype], max(6 * calm, TOLERANCE[dtype] / 2))
     for at in range(0, len(found), RUN):
         difference = _mean([found[at : at + RUN]], [expected[at : at + RUN]])
         if difference > allowed and np.isfinite(difference):

@@ -35,8 +35,8 @@ A family counts as wrong where a token differs by more than {SAME:g} nats. {_cou
 
 ## Vision-language models
 
-Their text part is scored; no image is. {_count(images)} A family that is not built is one that transformers makes no small model of
-without images, packages or settings of its own; it is proved at load like all others.
+Their text part is scored; no image is. {_count(images)} A family is not built where transformers makes no
+small model of it, or none that reads text alone, without images, packages or settings of its own; such a model is proved at load like all others.
 
 {_table(images)}
 """

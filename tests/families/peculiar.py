@@ -10,6 +10,7 @@ _INDEXER = {
     "indexer_budget": 140,
     "indexer_compress_ratio": 4,
 }
+_MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
 PECULIAR: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {
@@ -22,8 +23,8 @@ PECULIAR: dict[str, dict[str, Any]] = {
             "hidden_size": 64,
             "intermediate_size": 64,
             "num_attention_heads": 4,
-            "adapter_in_dim": 64,
-            "adapter_out_dim": 64,
+            "adapter_input_size": 64,
+            "adapter_output_size": 64,
         },
     },
     "dots3_note_text": _ALIKE,
@@ -34,6 +35,11 @@ PECULIAR: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     **dict.fromkeys(("qwen4_exp", "qwen4_exp_text"), _INDEXER),
+    **{
+        f"{name}_text": _MROPE
+        for name in ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_omni")
+    },
+    "glm4v_moe_text": {"rope_parameters": {**_MROPE["rope_parameters"], "mrope_section": [2, 1, 1]}},
     "reformer": {
         "attn_layers": ["local", "lsh"],
         "axial_pos_shape": [16, 20],

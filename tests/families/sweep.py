@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -35,7 +36,7 @@ class Row:
 
     family: str
     way: str
-    """The way that it took by itself; "refused", or "not built" where transformers makes no small model of the family."""
+    """The way that it took by itself; "refused", or "not built" where transformers makes no small model of the family that reads text alone."""
     chunks: bool = False
     """Windows longer than a pass go in chunks."""
     also: tuple[str, ...] = ()
@@ -63,6 +64,8 @@ def sweep(family: str, folder: Path, **overrides: Any) -> Row:
     with _warnings_kept() as said:
         try:
             model = tiny_model(tiny_config(family, **overrides))
+            with torch.inference_mode():
+                model(torch.randint(3, VOCABULARY, (1, TOKENS[0])), use_cache=False)
             model.save_pretrained(folder)
         except Exception as error:  # whatever keeps transformers from making one
             return Row(family=family, way="not built", reason=_line(error, folder))

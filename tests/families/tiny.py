@@ -92,12 +92,8 @@ def _tiny(kind: type[PreTrainedConfig], overrides: dict[str, Any]) -> PreTrained
     for depth in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
         if depth in names:
             given[depth] = _depth(kind)
-    if "max_position_embeddings" in names and "bos_token_id" in names and "type_vocab_size" in names:
+    if "max_position_embeddings" in names and "bos_token_id" in names and {"type_vocab_size", "ngram"} & names:
         given["max_position_embeddings"] = CONTEXT + 2  # RoBERTa's tables begin behind the padding's id
-    if "rope_parameters" in names and "mrope_section" in (
-        rope := getattr(_default(kind), "rope_parameters", None) or {}
-    ):
-        given["rope_parameters"] = {**rope, "mrope_section": [2, 3, 3]}  # half of a head
     for name, part in (getattr(kind, "sub_configs", None) or {}).items():
         if name in overrides or part is PreTrainedConfig:
             continue
