@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests fuzz faults chaos soak audit bench clean
+.PHONY: help setup lock demo check test tests fuzz families faults chaos soak audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare
 
 faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some, and a document that hangs
 	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage tests/poison
+
+families: $(INSTALLED)   ## every causal family of transformers beside a plain float32 forward; ten minutes on two cores (writes docs/families.md)
+	$(BIN)/python -m tests.families --page docs/families.md
 
 soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with units
 	$(BIN)/python -m tests.chaos.soak
