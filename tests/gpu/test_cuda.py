@@ -12,6 +12,7 @@ import torch
 from rho_score.attention import packed_attention
 from rho_score.forward import Way
 from rho_score.scorer import CUDA_BATCH_TOKENS, Scorer
+from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
 from tests.oracle import load_float32, plain_losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -93,3 +94,18 @@ def test_the_budget_comes_from_memory_and_is_halved_when_it_runs_out(
     assert "out of memory: going on with" in caplog.text
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-2)
+
+
+@pytest.mark.parametrize("family", ["phimoe", "gemma3_text", "llama4_text", "deepseek_v32"])
+def test_lengths_of_the_configuration_bind_on_the_gpu_too(family: str, tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(family))
+    model.save_pretrained(tmp_path)
+    settings = {"dtype": "float32", "context": CONTEXT, "prefix_id": 1, "batch_tokens": 1024}
+    scorer = _scorer(tmp_path, **settings)
+    for document, losses in zip(ids := _short(), scorer.score_documents(ids), strict=True):
+        expected = plain_losses(model, document.tolist(), prefix=1, context=CONTEXT, overlap=8)
+        assert np.abs(losses - expected).mean() <= 1e-3
+
+
+def _short() -> list[np.ndarray]:
+    return [one % VOCABULARY for one in _documents([300, 20, 200, 150])]
