@@ -126,11 +126,12 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     spread = source.n_gpus > 1
     quantized = source.quantize is not None or quantization_of(config) is not None
     options: dict[str, Any] = {}
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
     if source.quantize is not None:
         refuse_quantizing_twice(source, config)
         _require("bitsandbytes", f"--quantize {source.quantize}")
         options["quantization_config"] = _quantization(source.quantize, dtype)
+    if quantized:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
     if spread or quantized:
         _require("accelerate", "a model on several GPUs, or a quantized one,")
         options["device_map"] = "auto" if spread else {"": str(device)}

@@ -14,6 +14,7 @@ import torch
 from rho_score.errors import InputError
 from rho_score.forward import Way
 from rho_score.lengths import is_choice, special_lengths
+from rho_score.model_files import first_line
 from rho_score.passes import Passes
 
 log = logging.getLogger(__name__)
@@ -56,15 +57,20 @@ def make_documents(passes: Passes) -> ProofDocuments:
     random = np.random.default_rng(0)
     ids = [random.integers(0, vocabulary, min(n, context + 9)) for n in SHORT]
     if lengths:
-        long = long_document(random, vocabulary, lengths, context)
-        longer = random.integers(0, vocabulary, min(len(long) + RUN, context))
+        long = long_document(random, vocabulary, lengths, _most_tokens(passes))
+        longer = random.integers(0, vocabulary, min(len(long) + RUN, _most_tokens(passes)))
         ids = [*ids, longer, long]
     others = [random.integers(0, vocabulary, len(one)) if i % 2 else one for i, one in enumerate(ids)]
     return ProofDocuments(ids, others, lengths)
 
 
-def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterable[int], context: int) -> np.ndarray:
-    """Random token ids, int64[at most context], that go beyond each of the lengths, the shortest first. There a run of tokens
+def _most_tokens(passes: Passes) -> int:
+    """Of a document that is one window: without a prefix its last token is only predicted."""
+    return passes.context + (passes.prefix_id is None)
+
+
+def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterable[int], most: int) -> np.ndarray:
+    """Random token ids, int64[at most `most`], that go beyond each of the lengths, the shortest first. There a run of tokens
     comes again that stands a little further back than the length: a model that looks too far copies it, and its losses tell.
     """
     document = random.integers(0, vocabulary, RUN)
@@ -73,7 +79,7 @@ def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterabl
         document = np.concatenate([document, random.integers(0, vocabulary, missing)])
         back = len(document) - length - APART
         document = np.concatenate([document, document[back : back + RUN]])
-    return document[:context]
+    return document[:most]
 
 
 def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model: str) -> bool:
@@ -93,13 +99,13 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
     cuts[kept] = ", ".join(f"{name} = {length}" for length, name in documents.lengths.items()) or "at any length"
     try:
         if passes.forward.has_position_table:  # which may have fewer rows than the configuration says
-            passes([np.zeros(passes.context, np.int64)])
+            passes([np.zeros(_most_tokens(passes), np.int64)])
         full, other, *parts = passes([whole, changed, *(whole[:cut] for cut in cuts)]).losses
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise InputError(
-            f"{model} fails on random tokens, at most {passes.context} in a row: {type(error).__name__}: {_first_line(error)}. If "
+            f"{model} fails on random tokens, at most {passes.context} in a row: {first_line(error)[:300]} If "
             "it is about positions or lengths, give a smaller --context; else the model does not work on text alone."
         ) from error
     if _difference(other[:kept], full[:kept]) > TOLERANCE[dtype]:
@@ -174,7 +180,7 @@ def _fault(
         found = passes(documents.ids).losses
         changed = found if passes.chunked else passes(documents.others).losses  # in chunks a window has no neighbours
     except Exception as error:  # whatever a model or a compiler does not stand: the next way will do
-        return f"{type(error).__name__}: {_first_line(error)}"
+        return first_line(error).rstrip(".")[:300]
     if documents.lengths and (reason := _fault_behind(documents.lengths, found[-1], expected[-1], dtype)):
         return reason
     for what, difference, allowed in (
@@ -203,10 +209,6 @@ def _fault_behind(
                 f"{allowed:.0e} are allowed"
             )
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def _mean(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:

@@ -93,6 +93,8 @@ def test_a_table_with_fewer_positions_than_the_configuration_says_is_refused_at_
     _saved(config, tmp_path)
     with pytest.raises(InputError, match=r"fails on random tokens, at most 130 in a row.*smaller --context"):
         _scorer(tmp_path, context=130)
+    with pytest.raises(InputError, match=r"fails on random tokens, at most 129 in a row"):
+        _scorer(tmp_path, context=129, prefix_id=None)
     assert _scorer(tmp_path, context=128).way.layout == "plain"
 
 
@@ -175,3 +177,14 @@ def test_the_sweep_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monkey
     row: Row = sweep("phimoe", tmp_path / "model", sliding_window=LENGTH)
     assert row.way == "packed"
     assert row.is_wrong
+
+
+@pytest.mark.parametrize("prefix_id", [0, None])
+def test_a_window_one_short_of_the_context_is_seen(prefix_id: int | None, tmp_path: Path) -> None:
+    """A pass has at most as many positions as the context: the last one alone is beyond the window."""
+    config = PhimoeConfig(
+        **SMALL, sliding_window=199, max_position_embeddings=512, num_local_experts=4, num_experts_per_tok=2
+    )
+    _saved(config, tmp_path)
+    assert _scorer(tmp_path, context=200, prefix_id=prefix_id).way.layout == "padded"
+    assert _scorer(tmp_path, context=199, prefix_id=prefix_id).way.layout == "packed"
