@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rho_score.attempts import FOLDER, MOST_POISONED, Attempts, clear
 from rho_score.errors import RhoScoreError
-from rho_score.scorer import Scored
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
+from rho_score.inference.scorer import Scored
+from rho_score.scoring.attempts import FOLDER, MOST_POISONED, Attempts, clear
 
 
 class _Died(BaseException):

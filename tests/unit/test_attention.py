@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from rho_score import attention
-from rho_score.attention import packed_attention
+from rho_score.inference import attention
+from rho_score.inference.attention import packed_attention
 
 
 def _plain(

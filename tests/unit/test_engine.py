@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rho_score import engine
-from rho_score.engine import in_turn
+from rho_score.cluster import ray_cluster as engine
+from rho_score.cluster.tasks import in_turn
 
 FOR_EVER = 10**12
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rho_score import estimate as module
 from rho_score.config import PlanConfig
+from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
-from rho_score.estimate import Estimate, count, estimate
-from rho_score.plan import make_plan
+from rho_score.scoring import estimate as module
+from rho_score.scoring.estimate import Estimate, count, estimate
 
 TEXTS = ["one", "two words", "", "東京", "four", "five and more of it"]
 PRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -5,9 +5,11 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.accounts import group_accounts
-from rho_score.excess import UnitScores, combined, document_means, first_difference, longer_runs, score_lists
-from rho_score.schema import list_lengths, score_schema
+from rho_score.files.arrow import list_lengths
+from rho_score.ranking.scores import UnitScores, combined, document_means, longer_runs, score_lists
+from rho_score.selecting.counts import group_accounts
+from rho_score.selecting.join import first_difference
+from rho_score.stores.schema import score_schema
 
 LOSSES = st.lists(
     st.lists(st.tuples(st.floats(0, 50, width=16), st.none() | st.floats(0, 50, width=16)), max_size=5),

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rho_score.formats import BlocksWriter, Documents, Frame, LabelsWriter, Writer
-from rho_score.streams import BinWriter, MegatronWriter, bin_dtype, megatron_dtype
+from rho_score.exporting.documents import Documents, Frame, Writer
+from rho_score.exporting.labels import BlocksWriter, LabelsWriter
+from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
+from rho_score.exporting.nanogpt import BinWriter, bin_dtype
 
 BOS, EOS = 0, 1
 Rows = list[list[tuple[int, bool]]]  # documents of (token, mask)

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rho_score import histogram, kernel
-from rho_score.cuts import cut_budget, cut_items, cut_threshold
 from rho_score.errors import RhoScoreError
-from rho_score.histogram import COUNTS, N_COUNTERS, Bits, Counter, keys_of, merge, refine, round_score, values_of
-from rho_score.rules import share_ties
+from rho_score.ranking import histogram, kernel
+from rho_score.ranking.cuts import cut_budget, cut_items, cut_threshold
+from rho_score.ranking.histogram import COUNTS, Counter, merge, refine
+from rho_score.ranking.keys import N_COUNTERS, Bits, keys_of, round_score, values_of
+from rho_score.ranking.rules import share_ties
 from tests.oracle import full_sort_mask
 
 FINITE = st.floats(-60000, 60000, width=16)

@@ -47,7 +47,7 @@ def test_pure_modules_know_nothing_of_ray_or_files() -> None:
 
 
 def test_reading_and_publishing_tasks_start_without_torch() -> None:
-    code = "import sys, rho_score.read, rho_score.publish; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, rho_score.scoring.read, rho_score.scoring.publish; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -56,7 +56,9 @@ def test_a_threshold_is_found_without_pandas(tmp_path: Path) -> None:
     scores = write_scores(
         tmp_path / "ref", [[[ref for ref, _ in random_documents(20, seed=0, values=(0.5, 1.5, 2.5))]]]
     )
-    code = "import sys; from rho_score.cli import main; main(sys.argv[1:]); sys.exit('pandas' in sys.modules)"
+    code = (
+        "import sys; from rho_score.cli.entry.entry import main; main(sys.argv[1:]); sys.exit('pandas' in sys.modules)"
+    )
     command = ["select", "--ref", str(scores), str(tmp_path / "sel"), "--ratio", "0.5", "--dry-run"]
     done = subprocess.run([sys.executable, "-c", code, *command], check=False, capture_output=True, text=True)
     assert "what would be kept" in done.stdout

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from rho_score.lengths import is_choice, special_lengths
+from rho_score.inference.lengths import is_choice, special_lengths
 from tests.families.sweep import FAMILIES
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [3.0], "rope_theta": 1e4, "factor": 2.0,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rho_score.loss import Head, token_statistics
+from rho_score.inference.loss import Head, token_statistics
 
 
 def _plain(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:

@@ -16,12 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, L
 
 from rho_score.cli import main
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.identity import model_identity
-from rho_score.model import ModelSource, load_model
-from rho_score.scorer import Scorer
-from rho_score.tokenizer import load_tokenizer
-from rho_score.tokens import prefix_id
-from rho_score.worker import ScoreUnit
+from rho_score.inference.scorer import Scorer
+from rho_score.models.identity import model_identity
+from rho_score.models.load import ModelSource, load_model
+from rho_score.models.tokenizer import load_tokenizer, prefix_id
+from rho_score.scoring.worker import ScoreUnit
 from tests.oracle import load_float32, plain_losses
 
 IDS = np.arange(50) % 97 + 3
@@ -74,7 +73,7 @@ def test_an_adapters_identity_is_that_of_both(model: Path, tmp_path: Path) -> No
         (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path=None), "names no base model"),
         (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path="/no/such"), "base model is not to be had"),
         (lambda folder, _: (folder / "adapter_model.safetensors").write_bytes(b"x"), "not a readable safetensors file"),
-        (lambda folder, patch: patch.setattr("rho_score.model.find_spec", lambda name: None), r"needs the package peft.*rho-score\[adapters\]"),
+        (lambda folder, patch: patch.setattr("rho_score.models.load.find_spec", lambda name: None), r"needs the package peft.*rho-score\[adapters\]"),
     ],
     ids=["no base named", "no base there", "weights cut off", "no peft"],
 )  # fmt: skip
@@ -226,8 +225,8 @@ def test_whatever_loading_raises_is_one_final_error(
     def load(*_: object) -> Scorer:
         raise AttributeError("module 'kernels' has no attribute 'fused'")
 
-    monkeypatch.setattr("rho_score.worker._load", load)
-    monkeypatch.setattr("rho_score.worker.node_name", lambda: "node")
+    monkeypatch.setattr("rho_score.scoring.worker._load", load)
+    monkeypatch.setattr("rho_score.scoring.worker.node_name", lambda: "node")
     worker = ScoreUnit(scorer={"model": ModelSource(model=str(model))}, identity={}, threads=1, gpus=0, precision="float32",
                        output=str(tmp_path / "out"), run="a", limit_s=60)  # fmt: skip
     with pytest.raises(

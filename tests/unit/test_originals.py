@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.config import CorpusConfig
+from rho_score.corpus.plan import Unit, make_plan
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.originals import Corpus, JsonlRows, corpus_root, jsonl_rows, rows_to_keep
-from rho_score.plan import Unit, make_plan
-from rho_score.read import Columns
-from rho_score.storage import Folder
+from rho_score.exporting.original_rows import Corpus, JsonlRows, corpus_root, jsonl_rows, rows_to_keep
+from rho_score.files.folder import Folder
+from rho_score.scoring.read import Columns
 
 
 @dataclass

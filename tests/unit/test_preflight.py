@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from rho_score import preflight
 from rho_score.errors import InputError
+from rho_score.scoring import preflight
 
 
 @pytest.mark.parametrize(

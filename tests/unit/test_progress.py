@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rho_score import progress as progress_module
-from rho_score.progress import Progress
+from rho_score.cluster import progress as progress_module
+from rho_score.cluster.progress import Progress
 
 
 def test_a_log_gets_lines_with_units_documents_rate_and_eta(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PhimoeConfig, RobertaConfig
 
-from rho_score import proof
 from rho_score.errors import InputError
-from rho_score.model import load_model
-from rho_score.proof import RUN, long_document
-from rho_score.scorer import Scorer
+from rho_score.inference import self_check as proof
+from rho_score.inference.scorer import Scorer
+from rho_score.inference.self_check import RUN, long_document
+from rho_score.models.load import load_model
 from tests.families.sweep import Row, sweep
 from tests.families.tiny import LENGTH, tiny_config, tiny_model
 from tests.oracle import plain_losses
@@ -113,7 +113,7 @@ def _altered(monkeypatch: pytest.MonkeyPatch, alter: Callable[[torch.Tensor], to
         model.model.forward = altered
         return model
 
-    monkeypatch.setattr("rho_score.scorer.load_model", load)
+    monkeypatch.setattr("rho_score.inference.scorer.load_model", load)
 
 
 def test_losses_that_depend_on_what_was_read_before_are_refused(
@@ -173,7 +173,7 @@ def test_no_family_is_wrong_without_a_warning(family: str, tmp_path: Path) -> No
 
 def test_the_sweep_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the lengths hidden, the proof lets Phi-MoE go packed, and the sweep tells."""
-    monkeypatch.setattr("rho_score.proof.special_lengths", lambda config, context: {})
+    monkeypatch.setattr("rho_score.inference.self_check.special_lengths", lambda config, context: {})
     row: Row = sweep("phimoe", tmp_path / "model", sliding_window=LENGTH)
     assert row.way == "packed"
     assert row.is_wrong

@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.errors import RhoScoreError, StorageError
-from rho_score.publish import publish_unit
-from rho_score.schema import FLOATS, SCORED
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
+from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.publish import publish_unit
+from rho_score.stores.schema import FLOATS
 
 ROWS = [
     {"doc_id": "a", "input_ids": [1, 2], "loss": [0.5, 1.5]},

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rho_score.cli import main
+from rho_score.cluster.reach import check_address
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.reach import check_address
 
 COMMANDS = {
     "score": ["score", "{corpus}", "out", "--model", "{model}"],
@@ -23,7 +23,7 @@ COMMANDS = {
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty working directory of a process that no cluster is connected to."""
-    monkeypatch.setattr("rho_score.engine.connected", lambda: False)
+    monkeypatch.setattr("rho_score.cluster.ray_cluster.connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     folder = tmp_path / "here"
     folder.mkdir()

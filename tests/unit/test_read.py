@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rho_score.config import CorpusConfig
+from rho_score.corpus.documents import documents
+from rho_score.corpus.plan import make_plan, read_plan
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.plan import make_plan, read_plan
-from rho_score.read import Columns, Document, documents, read_unit
-from rho_score.schema import DOCUMENTS
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
+from rho_score.scoring.blocks import DOCUMENTS
+from rho_score.scoring.read import Columns, Document, read_unit
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED, damage_row_group, write_corpus
 
 COLUMNS = Columns("text", "id", "source")
@@ -253,7 +254,7 @@ import io, struct, sys
 import pyarrow as pa, pyarrow.parquet as pq
 from rho_score.config import CorpusConfig
 from rho_score.errors import InputError
-from rho_score.plan import make_plan
+from rho_score.corpus.plan import make_plan
 sink = io.BytesIO()
 nested = len(sys.argv) > 2
 table = {"id": ["a", "b", None], "text": ["one", "two", "three"]}

@@ -4,14 +4,8 @@ import errno
 
 import pytest
 
-from rho_score.retries import (
-    add_retries,
-    kind_of,
-    retries_counted,
-    storage_error,
-    with_retries,
-)
-from rho_score.shown import without_secrets
+from rho_score.files.retries import add_retries, kind_of, retries_counted, storage_error, with_retries
+from rho_score.safe_text import without_secrets
 
 
 class _Failing:
@@ -41,7 +35,7 @@ def test_what_does_not_pass_is_not(error: Exception) -> None:
 
 def test_patience_begins_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("rho_score.retries.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("rho_score.files.retries.time.monotonic", lambda: now[0])
 
     def call() -> str:
         now[0] += 400

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.sampling import gumbel, uniforms
+from rho_score.ranking.sampling import gumbel, uniforms
 
 MASK = (1 << 64) - 1
 

@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.histogram import round_score
-from rho_score.schema import (
-    content_sha256,
-    flat_values,
-    footer,
-    list_column,
-    list_lengths,
-    parquet_bytes,
-    score_schema,
-)
+from rho_score.files.arrow import flat_values, list_column, list_lengths
+from rho_score.files.parquet import footer, parquet_bytes
+from rho_score.ranking.keys import round_score
+from rho_score.stores.schema import content_sha256, score_schema
 
 DOCUMENTS = st.lists(
     st.tuples(

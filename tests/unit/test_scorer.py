@@ -31,12 +31,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from rho_score import forward as forward_module
 from rho_score.errors import InputError
-from rho_score.forward import Way
-from rho_score.loss import Head
-from rho_score.model import ModelSource
-from rho_score.scorer import Scorer
+from rho_score.inference import forward as forward_module
+from rho_score.inference.forward import Way
+from rho_score.inference.loss import Head
+from rho_score.inference.scorer import Scorer
+from rho_score.models.load import ModelSource
 from tests.oracle import load_float32, plain_losses
 
 SMALL: dict[str, Any] = {
@@ -288,7 +288,7 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BertLMHeadModel(BertConfig(**WITHOUT, is_decoder=False)).save_pretrained(tmp_path)
-    monkeypatch.setattr("rho_score.model.MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})  # as if its kind were not known
+    monkeypatch.setattr("rho_score.models.load.MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})  # as if its kind were not known
     with pytest.raises(InputError, match="is not causal"):
         _scorer(tmp_path)
 

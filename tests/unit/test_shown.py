@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rho_score.errors import RhoScoreError
-from rho_score.shown import visible, visible_lines, without_secrets
+from rho_score.safe_text import visible, visible_lines, without_secrets
 
 TEXT = st.text(st.characters(codec="utf-8")) | st.text("\x00\x07\x08\x1b\x9b\u202e\u2028\r\n[31mab ")
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pytest
 
-from rho_score import stages
-from rho_score.histogram import NO_COUNTS
-from rho_score.join import JoinedUnit
-from rho_score.masks import Batch
-from rho_score.stages import NO_PIECES, histogram_in_turn
+from rho_score.ranking.histogram import NO_COUNTS
+from rho_score.selecting import batches as stages
+from rho_score.selecting.batches import NO_PIECES, Batch, histogram_in_turn
+from rho_score.selecting.row_ranges import JoinedUnit
 
 
 def test_units_are_told_when_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

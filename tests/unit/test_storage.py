@@ -6,7 +6,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rho_score.errors import InputError, StorageError
-from rho_score.storage import Folder, without_credentials
+from rho_score.files.folder import Folder
+from rho_score.files.urls import without_credentials
 
 
 def test_publish_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ class _NoAtomicPut(MemoryFileSystem):
 
 def test_other_file_systems_are_published_to_by_rename(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("nap", _NoAtomicPut, clobber=True)
-    monkeypatch.setattr("rho_score.storage.with_retries", lambda call, **_: call())
+    monkeypatch.setattr("rho_score.files.folder.with_retries", lambda call, **_: call())
     folder = Folder("nap://store")
     folder.publish("data/a", b"whole")
     assert folder.read("data/a") == b"whole"
@@ -107,7 +108,7 @@ def test_a_disk_that_fails_is_no_answer_that_nothing_is_there(tmp_path: Path, mo
     def fails(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("rho_score.retries.PATIENCE_S", 0.1)
+    monkeypatch.setattr("rho_score.files.retries.PATIENCE_S", 0.1)
     monkeypatch.setattr(type(folder.fs), "info", fails)
     with pytest.raises(StorageError, match=r"manifest\.json could not be read: EIO"):
         folder.exists("manifest.json")

@@ -13,9 +13,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.errors import InputError
-from rho_score.spans import differing_documents, document_bytes, first_text_difference, leading_spaces, spread
-from rho_score.tokens import encode
-from rho_score.vocabulary import Vocabulary
+from rho_score.models.vocabulary import Vocabulary
+from rho_score.ranking.byte_spans import (
+    differing_documents,
+    document_bytes,
+    first_text_difference,
+    leading_spaces,
+    spread,
+)
+from rho_score.scoring.tokenize import encode
 from tests.conftest import some_text
 
 SAMPLES = [

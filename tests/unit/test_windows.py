@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.windows import Window, packs, rectangles, windows
+from rho_score.inference.windows import Window, packs, rectangles, windows
 
 SETTINGS = st.integers(2, 40).flatmap(lambda context: st.tuples(st.just(context), st.integers(0, context - 2)))
 
