@@ -34,7 +34,7 @@ from rho_score.ranking.histogram import COUNTS, merge
 from rho_score.scoring.read import CorpusUnits
 from rho_score.selecting.batches import FAN_IN, UNITS_PER_BATCH, batches_of
 from rho_score.selecting.inputs import prepare
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units
 from rho_score.stores.manifest import dump_json, new_manifest
 from rho_score.stores.schema import SCHEMA_VERSION, score_schema
@@ -71,9 +71,11 @@ def _digits(text: str, n: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:n]
 
 
-def accounts(i: int) -> Accounts:
-    """Accounts of unit i."""
-    return Accounts(documents=5000, scored=5000, tokens=1_000_000 + i, losses=1_000_000 + i, total_nats=2.5e6 + i / 7)
+def accounts(i: int) -> ScoreCounts:
+    """ScoreCounts of unit i."""
+    return ScoreCounts(
+        documents=5000, scored=5000, tokens=1_000_000 + i, losses=1_000_000 + i, total_nats=2.5e6 + i / 7
+    )
 
 
 class Timer:
@@ -120,8 +122,8 @@ def resume(n: int, timer: Timer) -> str:
 def totals(n: int, timer: Timer) -> str:
     """Totals of a resumed scoring run: accounts of all units, from `n` generated footers."""
     total = timer(
-        "Accounts.total",
-        lambda: Accounts.total(Accounts(**found["accounts"]) for found in map(_score_footer, range(n))),
+        "ScoreCounts.total",
+        lambda: ScoreCounts.total(ScoreCounts(**found["accounts"]) for found in map(_score_footer, range(n))),
     )
     assert total.scored == 5000 * n
     return f"{total.tokens:,} tokens"
@@ -131,12 +133,12 @@ def score_footers(n: int, timer: Timer) -> str:
     """Footers of published units of a score set, read and added up."""
     names = [unit.unit for unit in units(n)]
     folder = _linked("scores", names, _score_file())
-    found = timer("footers and Accounts.total", lambda: _total(footers(folder, names)))
+    found = timer("footers and ScoreCounts.total", lambda: _total(footers(folder, names)))
     return f"{n:,} files of a local disk; {found.scored:,} documents"
 
 
-def _total(found: Iterable[dict[str, Any]]) -> Accounts:
-    return Accounts.total(Accounts(**one["accounts"]) for one in found)
+def _total(found: Iterable[dict[str, Any]]) -> ScoreCounts:
+    return ScoreCounts.total(ScoreCounts(**one["accounts"]) for one in found)
 
 
 def select_driver(n: int, timer: Timer) -> str:
@@ -228,7 +230,7 @@ def _empty_set(model: str, n: int) -> str:
         }
         folder.publish(PLAN, Plan(root="s3://corpora/web", units=units(n)).to_parquet())
         folder.publish(MANIFEST, dump_json(new_manifest("score set", parts)))
-        folder.publish(SUCCESS, dump_json({"units": n, **asdict(Accounts(documents=5000 * n, scored=5000 * n))}))
+        folder.publish(SUCCESS, dump_json({"units": n, **asdict(ScoreCounts(documents=5000 * n, scored=5000 * n))}))
     return folder.url
 
 

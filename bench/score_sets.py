@@ -24,7 +24,7 @@ from rho_score.corpus.units import Unit
 from rho_score.files.arrow import list_column
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, data_name
 from rho_score.stores.manifest import dump_json, new_manifest
 from rho_score.stores.schema import SCHEMA_VERSION, content_sha256, score_schema
@@ -102,7 +102,7 @@ def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False
     digest = hashlib.sha256(b"".join(tokenizer[name] for name in sorted(tokenizer))).hexdigest()
     manifests = {model: _manifest(model, digest, n_tokens, seed, nulls) for model in models}
     pieces = list(_pieces(folder, n_tokens, seed, nulls, {m: manifests[m]["fingerprint"] for m in models}))
-    made: list[tuple[int, dict[str, Accounts]]] = []
+    made: list[tuple[int, dict[str, ScoreCounts]]] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for result in pool.map(_make, pieces):
             made.append(result)
@@ -115,7 +115,7 @@ def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False
             store.publish(f"tokenizer/{name}", content)
         store.publish(PLAN, plan.to_parquet())
         store.publish(MANIFEST, dump_json(manifests[model]))
-        total = Accounts.total(accounts[model] for _, accounts in made)
+        total = ScoreCounts.total(accounts[model] for _, accounts in made)
         store.publish(SUCCESS, dump_json({"units": len(pieces), **asdict(total)}))
     return sets
 
@@ -173,7 +173,7 @@ def _planned(piece: _Piece, rows: int) -> Unit:
     )  # fmt: skip
 
 
-def _make(piece: _Piece) -> tuple[int, dict[str, Accounts]]:
+def _make(piece: _Piece) -> tuple[int, dict[str, ScoreCounts]]:
     """Write one unit of both sets; returns its documents and its accounts by model."""
     random = np.random.default_rng([piece.seed, piece.index])
     lengths = _lengths(random, piece.tokens)
@@ -195,7 +195,7 @@ def _make(piece: _Piece) -> tuple[int, dict[str, Accounts]]:
     for model, values in losses.items():
         rounded = values.astype(np.float16).astype(np.float32)
         loss = list_column(pa.array(rounded, pa.float32(), mask=missing), lengths).cast(schema.field("loss").type)
-        accounts = every[model] = Accounts(
+        accounts = every[model] = ScoreCounts(
             documents=len(lengths),
             scored=len(lengths),
             tokens=piece.tokens,

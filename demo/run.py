@@ -12,7 +12,7 @@ from demo.reference import fine_tune
 from rho_score.cli import main
 from rho_score.cli.commands import QUARANTINED
 from rho_score.cluster.ray_cluster import cluster
-from rho_score.stores.counts import accounts_in
+from rho_score.stores.counts import group_counts_in
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -56,7 +56,7 @@ def _rho_score(command: str, *, done: int = 0) -> float:
 
 def _table(out: Path, seconds: list[float], wall_s: float) -> int:
     scores, selection = ScoreSet.open(f"{out}/scores/ref"), Selection.open(f"{out}/selection")
-    groups = accounts_in(selection.summary)
+    groups = group_counts_in(selection.summary)
     total = scores.summary
     threshold = selection.summary["thresholds"][0]["threshold"]
     rates = " and ".join(f"{total['tokens'] / s:,.0f}" for s in seconds)

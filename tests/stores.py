@@ -13,7 +13,7 @@ from rho_score.corpus.plan import Plan
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name
 from rho_score.stores.manifest import dump_json, new_manifest
 from rho_score.stores.schema import SCHEMA_VERSION, content_sha256, score_schema
@@ -58,7 +58,7 @@ def write_scores(
             }  # fmt: skip
             table = pa.table({f.name: columns[f.name] for f in schema}, schema=schema)
             flat = [x for d in docs for x in d.loss if x is not None]
-            accounts = Accounts(
+            accounts = ScoreCounts(
                 documents=len(docs), scored=len(docs), tokens=sum(len(d.ids) for d in docs), losses=len(flat),
                 total_nats=float(np.sum([x for x in flat if np.isfinite(x)])),
             )  # fmt: skip
@@ -74,7 +74,7 @@ def write_scores(
             store.publish(f"tokenizer/{path.name}", path.read_bytes())
     store.publish("plan.parquet", Plan(root="r", units=tuple(units)).to_parquet())
     store.publish("manifest.json", dump_json(manifest))
-    store.publish("_SUCCESS.json", dump_json({"units": len(units), **asdict(Accounts.total(every))}))
+    store.publish("_SUCCESS.json", dump_json({"units": len(units), **asdict(ScoreCounts.total(every))}))
     return folder
 
 

@@ -15,7 +15,7 @@ from rho_score.config import (
     SelectConfig,
 )
 from rho_score.safe_text import visible, visible_lines, without_secrets
-from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.counts import GroupCounts
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -125,14 +125,14 @@ def _print_retries(retries: Mapping[str, int]) -> None:
         _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
 
 
-def _documents_known(total: GroupAccounts) -> bool:
+def _documents_known(total: GroupCounts) -> bool:
     """Not in a dry run of tokens: a histogram has none."""
     return total.documents > 0 or total.tokens == 0
 
 
 def _print_groups(
-    groups: dict[str | None, GroupAccounts],
-    total: GroupAccounts,
+    groups: dict[str | None, GroupCounts],
+    total: GroupCounts,
     threshold_of: Callable[[str | None], float | None],
     whole: float | None,
 ) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class ExportCounts:
     """What became of the documents of a part, or of many."""
 
     documents: int = 0
@@ -23,5 +23,5 @@ class Counts:
     """Tokens that a trainer reading the files computes a loss for: `tokens_kept`, plus EOS with --train-eos, less those at
     the very beginning of a row or file, where no prefix stands before them."""
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+    def __add__(self, other: "ExportCounts") -> "ExportCounts":
+        return ExportCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

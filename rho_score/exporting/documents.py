@@ -9,8 +9,11 @@ import pyarrow as pa
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Documents as flat arrays. doc_ids: string[n_docs]. lengths: int64[n_docs]. input_ids: int32[n_tokens].
-    mask: bool[n_tokens], True = train on it."""
+    """Documents as flat arrays.
+
+    doc_ids: string[n_docs]. lengths: tokens of each document, int64[n_docs]. input_ids: int32[n_tokens].
+    mask: bool[n_tokens]; True marks a token to train on.
+    """
 
     doc_ids: pa.Array
     lengths: np.ndarray
@@ -26,12 +29,21 @@ class Documents:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What stands around each document. `prefix_id`: before its first token, which was scored after it; never trained on.
-    `eos_id`: after its last token; trained on only with `train_eos`. None: nothing."""
+    """What stands around each document; None means that nothing does.
+
+    prefix_id stands before the first token, which was scored after it, and is never trained on. eos_id stands after the
+    last token, and is trained on only with train_eos.
+    """
 
     prefix_id: int | None = None
     eos_id: int | None = None
     train_eos: bool = False
+
+    def in_stream(self) -> "Frame":
+        """The frame in a stream of documents, where the EOS of one document can serve as the prefix of the next."""
+        if self.prefix_id is None or self.prefix_id != self.eos_id:
+            return self
+        return Frame(eos_id=self.eos_id, train_eos=self.train_eos)
 
     def around(self, documents: Documents) -> Documents:
         """The documents with prefix and EOS."""
@@ -62,10 +74,3 @@ class Writer(Protocol):
 
     def files(self) -> dict[str, bytes]:
         """The content of the part's files by what follows the part's name; empty where there was no document."""
-
-
-def _between(frame: Frame) -> Frame:
-    """The frame in a stream, where the EOS of the document before may be the prefix."""
-    if frame.prefix_id is None or frame.prefix_id != frame.eos_id:
-        return frame
-    return Frame(eos_id=frame.eos_id, train_eos=frame.train_eos)

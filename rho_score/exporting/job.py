@@ -24,9 +24,9 @@ from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
 from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
-from rho_score.exporting.counts import Counts
+from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import cut_order
-from rho_score.exporting.settings import Job, _prepare
+from rho_score.exporting.settings import ExportSettings, resolve_settings
 from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
 from rho_score.files.folder import Folder
 from rho_score.files.paths import check_writable
@@ -49,7 +49,7 @@ class ExportSummary:
     computed: int
     files: int
     size: int
-    counts: Counts
+    counts: ExportCounts
     wall_s: float
 
 
@@ -67,13 +67,13 @@ def export(config: ExportConfig) -> ExportSummary:
     with joined():
         check_own_cluster()
         selection = Selection.open(config.selection)
-        job, manifest = _prepare(config, selection)
-        tokenizer = [] if job.corpus else list(selection.folder.listing("tokenizer"))
+        settings, manifest = resolve_settings(config, selection)
+        tokenizer = [] if settings.corpus else list(selection.folder.listing("tokenizer"))
         claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
         n_before = len(output.listing("parts"))
         if not output.exists(SUCCESS):
             with cluster(local_cpus=max(2, os.cpu_count() or 2)):
-                content = _run(config, job, selection.units)
+                content = _run(config, settings, selection.units)
             output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
         _remove_runs(output)
@@ -85,28 +85,31 @@ def export(config: ExportConfig) -> ExportSummary:
         computed=len(content["parts"]) - n_before,
         files=content["files"],
         size=content["bytes"],
-        counts=Counts(**content["counts"]),
+        counts=ExportCounts(**content["counts"]),
         wall_s=time.monotonic() - started,
     )
 
 
-def _run(config: ExportConfig, job: Job, units: tuple[Unit, ...]) -> dict[str, Any]:
+def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]) -> dict[str, Any]:
     """The whole job; returns the content of `_SUCCESS.json`."""
-    n, seen = config.units_per_part, Counts()
+    n, seen = config.units_per_part, ExportCounts()
     parts = {f"part-{i // n:05}": units[i : i + n] for i in range(0, len(units), n)}
     if config.order == "corpus":
-        work = original_part if job.corpus else token_part
-        tasks = [Task(name=name, n_units=len(of), work=work, job=job, rest=(of,)) for name, of in parts.items()]
+        work = original_part if settings.corpus else token_part
+        tasks = [
+            Task(name=name, n_units=len(of), work=work, settings=settings, rest=(of,)) for name, of in parts.items()
+        ]
     else:
         names = {name: name.replace("part", "run") for name in parts}
         sort = [
-            Task(name=names[name], n_units=len(of), work=sort_part, job=job, rest=(of,)) for name, of in parts.items()
+            Task(name=names[name], n_units=len(of), work=sort_part, settings=settings, rest=(of,))
+            for name, of in parts.items()
         ]
         runs = _stage("sort", RUNS, sort, config)
         seen = _total(runs)
         ranges = cut_order(((run["keys"], run["tokens"]) for run in runs.values()), len(parts))
         tasks = [
-            Task(name=name, n_units=len(of), work=range_part, job=job, rest=(tuple(runs), keys))
+            Task(name=name, n_units=len(of), work=range_part, settings=settings, rest=(tuple(runs), keys))
             for (name, of), keys in zip(parts.items(), ranges, strict=True)
         ]
     done = _stage("export", "parts", tasks, config)
@@ -126,7 +129,7 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
         for index, reference in in_tasks(run_task, todo, workers=config.workers):
             content: dict[str, Any] = result(reference)
             found[todo[index].name] = content
-            counts = Counts(**content["counts"])
+            counts = ExportCounts(**content["counts"])
             progress.add(
                 units=todo[index].n_units,
                 documents=counts.documents or counts.documents_exported,
@@ -141,5 +144,7 @@ def _remove_runs(output: Folder) -> None:
         list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
 
 
-def _total(results: Mapping[str, dict[str, Any]]) -> Counts:
-    return reduce(Counts.__add__, (Counts(**result["counts"]) for result in results.values()), Counts())
+def _total(results: Mapping[str, dict[str, Any]]) -> ExportCounts:
+    return reduce(
+        ExportCounts.__add__, (ExportCounts(**result["counts"]) for result in results.values()), ExportCounts()
+    )

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from rho_score.exporting.documents import Documents, Frame, _between
+from rho_score.exporting.documents import Documents, Frame
 
 _MEGATRON_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
 
@@ -19,7 +19,7 @@ class MegatronWriter:
     """
 
     def __init__(self, frame: Frame, *, dtype: np.dtype) -> None:
-        self._frame, self._dtype = _between(frame), dtype
+        self._frame, self._dtype = frame.in_stream(), dtype
         self._lengths: list[np.ndarray] = []
         self._tokens: list[bytes] = []
         self._mask: list[bytes] = []

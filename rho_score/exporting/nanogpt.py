@@ -5,7 +5,7 @@ Arrays in, bytes out. As in `formats`, a mask entry belongs to the token at its 
 
 import numpy as np
 
-from rho_score.exporting.documents import Documents, Frame, _between
+from rho_score.exporting.documents import Documents, Frame
 
 
 class BinWriter:
@@ -18,7 +18,7 @@ class BinWriter:
 
     def __init__(self, frame: Frame, *, dtype: np.dtype) -> None:
         self._begin = [frame.eos_id] if frame.eos_id is not None and frame.prefix_id == frame.eos_id else []
-        self._frame, self._dtype = _between(frame), dtype.newbyteorder("<")
+        self._frame, self._dtype = frame.in_stream(), dtype.newbyteorder("<")
         self._tokens: list[bytes] = []
         self._mask: list[bytes] = []
         self.written = self.trained = 0

@@ -27,7 +27,7 @@ from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.stores.layout import quarantine_name
-from rho_score.stores.manifest import beside
+from rho_score.stores.manifest import resolve_relative
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -217,7 +217,7 @@ def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
     tokenizer = selection.manifest["parts"]["tokenizer_sha256"]
     for place in [given] if given else filter(None, selection.manifest["scores"].values()):
         try:
-            scores = ScoreSet.open(place if given else beside(selection.folder, place), finished=False)
+            scores = ScoreSet.open(place if given else resolve_relative(selection.folder, place), finished=False)
         except InputError:
             if given:
                 raise

@@ -13,7 +13,7 @@ from rho_score.exporting.nanogpt import BinWriter, bin_dtype
 from rho_score.exporting.original_rows import Compression, Corpus, corpus_root, open_score_set
 from rho_score.files.folder import Folder
 from rho_score.models.tokenizer import prefix_id
-from rho_score.stores.manifest import beside, new_manifest, relative_url
+from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer
 
@@ -29,7 +29,7 @@ MASK = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ExportSettings:
     """What a task must know. `vocabulary`: ids are below it. `corpus`: only for whole documents."""
 
     selection: str
@@ -50,7 +50,7 @@ class Job:
         return rows and self.frame.prefix_id is None and not self.frame.train_eos
 
     def writer(self) -> Writer:
-        """A new writer of the job's token format."""
+        """A new writer of the token format."""
         if self.format == "bin":
             return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary))
         if self.format == "megatron":
@@ -60,7 +60,7 @@ class Job:
         return LabelsWriter(self.frame)
 
 
-def _prepare(config: ExportConfig, selection: Selection) -> tuple[Job, dict[str, Any]]:
+def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[ExportSettings, dict[str, Any]]:
     """Check the options and resolve every default; the work of a task, and the manifest."""
     whole = config.format in ORIGINALS
     _check_options(config)
@@ -79,7 +79,7 @@ def _prepare(config: ExportConfig, selection: Selection) -> tuple[Job, dict[str,
         raise InputError(f"--eos-id {eos} is no id of the tokenizer, whose ids are 0 to {vocabulary - 1}.")
     pad = next((i for i in (eos, tokenizer.pad_token_id, prefix) if i is not None), 0)
     frame = Frame(prefix_id=prefix if config.prefix else None, eos_id=eos, train_eos=config.train_eos)
-    job = Job(
+    settings = ExportSettings(
         selection=config.selection,
         output=config.output,
         format=config.format,
@@ -105,7 +105,7 @@ def _prepare(config: ExportConfig, selection: Selection) -> tuple[Job, dict[str,
     about = {"dtype": dtypes[config.format](vocabulary).name} if config.format in dtypes else {}
     about |= {} if whole else {"mask": MASK[config.format]}
     place = relative_url(config.selection, config.output)
-    return job, new_manifest("export", parts, source=place, vocabulary=vocabulary, **about)
+    return settings, new_manifest("export", parts, source=place, vocabulary=vocabulary, **about)
 
 
 def _check_options(config: ExportConfig) -> None:
@@ -150,6 +150,6 @@ def _corpus(config: ExportConfig, selection: Selection) -> Corpus:
     noted = scores.manifest.get("input", {}).get("root")
     if config.input is None and noted is None:
         raise InputError("the score set does not tell where its corpus is. Give the place with --input.")
-    root = Folder(beside(scores.folder, noted)) if config.input is None else corpus_root(config.input)
+    root = Folder(resolve_relative(scores.folder, noted)) if config.input is None else corpus_root(config.input)
     moved = config.input is not None
     return Corpus(root=root, moved=moved, columns=Columns(*columns), quarantine=scores.folder)

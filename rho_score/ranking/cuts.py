@@ -21,19 +21,21 @@ class Cut:
     """Items kept."""
     tied: int = 0
     """Items at `key`."""
-    budget: int | None = None
-    """Tokens left for the documents at `key`, taken in corpus order up to the first that does not fit; `ties` is then
-    the number of documents there are, and `kept` does not count them."""
 
     @property
     def nothing(self) -> bool:
-        """Whether no item is kept at any score."""
+        """True if no item is kept at any score."""
         return not 0 <= self.key < 1 << 32
 
     @property
     def partial(self) -> bool:
-        """Whether some of the items at the cut are kept, or may be, and others are not."""
-        return self.budget is not None or 0 < self.ties < self.tied
+        """True if some of the items at the cut are kept and others are not."""
+        return 0 < self.ties < self.tied
+
+    def before(self, keys: np.ndarray) -> np.ndarray:
+        """Which of these keys come before the cut and so are kept whole, bool[n]."""
+        past: np.ndarray = keys > self.key if self.high else keys < self.key
+        return past
 
     def value(self, bits: Bits) -> float:
         """The score at the cut, nats; NaN where nothing is kept at any score."""
@@ -50,6 +52,23 @@ class Cut:
             ties = np.flatnonzero(values == at)[:n_ties]
         kept[ties] = True
         return kept, len(ties)
+
+
+@dataclass(frozen=True)
+class BudgetCut(Cut):
+    """A cut that fills a budget of tokens with whole documents.
+
+    Those at `key` are taken in corpus order, up to the first that does not fit. How many that are is known once their
+    lengths are: `ties` is the number of documents there are at `key`, and `kept` does not count them.
+    """
+
+    budget: int = 0
+    """Tokens that are left for the documents at `key`."""
+
+    @property
+    def partial(self) -> bool:
+        """True: some of the documents at the cut may not fit."""
+        return True
 
 
 def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:
@@ -89,7 +108,7 @@ def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
     if at == len(keys):
         return cut_items(histogram, int(counts.sum()), high=high)
     left, tied = n_tokens - int(total[at] - tokens[at]), int(counts[at])
-    return Cut(int(keys[at]), tied, high, kept=int(counts[:at].sum()), tied=tied, budget=left)
+    return BudgetCut(int(keys[at]), tied, high, kept=int(counts[:at].sum()), tied=tied, budget=left)
 
 
 def ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ and within the one high half where a cut falls, by their low halves.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,19 @@ from rho_score.ranking.kernel import add_counts
 from rho_score.ranking.keys import N_COUNTERS, Bits, keys_of, round_score
 
 Group = str | None
-Expert = str | None
+
+
+class Ranking(NamedTuple):
+    """Which ranking: of which reference, in which group.
+
+    reference: None where there is one ranking, not one for each reference. group: None where there is one for all groups,
+    and for documents without a group.
+    """
+
+    reference: str | None
+    group: Group
+
+
 MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
 FIRST_ROWS, MAX_ROWS = 16, 1024  # memory that is not touched is not there
 MOST_ITEMS = (1 << 32) - 1  # what a counter of 32 bits can hold
@@ -38,7 +50,7 @@ COUNTS = pa.schema(
 )
 """A histogram as a table: items (tokens, or documents) and the tokens they hold, a row for each key that occurs.
 
-expert: whose ranking it is, null where there is one only. group: null without groups. A 32-bit key whose low half was not
+expert: the reference whose ranking it is, null where there is only one. group: null without groups. A 32-bit key whose low half was not
 counted has zeros there.
 """
 
@@ -47,22 +59,22 @@ NO_COUNTS = pa.Table.from_batches([], COUNTS)
 
 
 class Counter:
-    """Counts items of many units, a row of 65,536 counters for each expert and group.
+    """Counts items of many units, a row of 65,536 counters for each reference and group.
 
-    within: only items whose key has this high half are counted, by the low half (the second pass over 32-bit keys).
+    refined_bins: only items whose key has this high half are counted, by the low half (the second pass over 32-bit keys).
     """
 
-    def __init__(self, bits: Bits, within: Mapping[tuple[Expert, Group], Sequence[int]] | None = None) -> None:
-        self._bits, self._within = bits, within
+    def __init__(self, bits: Bits, refined_bins: Mapping[Ranking, Sequence[int]] | None = None) -> None:
+        self._bits, self._refined = bits, refined_bins
         self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.uint32)  # of 32 bits, so that they stay in the cache
         self._n_items = 0  # counted there
         self._full: np.ndarray | None = None  # int64: what was counted before, where 32 bits did not do
         self._tokens: np.ndarray | None = None  # int64: what the items hold, where that is not one token each
-        self._rows: dict[tuple[Expert, Group, int], int] = {}
+        self._rows: dict[tuple[str | None, Group, int], int] = {}
 
     def add(
         self,
-        expert: Expert,
+        reference: str | None,
         scores: np.ndarray,
         lengths: np.ndarray,
         owners: np.ndarray,
@@ -74,19 +86,19 @@ class Counter:
         lengths: of the runs, int64[n_runs]. owners: index of each run's group in `names`, int64[n_runs].
         tokens: what each item holds, int64[n]; one if not given.
         """
-        if self._within is None:
-            rows = np.array([self._row(expert, name, 0) for name in names], np.int64)[owners]
+        if self._refined is None:
+            rows = np.array([self._row(reference, name, 0) for name in names], np.int64)[owners]
             self._add(_bins(scores, self._bits), lengths, rows, tokens)
             return
         keys = keys_of(scores, self._bits)
-        every = {high for name in names for high in self._within.get((expert, name), ())}
+        every = {high for name in names for high in self._refined.get(Ranking(reference, name), ())}
         near = np.flatnonzero(np.isin(keys >> 16, list(every)) & ~np.isnan(scores))
         keys, owner = keys[near], np.repeat(owners, lengths)[near]
         held = None if tokens is None else tokens[near]
         for i, name in enumerate(names):
-            for high in self._within.get((expert, name), ()):
+            for high in self._refined.get(Ranking(reference, name), ()):
                 found = np.flatnonzero((owner == i) & (keys >> 16 == high))
-                row, n = self._row(expert, name, high), np.array([len(found)])
+                row, n = self._row(reference, name, high), np.array([len(found)])
                 bins = (keys[found] & 0xFFFF).astype(np.uint16)
                 self._add(bins, n, np.array([row]), None if held is None else held[found])
 
@@ -105,24 +117,24 @@ class Counter:
         n = len(self._rows)
         sums = self._counts[:n] + (np.int64(0) if self._full is None else self._full[:n])
         held = sums if self._tokens is None else self._tokens[:n]
-        if self._within is None and self._bits == 16:
+        if self._refined is None and self._bits == 16:
             for counters in (sums,) if held is sums else (sums, held):
                 counters[:, 0] += counters[:, MINUS_ZERO]
                 counters[:, MINUS_ZERO] = 0
-        keys, order = _bin_keys(self._bits) if self._within is None else (np.arange(N_COUNTERS), slice(None))
+        keys, order = _bin_keys(self._bits) if self._refined is None else (np.arange(N_COUNTERS), slice(None))
         parts = []
-        for (expert, group, high), row in sorted(self._rows.items(), key=str):
+        for (reference, group, high), row in sorted(self._rows.items(), key=str):
             counts = sums[row][order]
             tokens = counts if held is sums else held[row][order]
             used = np.flatnonzero(counts > 0)
-            names = [_repeated(name, len(used)) for name in (expert, group)]
+            names = [_repeated(name, len(used)) for name in (reference, group)]
             columns = [as_arrow(a) for a in ((high << 16 | keys[used]).astype(np.uint32), counts[used], tokens[used])]
             parts.append(pa.Table.from_arrays([*names, *columns], schema=COUNTS))
         return pa.concat_tables([NO_COUNTS, *parts])
 
-    def _row(self, expert: Expert, group: Group, high: int) -> int:
-        row = self._rows.setdefault((expert, group, high), len(self._rows))
-        if row >= MAX_ROWS and self._within is None:
+    def _row(self, reference: str | None, group: Group, high: int) -> int:
+        row = self._rows.setdefault((reference, group, high), len(self._rows))
+        if row >= MAX_ROWS and self._refined is None:
             raise _too_many()
         if row >= len(self._counts):
             self._counts, self._full, self._tokens = map(_with_more_rows, (self._counts, self._full, self._tokens))
@@ -163,36 +175,36 @@ def _bin_keys(bits: Bits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
-    """The histogram of the whole: counts of equal expert, group and key added, ordered by them.
+    """The histogram of the whole: counts of equal reference, group and key added, ordered by them.
 
     Raises:
         RhoScoreError: more groups than there is memory for, though each part may have few of them.
     """
-    small: dict[tuple[Expert, Group], np.ndarray] = {}  # int64[2, 65536]: counts and tokens of keys of 16 bits
-    large: dict[tuple[Expert, Group], list[np.ndarray]] = {}  # rows of keys of 32 bits
+    small: dict[Ranking, np.ndarray] = {}  # int64[2, 65536]: counts and tokens of keys of 16 bits
+    large: dict[Ranking, list[np.ndarray]] = {}  # rows of keys of 32 bits
     for part in parts:
-        for place, rows in by_place(part):
+        for ranking, rows in by_ranking(part):
             keys, counts, tokens = (as_numpy(rows[name]) for name in ("key", "count", "tokens"))
             if int(keys.max()) < N_COUNTERS:
-                if place not in small:
+                if ranking not in small:
                     if len(small) == MAX_ROWS:
                         raise _too_many()
-                    small[place] = np.zeros((2, N_COUNTERS), np.int64)
-                np.add.at(small[place][0], keys, counts)
-                np.add.at(small[place][1], keys, tokens)
+                    small[ranking] = np.zeros((2, N_COUNTERS), np.int64)
+                np.add.at(small[ranking][0], keys, counts)
+                np.add.at(small[ranking][1], keys, tokens)
             else:
-                rows_of = large.setdefault(place, [])
+                rows_of = large.setdefault(ranking, [])
                 rows_of.append(np.stack([keys.astype(np.int64), counts, tokens]))
                 if len(rows_of) == HELD:
-                    large[place] = [_summed(np.concatenate(rows_of, axis=1))]
+                    large[ranking] = [_summed(np.concatenate(rows_of, axis=1))]
     tables = [NO_COUNTS]
-    for place in sorted({*small, *large}, key=lambda place: [(name is not None, name or "") for name in place]):
-        rows_of = large.get(place, [])
-        if place in small:
-            used = np.flatnonzero(small[place][0])
-            rows_of = [*rows_of, np.stack([used, *small[place][:, used]])]
-        columns = _summed(np.concatenate(rows_of, axis=1)) if len(rows_of) > 1 or place in large else rows_of[0]
-        names = [_repeated(name, columns.shape[1]) for name in place]
+    for ranking in sorted({*small, *large}, key=lambda ranking: [(name is not None, name or "") for name in ranking]):
+        rows_of = large.get(ranking, [])
+        if ranking in small:
+            used = np.flatnonzero(small[ranking][0])
+            rows_of = [*rows_of, np.stack([used, *small[ranking][:, used]])]
+        columns = _summed(np.concatenate(rows_of, axis=1)) if len(rows_of) > 1 or ranking in large else rows_of[0]
+        names = [_repeated(name, columns.shape[1]) for name in ranking]
         arrays = [as_arrow(columns[0].astype(np.uint32)), as_arrow(columns[1]), as_arrow(columns[2])]
         tables.append(pa.Table.from_arrays([*names, *arrays], schema=COUNTS))
     return pa.concat_tables(tables)
@@ -205,15 +217,15 @@ def _summed(rows: np.ndarray) -> np.ndarray:
     return np.stack([rows[0][starts], *np.add.reduceat(rows[1:], starts, axis=1)])
 
 
-def by_place(histogram: pa.Table) -> Iterator[tuple[tuple[Expert, Group], pa.Table]]:
-    """The histogram of each expert and group, as runs of rows: a table that `merge` made has one run of each."""
+def by_ranking(histogram: pa.Table) -> Iterator[tuple[Ranking, pa.Table]]:
+    """The histogram of each reference and group, as runs of rows: a table that `merge` made has one run of each."""
     if not len(histogram):
         return
     runs = [pc.run_end_encode(histogram[name].combine_chunks()) for name in ("expert", "group")]
     start = 0
     for stop in sorted({end for run in runs for end in run.run_ends.to_pylist()}):
-        expert, group = (run[start].as_py() for run in runs)
-        yield (expert, group), histogram.slice(start, stop - start)
+        reference, group = (run[start].as_py() for run in runs)
+        yield Ranking(reference, group), histogram.slice(start, stop - start)
         start = stop
 
 
@@ -234,11 +246,11 @@ def without_groups(histogram: pa.Table) -> pa.Table:
 
 def refine(coarse: pa.Table, fine: pa.Table) -> pa.Table:
     """A histogram by high halves of 32-bit keys, with the rows that `fine` counts in detail replaced by those."""
-    detailed: dict[tuple[Expert, Group], np.ndarray] = {}
-    for place, rows in by_place(merge([fine])):
-        detailed[place] = np.unique(as_numpy(rows["key"]) >> 16)
+    detailed: dict[Ranking, np.ndarray] = {}
+    for ranking, rows in by_ranking(merge([fine])):
+        detailed[ranking] = np.unique(as_numpy(rows["key"]) >> 16)
     left = [fine]
-    for place, rows in by_place(coarse):
-        known = np.isin(as_numpy(rows["key"]) >> 16, detailed.get(place, []))
+    for ranking, rows in by_ranking(coarse):
+        known = np.isin(as_numpy(rows["key"]) >> 16, detailed.get(ranking, []))
         left.append(rows.filter(pa.array(~known)))
     return merge(left)

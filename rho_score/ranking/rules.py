@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.errors import InputError
-from rho_score.ranking.cuts import Cut, cut_budget, cut_items, cut_threshold
+from rho_score.ranking.cuts import BudgetCut, Cut, cut_budget, cut_items, cut_threshold
 from rho_score.ranking.keys import Bits
 
 
@@ -24,7 +24,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Band:
+class KeptRange:
     """The items of a ranking that are kept: those before `keep`, but for those before `drop`."""
 
     keep: Cut
@@ -47,11 +47,13 @@ def drop_cut(histogram: pa.Table, rule: Rule, *, high: bool) -> Cut | None:
     return cut_items(histogram, round(rule.drop_top * n_items(histogram)), high=high)
 
 
-def band(histogram: pa.Table, rule: Rule, *, high: bool, bits: Bits, whole: bool, dropped_tokens: int = 0) -> Band:
+def kept_range(
+    histogram: pa.Table, rule: Rule, *, high: bool, bits: Bits, whole_documents: bool, dropped_tokens: int = 0
+) -> KeptRange:
     """Where one ranking is cut.
 
-    whole: items are documents, and a budget of tokens is filled with whole ones. dropped_tokens: for that, the tokens of the
-    documents that `drop_cut` leaves out.
+    whole_documents: items are documents, and a budget of tokens is filled with whole ones.
+    dropped_tokens: for that, the tokens of the documents that `drop_cut` leaves out.
     """
     drop = drop_cut(histogram, rule, high=high)
     before = drop.kept if drop else 0
@@ -61,11 +63,11 @@ def band(histogram: pa.Table, rule: Rule, *, high: bool, bits: Bits, whole: bool
         keep = cut_items(histogram, before + round(rule.ratio * n_items(histogram)) if rule.ratio else 0, high=high)
     else:
         assert rule.tokens is not None
-        if whole:
+        if whole_documents:
             keep = cut_budget(histogram, rule.tokens + dropped_tokens, high=high)
         else:
             keep = cut_items(histogram, before + rule.tokens if rule.tokens else 0, high=high)
-    return Band(keep, drop)
+    return KeptRange(keep, drop)
 
 
 def n_items(histogram: pa.Table) -> int:
@@ -73,26 +75,30 @@ def n_items(histogram: pa.Table) -> int:
     return int(pc.sum(histogram["count"]).as_py() or 0)
 
 
-def share_ties(cut: Cut, found: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
-    """How many of its items at the cut each part of the corpus keeps: the first in corpus order, `cut.ties` of them.
+def share_ties(cut: Cut, counts: Sequence[int] | np.ndarray) -> list[int]:
+    """How many of its items at the cut each part of the corpus keeps: `cut.ties` in all, the first in corpus order.
 
-    found: the number of items at the cut in each part, in corpus order; with a budget the tokens of each of them, and those
-    are kept that fit it up to the first that does not.
+    counts: the items at the cut in each part, in corpus order.
     """
-    quotas = np.zeros(len(found), np.int64)
-    if cut.budget is None:
-        before = np.cumsum(found) - np.asarray(found, np.int64)
-        quotas = np.clip(cut.ties - before, 0, found)
-    else:
-        left = cut.budget
-        for i, tokens in enumerate(found):
-            costs = np.asarray(tokens, np.int64)
-            quotas[i] = np.searchsorted(np.cumsum(costs), left, side="right")
-            left -= int(costs[: quotas[i]].sum())
-            if quotas[i] < len(costs):
-                break
-    taken: list[int] = quotas.tolist()
-    return taken
+    found = np.asarray(counts, np.int64)
+    before = np.cumsum(found) - found
+    shares: list[int] = np.clip(cut.ties - before, 0, found).tolist()
+    return shares
+
+
+def share_budget(cut: BudgetCut, lengths: Sequence[Sequence[int]]) -> list[int]:
+    """How many of its documents at the cut each part of the corpus keeps: those that fit, up to the first that does not.
+
+    lengths: the tokens of each document at the cut, by part, in corpus order.
+    """
+    shares, left = [0] * len(lengths), cut.budget
+    for i, part in enumerate(lengths):
+        tokens = np.asarray(part, np.int64)
+        shares[i] = int(np.searchsorted(np.cumsum(tokens), left, side="right"))
+        left -= int(tokens[: shares[i]].sum())
+        if shares[i] < len(tokens):
+            break
+    return shares
 
 
 def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.files.arrow import list_column
-from rho_score.ranking.histogram import Expert
 from rho_score.ranking.kernel import to_float16
 from rho_score.ranking.keys import Bits, round_score
 
@@ -20,7 +19,7 @@ class UnitScores:
     """One unit, ready to be ranked. Scores have the precision that they are ranked with (float16 or float32); NaN: there is none.
 
     documents: the columns that were asked for of doc_id, group, input_ids. lengths: tokens a document, int64[n_docs].
-    tokens: the score that is stored, float[n_tokens]. rankings: the scores that are ranked, by expert (None: the only
+    tokens: the score that is stored, float[n_tokens]. rankings: the scores that are ranked, by reference (None: the only
     one), float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens], where they matter. ref_loss, base_loss:
     nats, float[n_tokens], of the tokens of `documents`. unaligned: documents that tokenizers do not read alike, bool[n_docs].
     """
@@ -28,7 +27,7 @@ class UnitScores:
     documents: pa.Table
     lengths: np.ndarray
     tokens: np.ndarray
-    rankings: Mapping[Expert, np.ndarray]
+    rankings: Mapping[str | None, np.ndarray]
     ref_loss: np.ndarray
     base_loss: np.ndarray | None
     n_bytes: np.ndarray | None = None
@@ -50,7 +49,7 @@ class UnitScores:
 
 def combined(
     refs: Mapping[str, np.ndarray], base: np.ndarray | None, how: Combine, bits: Bits
-) -> tuple[np.ndarray, np.ndarray, dict[Expert, np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, dict[str | None, np.ndarray]]:
     """(reference loss, score, rankings) of tokens, from the losses under each reference and under the base model, float[n].
 
     The score is the excess loss `base - ref`, or the loss of `ref` alone. `how`: ref is the lowest or the mean of the

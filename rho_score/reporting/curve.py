@@ -15,7 +15,7 @@ from rho_score.errors import InputError
 from rho_score.files.arrow import as_arrow, as_numpy
 from rho_score.files.folder import file_at
 from rho_score.files.paths import check_writable
-from rho_score.ranking.cuts import Cut, cut_budget, cut_items, cut_threshold, ranked
+from rho_score.ranking.cuts import BudgetCut, Cut, cut_budget, cut_items, cut_threshold, ranked
 from rho_score.ranking.histogram import COUNTS, Group, without_groups
 from rho_score.ranking.keys import Bits, keys_of
 from rho_score.ranking.rules import check_budget, check_share, check_threshold, n_items
@@ -105,9 +105,8 @@ def _values(keys: np.ndarray, bits: Bits) -> list[float]:
 def _kept_tokens(table: pa.Table, cut: Cut) -> tuple[float, int]:
     """Tokens of one group that a cut keeps, and all that it has; the items at the cut are shared in proportion."""
     keys, _, tokens = ranked(table, high=cut.high)
-    past = keys > cut.key if cut.high else keys < cut.key
-    ties = 0 if cut.budget is not None or not cut.tied else cut.ties / cut.tied
-    return float(tokens[past].sum() + ties * tokens[keys == cut.key].sum()), int(tokens.sum())
+    ties = 0 if isinstance(cut, BudgetCut) or not cut.tied else cut.ties / cut.tied
+    return float(tokens[cut.before(keys)].sum() + ties * tokens[keys == cut.key].sum()), int(tokens.sum())
 
 
 def load_curves(selection: Selection, expert: str | None = None) -> Curves:

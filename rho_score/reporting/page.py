@@ -21,7 +21,7 @@ from rho_score.files.urls import without_credentials
 from rho_score.reporting import heatmap
 from rho_score.reporting.sample import DocumentTokens, TokenSample, sample_tokens, scores_behind, token_texts
 from rho_score.safe_text import visible
-from rho_score.stores.counts import accounts_in
+from rho_score.stores.counts import group_counts_in
 from rho_score.stores.open import open_store
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
@@ -93,7 +93,7 @@ def _sample_note(sample: TokenSample) -> str:
 def _facts(store: Store) -> list[tuple[str, str]]:
     """The counts on top of the page."""
     if isinstance(store, Selection):
-        groups = accounts_in(store.summary).values()
+        groups = group_counts_in(store.summary).values()
         tokens, kept = sum(g.tokens for g in groups), sum(g.tokens_kept for g in groups)
         facts = [
             ("documents", f"{sum(g.documents for g in groups):,}"),
@@ -135,7 +135,7 @@ def _groups(store: Store) -> list[dict[str, Any]]:
             "share": a.share_kept,
             "threshold": thresholds.get(group if store.manifest["parts"]["per_group"] else None),
         }
-        for group, a in accounts_in(store.summary).items()
+        for group, a in group_counts_in(store.summary).items()
     ]
     return sorted(rows, key=lambda row: -float(row["share"]))
 

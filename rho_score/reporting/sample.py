@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
-from rho_score.stores.manifest import beside
+from rho_score.stores.manifest import resolve_relative
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
@@ -127,7 +127,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         if place is None:
             continue
         if given is None:
-            place = beside(selection.folder, place)
+            place = resolve_relative(selection.folder, place)
         try:
             scores = ScoreSet.open(place, finished=False)  # what the selection has of it is there
         except InputError:

@@ -24,10 +24,10 @@ from rho_score.scoring.unit_stats import Passage, busy_share
 from rho_score.scoring.verify import Comparison
 from rho_score.scoring.verify import verify as compare_with_plain
 from rho_score.stores.claim import claim, refuse_changed_input
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units, quarantined_units
 from rho_score.stores.manifest import dump_json, read_manifest
-from rho_score.stores.score_set import accounts_of
+from rho_score.stores.score_set import score_counts_of
 from rho_score.stores.shapes import Totals, read_json
 from rho_score.stores.unit_file import footers
 
@@ -42,7 +42,7 @@ class ScoreSummary:
     units: int
     computed: int
     computed_tokens: int
-    accounts: Accounts
+    accounts: ScoreCounts
     wall_s: float
     busy_share: float
     """Share of the workers' time, from the first unit of each to its last, that the model ran."""
@@ -110,7 +110,7 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
     done = _done(job, output)
     todo = [unit for unit in job.plan.units if unit.unit not in done]
     earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
-    computed: list[Accounts] = []
+    computed: list[ScoreCounts] = []
     passages: list[Passage] = []
     if todo:
         if earlier:
@@ -132,12 +132,12 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
         clear(output)
     if not todo and output.exists(SUCCESS):
         written = read_json(output, SUCCESS, Totals)
-        total = Accounts(**{name: value for name, value in written.items() if name != "units"})
+        total = ScoreCounts(**{name: value for name, value in written.items() if name != "units"})
     else:
         before = (
-            accounts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
+            score_counts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
         )
-        total = Accounts.total(itertools.chain(computed, before))
+        total = ScoreCounts.total(itertools.chain(computed, before))
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
     if not output.exists(SUCCESS):

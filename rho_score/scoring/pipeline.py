@@ -17,7 +17,7 @@ from rho_score.scoring.settings import Job
 from rho_score.scoring.tokenize import tokenize_unit
 from rho_score.scoring.unit_stats import Passage
 from rho_score.scoring.worker import ScoreUnit
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
 # model worker's keeps Ray from fusing them into it, where they would stop the model.
@@ -42,7 +42,7 @@ def configure_data() -> None:
 UNITS_AHEAD_OF_A_GPU = 4
 
 
-def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
+def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[ScoreCounts, Passage]]:
     """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
     low, high = job.workers
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if job.gpus else 1))
@@ -100,4 +100,4 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     )
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
-        yield Accounts(**row["accounts"]), Passage(**row["passage"])
+        yield ScoreCounts(**row["accounts"]), Passage(**row["passage"])

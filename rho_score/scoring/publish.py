@@ -16,7 +16,7 @@ from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.files.retries import retries_counted
 from rho_score.scoring.unit_stats import read_passage, read_retries
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name
 from rho_score.stores.schema import QUARANTINE, SCHEMA_VERSION, content_sha256, score_schema
 
@@ -43,7 +43,7 @@ def publish_unit(
     documents = unit.filter(unit["doc_id"].is_valid())
     good = documents["error"].is_null()
     scored, quarantined = documents.filter(good), documents.filter(pc.invert(good))
-    accounts = Accounts(
+    accounts = ScoreCounts(
         documents=len(documents),
         scored=len(scored),
         quarantined=len(quarantined),
@@ -76,7 +76,7 @@ def _publish(
     name: str,
     scored: pa.Table,
     quarantined: pa.Table,
-    accounts: Accounts,
+    accounts: ScoreCounts,
     fingerprint: str,
     schema: pa.Schema,
 ) -> None:

@@ -12,13 +12,13 @@ from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import connected
 from rho_score.cluster.tasks import Reference, as_task, in_order, in_tasks, in_turn, result
 from rho_score.ranking.histogram import NO_COUNTS, Group, merge
-from rho_score.selecting.row_ranges import JoinedUnit, Piece, pieces_by_rows, scored_rows
-from rho_score.stores.counts import GroupAccounts
+from rho_score.selecting.row_ranges import JoinedUnit, RowRange, row_ranges_by_unit, scored_rows
+from rho_score.stores.counts import GroupCounts
 from rho_score.stores.score_set import ScoreSet
 
 UNITS_PER_BATCH = 64
 FAN_IN = 4  # histograms of several megabytes that are held at each level of the tree
-NO_PIECES: Mapping[str, tuple[Piece, ...]] = {}
+NO_PIECES: Mapping[str, tuple[RowRange, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
     pieces = []
     if others:
         rows = _rows(main)
-        pieces = [(s.folder.url, pieces_by_rows(main.units, rows, s.units, _rows(s))) for s in others]
+        pieces = [(s.folder.url, row_ranges_by_unit(main.units, rows, s.units, _rows(s))) for s in others]
     names = main.plan_names()["unit"].to_pylist()
     units = [JoinedUnit(name, {url: places[name] for url, places in pieces} if pieces else NO_PIECES) for name in names]
     n = max(1, min(UNITS_PER_BATCH, max(len(units) // 128, min(4, len(units) // 16))))
@@ -117,15 +117,15 @@ def written(
     *,
     workers: int | None,
     each: Callable[[Any], None] = lambda _: None,
-) -> tuple[int, dict[Group, GroupAccounts]]:
+) -> tuple[int, dict[Group, GroupCounts]]:
     """`write` every item, one for each batch: it returns how many units that were, the batch's accounts by group, and what
     `each` is called with, as batches come.
 
     Returns the sums; accounts are added in corpus order, so that sums of floats do not depend on who was first.
     """
-    computed, groups = 0, dict[Group, GroupAccounts]()
+    computed, groups = 0, dict[Group, GroupCounts]()
 
-    def noted() -> Iterator[tuple[int, tuple[int, Mapping[Group, GroupAccounts]]]]:
+    def noted() -> Iterator[tuple[int, tuple[int, Mapping[Group, GroupCounts]]]]:
         for index, (n_written, accounts, more) in fetched(in_tasks(write, items, workers=workers)):
             each(more)  # at once: behind a batch that is late the others' would pile up
             yield index, (n_written, accounts)
@@ -134,8 +134,8 @@ def written(
         for index, (n_written, accounts) in in_order(noted()):
             computed += n_written
             for group, one in accounts.items():
-                groups[group] = groups.get(group, GroupAccounts()) + one
-            total = sum(accounts.values(), GroupAccounts())
+                groups[group] = groups.get(group, GroupCounts()) + one
+            total = sum(accounts.values(), GroupCounts())
             progress.add(documents=total.documents, tokens=total.tokens, units=len(batches[index].units))
     return computed, groups
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 from rho_score.files.arrow import as_numpy
 from rho_score.ranking.histogram import Group
 from rho_score.ranking.scores import UnitScores, run_sums
-from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.counts import GroupCounts
 
 
 def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
@@ -15,8 +15,8 @@ def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
     return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAccounts]:
-    """Accounts of each group in a unit. mask: bool[n_tokens]."""
+def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCounts]:
+    """ScoreCounts of each group in a unit. mask: bool[n_tokens]."""
     kept = run_sums(mask, scores.lengths).astype(np.int64)
     missing = np.isnan(scores.tokens)
     scored = scores.lengths - run_sums(missing, scores.lengths).astype(np.int64) if missing.any() else scores.lengths
@@ -28,7 +28,7 @@ def group_accounts(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupAcc
     accounts = {}
     for i, name in enumerate(names):
         mine = owners == i
-        accounts[name] = GroupAccounts(
+        accounts[name] = GroupCounts(
             documents=int(mine.sum()),
             documents_kept=int((kept[mine] > 0).sum()),
             tokens=int(scores.lengths[mine].sum()),

@@ -28,11 +28,11 @@ from rho_score.ranking.keys import round_score
 from rho_score.ranking.scores import UnitScores, score_lists
 from rho_score.ranking.trends import CATEGORIES, categories, fitted_change
 from rho_score.selecting.batches import Batch, batches_of, written
-from rho_score.selecting.counts import group_accounts, group_codes
+from rho_score.selecting.counts import count_groups, group_codes
 from rho_score.selecting.inputs import claim_selection, comparable, cut_otherwise
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
-from rho_score.stores.counts import GroupAccounts, accounts_in
+from rho_score.stores.counts import GroupCounts, group_counts_in
 from rho_score.stores.layout import HISTOGRAM, SUMMARY, data_name, published_units
 from rho_score.stores.manifest import dump_json, new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, dynamics_schema
@@ -49,10 +49,10 @@ class DynamicsSummary:
     output: str
     units: int
     computed: int
-    groups: dict[Group, GroupAccounts]
+    groups: dict[Group, GroupCounts]
     shares: dict[Group, dict[str, int]]
     """Tokens by group and category."""
-    total: GroupAccounts
+    total: GroupCounts
 
 
 def dynamics(config: DynamicsConfig) -> DynamicsSummary:
@@ -139,14 +139,14 @@ def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], don
 
 
 def _summary(config: DynamicsConfig, content: Mapping[str, Any], units: int, computed: int) -> DynamicsSummary:
-    groups = accounts_in(content)
+    groups = group_counts_in(content)
     return DynamicsSummary(
         output=config.output,
         units=units,
         computed=computed,
         groups=groups,
         shares={row["group"]: {c: row[c] for c in CATEGORIES} for row in content["categories"]},
-        total=sum(groups.values(), GroupAccounts()),
+        total=sum(groups.values(), GroupCounts()),
     )
 
 
@@ -241,7 +241,7 @@ class Sorter:
             "schema_version": SCHEMA_VERSION,
             "fingerprint": self.fingerprint,
             "unit": unit.unit,
-            "groups": [{"group": group, **asdict(a)} for group, a in group_accounts(scores, kept).items()],
+            "groups": [{"group": group, **asdict(a)} for group, a in count_groups(scores, kept).items()],
         }
         self._output.publish(data_name(unit.unit), parquet_bytes(table, schema, metadata))
         return metadata, table
@@ -252,14 +252,14 @@ class Sorter:
         return next(footers(self._output, [unit])), Selection(self._output).unit_table(unit, columns)
 
 
-def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupAccounts], pa.Table]:
+def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupCounts], pa.Table]:
     """Write a batch: how many units that were, its accounts, and its histogram of delta, a category for an expert."""
     batch, published = item
-    counter, groups = Counter(16), dict[Group, GroupAccounts]()
+    counter, groups = Counter(16), dict[Group, GroupCounts]()
     for unit in batch.units:
         metadata, table = sorter.read(unit.unit) if unit.unit in published else sorter.write(unit)
-        for group, one in accounts_in(metadata).items():
-            groups[group] = groups.get(group, GroupAccounts()) + one
+        for group, one in group_counts_in(metadata).items():
+            groups[group] = groups.get(group, GroupCounts()) + one
         delta = as_numpy(flat_values(table["delta"])).astype(np.float32)
         codes = as_numpy(pc.fill_null(flat_values(table["category"]), -1))
         groups_of = table["group"].combine_chunks() if sorter.grouped else pa.nulls(len(table), pa.string())

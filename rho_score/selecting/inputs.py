@@ -10,8 +10,8 @@ from rho_score.files.folder import Folder
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.keys import Bits
 from rho_score.selecting.join import Join
-from rho_score.selecting.masks import Selector
 from rho_score.selecting.options import check_rule, parse_refs
+from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.unfinished import published_of_all
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import PLAN
@@ -28,7 +28,7 @@ NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")  #
 class Prepared:
     """What a selection is made of."""
 
-    selector: Selector
+    ranker: Ranker
     manifest: dict[str, Any]
     main: ScoreSet
     planned: int
@@ -84,8 +84,8 @@ def prepare(config: SelectConfig) -> Prepared:
     }
     where = {name: relative_url(url, config.output) for name, url in places.items()}
     manifest = new_manifest("selection", parts, scores=where)
-    selector = Selector(config=config, join=join, fingerprint=manifest["fingerprint"], grouped=main.grouped, high=high)
-    return Prepared(selector, manifest, some, main.n_units, others)
+    ranker = Ranker(config=config, join=join, grouped=main.grouped, high=high)
+    return Prepared(ranker, manifest, some, main.n_units, others)
 
 
 def _label(url: str, refs: Mapping[str, str]) -> str:

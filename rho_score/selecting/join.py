@@ -25,7 +25,7 @@ from rho_score.ranking.byte_spans import (
 )
 from rho_score.ranking.keys import Bits
 from rho_score.ranking.scores import Combine, UnitScores, combined
-from rho_score.selecting.row_ranges import JoinedUnit, Piece
+from rho_score.selecting.row_ranges import JoinedUnit, RowRange
 from rho_score.stores.layout import data_name
 from rho_score.stores.score_set import ScoreSet
 
@@ -140,7 +140,7 @@ class Join:
             self._compare(url, unit, metadata, footer)
             return _losses(table)
         columns = ["doc_id", "input_ids", "loss"]
-        parts = [Piece(unit.unit, 0, len(main))] if pieces is None else pieces
+        parts = [RowRange(unit.unit, 0, len(main))] if pieces is None else pieces
         empty = other.unit_table(parts[0].unit if parts else other.units[0].unit, columns).slice(0, 0)
         whole = [other.unit_table(piece.unit, columns) for piece in parts]
         table = pa.concat_tables(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.urls import absolute
-from rho_score.ranking.histogram import Expert, Group
+from rho_score.ranking.histogram import Group
 from rho_score.ranking.rules import Rule, check_budget, check_share, check_threshold
 
 
@@ -100,22 +100,22 @@ def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
     return quotas
 
 
-def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule]:
-    """Rules by expert from NAME=RATIO; raises InputError."""
+def parse_shares(given: Sequence[str], references: Sequence[str]) -> dict[str, Rule]:
+    """Rules by reference from NAME=RATIO; raises InputError."""
     shares: dict[str, Rule] = {}
     for text in given:
         name, number = _pair("--share", text)
         if name in shares:
             raise InputError(f"--share {text}: {name} has two shares.")
-        if name not in experts:
-            raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(experts)}.")
+        if name not in references:
+            raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(references)}.")
         if (rule := _amount("--share", text, number)).ratio is None:
             raise InputError(f"--share {text}: a ratio is written with a decimal point, such as {name}=0.3.")
         shares[name] = rule
     return shares
 
 
-def rule_of(group: Group, quotas: Mapping[str, Rule]) -> Rule:
+def rule_of_group(group: Group, quotas: Mapping[str, Rule]) -> Rule:
     """The quota of a group; raises RhoScoreError where it has none."""
     for name in (group if group is not None else "*", "*"):
         if name in quotas:
@@ -143,6 +143,6 @@ def _amount(flag: str, text: str, number: str) -> Rule:
     return rule
 
 
-def rule_of_expert(expert: Expert, shares: Mapping[str, Rule], rule: Rule) -> Rule:
-    """The share of an expert, else the rule for all."""
-    return shares.get(expert, rule) if expert is not None else rule
+def rule_of_reference(reference: str | None, shares: Mapping[str, Rule], rule: Rule) -> Rule:
+    """The share of a reference, or the rule for all if it has none."""
+    return shares.get(reference, rule) if reference is not None else rule

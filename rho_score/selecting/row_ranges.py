@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
-from rho_score.stores.score_set import ScoreSet, accounts_of
+from rho_score.stores.score_set import ScoreSet, score_counts_of
 from rho_score.stores.unit_file import footers
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowRange:
     """Some rows of a unit of another score set: start to stop, among the scored documents."""
 
     unit: str
@@ -23,18 +23,18 @@ class JoinedUnit:
     """A unit of the main score set, and where its documents are in the sets that are cut otherwise, by their names."""
 
     unit: str
-    pieces: Mapping[str, tuple[Piece, ...]]
+    pieces: Mapping[str, tuple[RowRange, ...]]
 
 
 def scored_rows(scores: ScoreSet, units: Sequence[str]) -> list[int]:
     """Documents in the files of these units, from their footers."""
     found = zip(units, footers(scores.folder, units), strict=True)
-    return [accounts_of(scores.folder, unit, metadata).scored for unit, metadata in found]
+    return [score_counts_of(scores.folder, unit, metadata).scored for unit, metadata in found]
 
 
-def pieces_by_rows(
+def row_ranges_by_unit(
     main: Sequence[Unit], rows: Sequence[int], other: Sequence[Unit], other_rows: Sequence[int]
-) -> dict[str, tuple[Piece, ...]]:
+) -> dict[str, tuple[RowRange, ...]]:
     """For each unit of `main`, the rows of the `other` set's units that hold its documents.
 
     rows: scored documents of each unit, as the units are in corpus order.
@@ -49,7 +49,7 @@ def pieces_by_rows(
         ends[unit.shard] = start + n
         placed.setdefault(unit.shard, []).append((start, start + n, unit.unit))
     at: dict[str, int] = {}
-    found: dict[str, tuple[Piece, ...]] = {}
+    found: dict[str, tuple[RowRange, ...]] = {}
     cursor: dict[str, int] = {}
     for unit, n in zip(main, rows, strict=True):
         start = at.get(unit.shard, 0)
@@ -58,7 +58,7 @@ def pieces_by_rows(
         while i < len(there) and there[i][0] < stop:
             first, last, name = there[i]
             if min(stop, last) > max(start, first):
-                pieces.append(Piece(name, max(start, first) - first, min(stop, last) - first))
+                pieces.append(RowRange(name, max(start, first) - first, min(stop, last) - first))
             if last > stop:
                 break
             i += 1

@@ -10,7 +10,7 @@ from rho_score.ranking.histogram import Group
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupAccounts:
+class GroupCounts:
     """What was kept of the documents of one group."""
 
     documents: int = 0
@@ -28,8 +28,8 @@ class GroupAccounts:
     """Sum of the reference's losses (as combined) over the scored tokens; 0 where bytes are not counted."""
     base_nats: float = 0.0
 
-    def __add__(self, other: "GroupAccounts") -> "GroupAccounts":
-        return GroupAccounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+    def __add__(self, other: "GroupCounts") -> "GroupCounts":
+        return GroupCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     @property
     def share_kept(self) -> float:
@@ -42,14 +42,14 @@ class GroupAccounts:
         return nats / math.log(2) / self.bytes if self.bytes else None
 
 
-def accounts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupAccounts]:
+def group_counts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupCounts]:
     """The accounts in a footer's metadata. Fields of other versions are left alone."""
-    names = [f.name for f in fields(GroupAccounts)]
-    return {row["group"]: GroupAccounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}
+    names = [f.name for f in fields(GroupCounts)]
+    return {row["group"]: GroupCounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Accounts:
+class ScoreCounts:
     """What became of the documents of a unit, or of many. documents = scored + quarantined, always."""
 
     documents: int = 0
@@ -65,7 +65,7 @@ class Accounts:
     """Sum of the stored losses."""
 
     @classmethod
-    def total(cls, accounts: Iterable["Accounts"]) -> "Accounts":
+    def total(cls, accounts: Iterable["ScoreCounts"]) -> "ScoreCounts":
         """The sum, the same for any order (floats by exact summation)."""
         names = [f.name for f in fields(cls) if f.name != "total_nats"]
         counts = dict.fromkeys(names, 0)

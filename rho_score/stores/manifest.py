@@ -64,7 +64,7 @@ def _fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def beside(folder: Folder, place: str) -> str:
+def resolve_relative(folder: Folder, place: str) -> str:
     """A place noted relative to the store at `folder` (by `relative_url`), as a URL; a whole URL as it is."""
     if "://" in place:
         return place

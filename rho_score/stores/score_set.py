@@ -8,7 +8,7 @@ import pyarrow as pa
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import read_table, readable
 from rho_score.stores import unit_file
-from rho_score.stores.counts import Accounts
+from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name, quarantined_units
 from rho_score.stores.schema import QUARANTINE
 from rho_score.stores.store import Store
@@ -47,7 +47,7 @@ class ScoreSet(Store):
         return "loss"
 
 
-def accounts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> Accounts:
+def score_counts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> ScoreCounts:
     """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
     with readable(folder, data_name(unit)):
-        return Accounts(**metadata["accounts"])
+        return ScoreCounts(**metadata["accounts"])

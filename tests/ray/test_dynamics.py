@@ -14,7 +14,7 @@ from rho_score.ranking.trends import CATEGORIES
 from rho_score.reporting.curve import load_curves
 from rho_score.selecting.dynamics import DynamicsSummary, dynamics, plotted
 from rho_score.selecting.job import select
-from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.counts import GroupCounts
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from tests.ray.conftest import digests
@@ -107,7 +107,7 @@ def test_wrong_options(options: dict[str, object], words: str) -> None:
 def test_a_group_that_is_called_all_is_not_the_whole() -> None:
     none = dict.fromkeys(CATEGORIES, 0)
     shares = {"all": none | {"H-H": 1}, "(none)": none | {"L-L": 2}, None: none | {"H-L": 3}}
-    summary = DynamicsSummary(output="o", units=1, computed=1, groups={}, shares=shares, total=GroupAccounts())
+    summary = DynamicsSummary(output="o", units=1, computed=1, groups={}, shares=shares, total=GroupCounts())
     shown = plotted(summary)
     assert [name for name, _ in shown] == ["all", "(none)", "(none)", "all"]
     assert shown[0][1] == {"H-H": 1 / 6, "L-H": 0, "H-L": 3 / 6, "L-L": 2 / 6}

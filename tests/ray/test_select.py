@@ -18,7 +18,7 @@ from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.ranking.keys import round_score
 from rho_score.selecting.job import SelectSummary, select
-from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.counts import GroupCounts
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from tests.oracle import full_sort_mask
@@ -118,7 +118,7 @@ def test_accounts_and_histogram_agree_with_the_masks(run: Run, tmp_path: Path) -
         assert accounts.tokens == accounts.tokens_scored == mine.sum()
         assert accounts.tokens_kept == flat.mask[mine].sum()
         assert accounts.documents == (flat.groups == group).sum()
-    assert sum(summary.groups.values(), GroupAccounts()) == summary.total
+    assert sum(summary.groups.values(), GroupCounts()) == summary.total
     table = Selection.open(str(tmp_path / "sel")).histogram()
     for group in "abc":
         values, counts = np.unique(flat.scores[flat.token_groups == group], return_counts=True)

@@ -198,8 +198,11 @@ def test_a_budget_is_filled_in_rank_order_up_to_the_first_that_does_not_fit(
     wanted = order[: len(fits) if fits.all() else int(np.argmin(fits))]
     cut = cut_budget(count(None, scores, tokens), budget, high=high)
     tied = np.flatnonzero(round_score(scores) == cut.value(16))
-    found = [len(tied)] if cut.budget is None else [tokens[tied].tolist()]
-    kept, _ = cut.first(round_score(scores), share_ties(cut, found)[0], 16)
+    if isinstance(cut, BudgetCut):
+        (n_ties,) = share_budget(cut, [tokens[tied].tolist()])
+    else:
+        (n_ties,) = share_ties(cut, [len(tied)])
+    kept, _ = cut.first(round_score(scores), n_ties, 16)
     assert np.array_equal(np.flatnonzero(kept), np.sort(wanted))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rho_score.files.arrow import list_lengths
 from rho_score.ranking.scores import UnitScores, combined, document_means, longer_runs, score_lists
-from rho_score.selecting.counts import group_accounts
+from rho_score.selecting.counts import count_groups
 from rho_score.selecting.join import first_difference
 from rho_score.stores.schema import score_schema
 
@@ -84,7 +84,7 @@ def test_the_first_difference_is_found() -> None:
 
 def test_group_accounts() -> None:
     scores = _scores([[None, 1.0], [2.0], []], groups=["a", "b", "a"])
-    accounts = group_accounts(scores, np.array([False, True, False]))
+    accounts = count_groups(scores, np.array([False, True, False]))
     a = accounts["a"]
     assert (a.documents, a.documents_kept, a.tokens, a.tokens_scored, a.tokens_kept) == (2, 1, 2, 1, 1)
     assert accounts["b"].share_kept == 0
