@@ -20,6 +20,7 @@ from rho_score.contents import Totals, read_json
 from rho_score.engine import IO_CPUS, check_own_cluster, cluster, configure_data, joined
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.job import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
+from rho_score.live import LiveProgress, Reporter
 from rho_score.passage import Passage, busy_share
 from rho_score.paths import check_writable
 from rho_score.plan import left_out, make_plan
@@ -84,12 +85,13 @@ def score(config: ScoreConfig) -> ScoreSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    with retries_counted() as retries:
+    with retries_counted() as retries, Progress("score") as progress:
         workers = worker_range(config.workers)
         check_limits(config)
         check_writable("OUTPUT", config.output)
         with joined():
             check_own_cluster()
+            progress.phase("listing the corpus")
             plan = make_plan(config)
             if plan.not_shards:
                 log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
@@ -98,10 +100,11 @@ def score(config: ScoreConfig) -> ScoreSummary:
             refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
+            progress.phase("reading the model's files")
             job = prepare_job(config, plan, found, workers)
             if config.only_quarantined or not output.exists(SUCCESS):
                 check_pool(workers=workers[0], cpus=job.cpus, gpus=job.gpus)
-            summary = _run(job, output, started)
+            summary = _run(job, output, started, progress)
     return replace(summary, retries=dict(retries))
 
 
@@ -124,7 +127,7 @@ def verify(config: ScoreConfig) -> Comparison:
     return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
 
 
-def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
+def _run(job: Job, output: Folder, started: float, progress: Progress) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
     done = _done(job, output)
@@ -140,15 +143,17 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
                 len(job.plan.units),
                 len(todo),
             )
+        progress.phase("starting Ray")
+        sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in job.plan.units}
         with (
             cluster(local_cpus=job.workers[1] * job.cpus + 2),
-            Progress("score", n_units=len(todo)) as progress,
+            LiveProgress(progress, sizes=sizes, before=earlier, most_workers=job.workers[1]) as live,
         ):
             configure_data()
-            for accounts, passage in _pipeline(job, todo):
+            for unit, accounts, passage in _pipeline(job, todo, live.reporter):
                 computed.append(accounts)
                 passages.append(passage)
-                progress.add(documents=accounts.documents, tokens=accounts.tokens)
+                live.publish(unit, accounts.tokens, passage.started)
         clear(output)
     if not todo and output.exists(SUCCESS):
         written = read_json(output, SUCCESS, Totals)
@@ -191,8 +196,8 @@ def _done(job: Job, output: Folder) -> set[str]:
     return done
 
 
-def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
-    """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
+def _pipeline(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tuple[str, Accounts, Passage]]:
+    """The whole job: a block is a unit from the read task to its published file. Yields names and accounts as units finish."""
     low, high = job.workers
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if job.gpus else 1))
     dataset = ray.data.read_datasource(
@@ -224,6 +229,7 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
             "output": job.config.output,
             "run": uuid.uuid4().hex[:8],
             "limit_s": job.unit_timeout_s,
+            "reporter": reporter,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -249,4 +255,4 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[Accounts, Passage]]:
     )
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
-        yield Accounts(**row["accounts"]), Passage(**row["passage"])
+        yield row["unit"], Accounts(**row["accounts"]), Passage(**row["passage"])

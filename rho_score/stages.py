@@ -122,7 +122,7 @@ def written(
             for group, one in accounts.items():
                 groups[group] = groups.get(group, GroupAccounts()) + one
             total = sum(accounts.values(), GroupAccounts())
-            progress.add(documents=total.documents, tokens=total.tokens, units=len(batches[index].units))
+            progress.add(tokens=total.tokens, units=len(batches[index].units))
     return computed, groups
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.stores import random_documents, write_scores
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"
-MAY_IMPORT_RAY = {"read", "score", "engine", "reach", "preflight"}
+MAY_IMPORT_RAY = {"read", "score", "engine", "reach", "preflight", "live"}
 PURE = {
     "windows",
     "loss",
@@ -20,6 +20,7 @@ PURE = {
     "sampling",
     "spans",
     "vocabulary",
+    "throughput",
 }  # neither Ray nor files
 
 

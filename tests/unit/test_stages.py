@@ -17,9 +17,9 @@ def test_units_are_told_when_they_are_done(monkeypatch: pytest.MonkeyPatch) -> N
     told: list[int] = []
 
     class Told(stages.Progress):
-        def add(self, *, documents: int = 0, tokens: int = 0, units: int = 1) -> None:
-            super().add(documents=documents, tokens=tokens, units=units)
-            told.append(self.units)
+        def add(self, *, tokens: int = 0, units: int = 1) -> None:
+            super().add(tokens=tokens, units=units)
+            told.append(self.done.units)
 
     monkeypatch.setattr(stages, "Progress", Told)
     all_begun = threading.Barrier(4)
