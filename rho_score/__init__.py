@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from rho_score.reporting.sample import sample_tokens
     from rho_score.scoring.job import ScoreSummary, score
     from rho_score.selecting.dynamics import DynamicsSummary, dynamics
-    from rho_score.selecting.job import SelectSummary, select
+    from rho_score.selecting.job import select
+    from rho_score.selecting.summary import SelectSummary
     from rho_score.stores.open import open_store
     from rho_score.stores.score_set import ScoreSet
     from rho_score.stores.selection import Selection
@@ -51,7 +52,8 @@ _MODULES = {
     "reporting.sample": ("sample_tokens",),
     "scoring.job": ("ScoreSummary", "score"),
     "selecting.dynamics": ("DynamicsSummary", "dynamics"),
-    "selecting.job": ("SelectSummary", "select"),
+    "selecting.job": ("select",),
+    "selecting.summary": ("SelectSummary",),
     "stores.open": ("open_store",),
     "stores.score_set": ("ScoreSet",),
     "stores.selection": ("Selection",),

@@ -4,76 +4,157 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from rho_score.cluster.throughput import NOTHING, Done, Throughput
 
 LOG_INTERVAL_S = 5.0
+TICK_S = 1.0
+"""Seconds between two looks at what is done."""
 
 
 class Progress:
-    """Counts units, documents and tokens; use as a context manager.
+    """Shows what is done of a run, how fast it goes and when it will end; use it as a context manager.
 
-    On a terminal a bar; elsewhere a line when something happened and `LOG_INTERVAL_S` passed, also while a unit takes long.
+    On a terminal it is a bar. Elsewhere it is a line every `LOG_INTERVAL_S`, also while nothing is finished.
     """
 
-    def __init__(self, what: str, *, n_units: int) -> None:
-        self._what, self._n_units = what, n_units
-        self.units = self.documents = self.tokens = 0
+    def __init__(self, what: str, *, n_units: int = 0) -> None:
+        """`n_units`: 0 if it is not known yet; then only phases are shown until `begin`."""
+        self._what = what
+        self._phase = ""
+        self._watch: Callable[[], None] | None = None
         self._started = time.monotonic()
-        self._last_line = self._started
+        self._lock = threading.RLock()
+        self._watching = threading.Lock()
         self._stop = threading.Event()
         self._terminal = sys.stderr.isatty()
+        self._shown = ExitStack()
+        self.begin(n_units=n_units, size=n_units)
         size = shutil.get_terminal_size()  # 80 x 24 where a terminal does not tell; tqdm by itself shows nothing then
         self._bar = tqdm(
-            total=n_units, desc=what, unit="unit", disable=not self._terminal, ncols=size.columns, nrows=size.lines
+            total=1.0,
+            bar_format=what + " {percentage:3.0f} % |{bar}| {desc}",
+            disable=not self._terminal,
+            ncols=size.columns,
+            nrows=size.lines,
         )
         self._heartbeat = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Progress":
-        if not self._terminal:
-            self._heartbeat.start()
+        if self._terminal:
+            self._shown.enter_context(logging_redirect_tqdm())
+        self._heartbeat.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
+        self._heartbeat.join()
+        self._phase = ""
+        self._bar.leave = self._n_units > 0
+        self._draw()
         self._bar.close()
-        if not self._terminal:
-            self._line()
+        self._shown.close()
+        if self._n_units and not self._terminal:
+            self._print_line()
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started
+    def begin(self, *, n_units: int, size: float, before: Done = NOTHING) -> None:
+        """Say how much there is to do. `before`: what an earlier run did of it, which does not count into the rate."""
+        with self._lock:
+            self._n_units, self._size = n_units, size
+            self.done = before
+            self.restart_clock(0.0)
 
-    def add(self, *, documents: int = 0, tokens: int = 0, units: int = 1) -> None:
-        """More units are done. Without documents and tokens (work on what was counted before) only units are told."""
-        self.units += units
-        self.documents += documents
-        self.tokens += tokens
-        if self.tokens:
-            self._bar.set_postfix_str(f"{self.documents:,} documents, {self._rate():,.0f} tokens/s", refresh=False)
-        self._bar.update(units)
+    def restart_clock(self, seconds_ago: float) -> None:
+        """Measure the rate from that moment on: what came before was preparation."""
+        with self._lock:
+            self._throughput = Throughput(max(time.monotonic() - seconds_ago, self._started), self.done)
 
-    def _rate(self) -> float:
-        return self.tokens / max(self.elapsed_s, 1e-9)
+    def phase(self, doing: str) -> None:
+        """Show what is going on until something is done; "" shows the counts again."""
+        with self._lock:
+            self._phase = doing
+        self._draw()
+
+    def add(self, *, tokens: int = 0, units: int = 1) -> None:
+        """More units are done, each as large as any other. Without tokens (work on what was counted before) only units are told."""
+        with self._lock:
+            done = self.done
+            self.update(Done(done.units + units, done.tokens + tokens, done.size + units))
+
+    def update(self, done: Done) -> None:
+        """So much is done in all."""
+        with self._lock:
+            self.done = done
+            self._throughput.add(time.monotonic(), done)
+        self._draw()
+
+    def watch(self, look: Callable[[], None] | None) -> None:
+        """Call `look` every `TICK_S` from now on; None ends that. When this returns, no call is under way."""
+        with self._watching:
+            self._watch = look
 
     def _beat(self) -> None:
-        while not self._stop.wait(LOG_INTERVAL_S):
-            self._line()
+        last_line = time.monotonic()
+        while not self._stop.wait(min(TICK_S, LOG_INTERVAL_S)):
+            with self._watching:
+                if self._watch:
+                    self._watch()
+            self._draw()
+            if not self._terminal and time.monotonic() - last_line >= LOG_INTERVAL_S:
+                last_line = time.monotonic()
+                self._print_line()
 
-    def _line(self) -> None:
-        left = (self._n_units - self.units) * self.elapsed_s / self.units if self.units else None
-        eta = "done" if self.units == self._n_units else "unknown" if left is None else _clock(left)
-        told = f"{self.documents:,} documents, {self.tokens:,} tokens, {self._rate():,.0f} tokens/s, "
-        told = told if self.documents or self.tokens else ""
-        print(
-            f"{self._what}: {self.units}/{self._n_units} units, {told}elapsed {_clock(self.elapsed_s)}, ETA {eta}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _draw(self) -> None:
+        if self._terminal:
+            with self._lock:
+                self._bar.n = min(self._share(), 1.0)
+                self._bar.set_description_str("  ".join(self._facts()))
+
+    def _print_line(self) -> None:
+        share = f"{self._share():.0%}".replace("%", " %")
+        facts = self._facts() if self._phase else [share, *self._facts()]
+        print(f"{self._what}: {', '.join(facts)}", file=sys.stderr, flush=True)
+
+    def _share(self) -> float:
+        return self.done.size / self._size if self._size else 0.0
+
+    def _facts(self) -> list[str]:
+        """What is shown, as a list of short texts."""
+        now = time.monotonic()
+        with self._lock:
+            if self._phase or not self._n_units:
+                return [f"{self._phase or 'starting'} … {_clock(now - self._started)}"]
+            facts = [f"{self.done.units}/{self._n_units} units"]
+            if self.done.tokens:
+                rate = self._throughput.tokens_per_s(now)
+                facts += [f"{_short(self.done.tokens)} tokens", f"{rate:,.0f} tokens/s"]
+            if self.done.units >= self._n_units:
+                return [*facts, f"took {_clock(now - self._started)}"]
+            left = self._throughput.seconds_left(now, self._size)
+            return [*facts, f"ETA {'unknown' if left is None else _clock(left)}"]
+
+
+def _short(number: int) -> str:
+    """A number in at most four digits: 999, 412k, 3.4M, 120G."""
+    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            value = number / 10**power
+            return f"{value:.1f}{letter}" if value < 10 else f"{value:.0f}{letter}"
+    return str(number)
 
 
 def _clock(seconds: float) -> str:
+    """A time in its two largest parts: 12s, 4m10s, 3h05m, 2d07h."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24}d{hours % 24:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

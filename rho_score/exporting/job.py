@@ -132,7 +132,6 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
             counts = ExportCounts(**content["counts"])
             progress.add(
                 units=todo[index].n_units,
-                documents=counts.documents or counts.documents_exported,
                 tokens=counts.tokens or counts.tokens_exported,
             )
     return {task.name: found[task.name] for task in tasks}

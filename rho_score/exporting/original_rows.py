@@ -27,7 +27,7 @@ from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.stores.layout import quarantine_name
-from rho_score.stores.manifest import resolve_relative
+from rho_score.stores.lineage import covers, noted_score_set
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -214,18 +214,12 @@ def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
     Raises:
         InputError: there is none at `given`, or it has other units or another tokenizer.
     """
-    tokenizer = selection.manifest["parts"]["tokenizer_sha256"]
-    for place in [given] if given else filter(None, selection.manifest["scores"].values()):
-        try:
-            scores = ScoreSet.open(place if given else resolve_relative(selection.folder, place), finished=False)
-        except InputError:
-            if given:
-                raise
-            continue
-        if set(scores.units).issuperset(selection.units) and scores.manifest["parts"]["tokenizer_sha256"] == tokenizer:
+    for name in selection.manifest["scores"]:
+        scores = noted_score_set(selection, name, given=given)
+        if scores is not None and covers(scores, selection):
             return scores
-    if given:
-        raise InputError(
-            f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
-        )
+        if given:
+            raise InputError(
+                f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
+            )
     return None

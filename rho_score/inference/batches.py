@@ -1,7 +1,7 @@
 """Documents through a model: cut into windows, packed into passes, and put together again."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +16,10 @@ log = logging.getLogger(__name__)
 
 SHAPES = 16  # a pack is filled up to a multiple of batch_tokens / SHAPES: so many shapes there are
 FEWEST = 64  # tokens in a pass, below which being out of memory is not about the batch
+
+
+def ignore(tokens: int) -> None:
+    """Nobody is told."""
 
 
 class _Piece(NamedTuple):
@@ -53,8 +57,12 @@ class Passes:
     """Windows longer than a pass go in chunks; otherwise each goes in one pass."""
 
     @torch.inference_mode()
-    def __call__(self, ids: Sequence[np.ndarray]) -> Passed:
-        """Statistics of every token; NaN where a token has none. Nothing waits for the device until all is launched."""
+    def __call__(self, ids: Sequence[np.ndarray], on_tokens: Callable[[int], None] = ignore) -> Passed:
+        """Statistics of every token; NaN where a token has none. Nothing waits for the device until all is launched.
+
+        `on_tokens` is called with the number of tokens of each pass once the pass is launched: on a CPU it is finished then,
+        on a GPU it is at most a few passes behind.
+        """
         found = [np.full((self.forward.n_statistics, len(document)), np.nan, np.float32) for document in ids]
         has_prefix = self.prefix_id is not None
         pieces = [
@@ -64,7 +72,7 @@ class Passes:
         ]
         done: list[tuple[_Piece, torch.Tensor]] = []
         positions = useful = 0
-        for batch, size, statistics in self._launched(ids, pieces):
+        for batch, size, statistics in self._launched(ids, pieces, on_tokens):
             positions += size
             useful += sum(piece.window.stop - piece.window.start - (not has_prefix) for piece in batch)
             done.extend(zip(batch, statistics.split([piece.n_targets for piece in batch], dim=1), strict=True))
@@ -86,7 +94,7 @@ class Passes:
             self.batch_tokens, self.chunked = before
 
     def _launched(
-        self, ids: Sequence[np.ndarray], pieces: list[_Piece]
+        self, ids: Sequence[np.ndarray], pieces: list[_Piece], on_tokens: Callable[[int], None]
     ) -> Iterator[tuple[list[_Piece], int, torch.Tensor]]:
         """The pieces of each pass, how many positions it has, and its statistics on the device."""
         left, before = pieces, self.batch_tokens
@@ -97,7 +105,7 @@ class Passes:
             passed: set[int] = set()
             for batch in group(lengths, batch_tokens=1 if layout == "plain" else self.batch_tokens):
                 try:
-                    size, statistics = self._run([self._input(ids, left[i]) for i in batch])
+                    size, statistics = self._run([self._input(ids, left[i]) for i in batch], on_tokens)
                 except torch.OutOfMemoryError:
                     if layout == "plain" or self.batch_tokens // 2 < FEWEST:
                         self.batch_tokens = before  # it was not about the size of the pass
@@ -110,17 +118,21 @@ class Passes:
                 yield [left[i] for i in batch], size, statistics
             left = [piece for i, piece in enumerate(left) if i not in passed]
 
-    def _run(self, inputs: list[Input]) -> tuple[int, torch.Tensor]:
+    def _run(self, inputs: list[Input], on_tokens: Callable[[int], None]) -> tuple[int, torch.Tensor]:
         layout = self.forward.way.layout
         lengths = [len(one.tokens) for one in inputs]
         n = sum(lengths)
         if self.chunked and n > self.batch_tokens:
-            return n, self.forward.in_chunks(inputs[0], self.batch_tokens)
+            return n, self.forward.in_chunks(inputs[0], self.batch_tokens, on_tokens)
         if layout == "packed":
             step = max(self.batch_tokens // SHAPES, 1)
             size = -(-n // step) * step
-            return size, self.forward(inputs, size=size)
-        return max(lengths) * len(lengths) if layout == "padded" else n, self.forward(inputs)
+            statistics = self.forward(inputs, size=size)
+        else:
+            size = max(lengths) * len(lengths) if layout == "padded" else n
+            statistics = self.forward(inputs)
+        on_tokens(statistics.shape[1])
+        return size, statistics
 
     def _input(self, ids: Sequence[np.ndarray], piece: _Piece) -> Input:
         document, (start, first, stop) = ids[piece.document], piece.window

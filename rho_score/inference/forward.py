@@ -1,6 +1,6 @@
 """One forward pass over a few windows of tokens, in the fastest layout that a model was proved to stand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -98,12 +98,15 @@ class Forward:
             hidden = self._packed(inputs, size) if self._way.layout == "packed" else self._padded(inputs)
             return self._statistics(hidden, targets)
 
-    def in_chunks(self, one: Input, chunk: int) -> torch.Tensor:
-        """The same of one window, in pieces of `chunk` positions: a cache carries keys and values, nothing is computed twice."""
-        with self._eager_unless(False):  # compiled code would be specialised to every layer's cache
-            return self._in_chunks(one, chunk)
+    def in_chunks(self, one: Input, chunk: int, on_tokens: Callable[[int], None]) -> torch.Tensor:
+        """The same of one window, in pieces of `chunk` positions: a cache carries keys and values, nothing is computed twice.
 
-    def _in_chunks(self, one: Input, chunk: int) -> torch.Tensor:
+        `on_tokens` is called with the number of targets of each piece.
+        """
+        with self._eager_unless(False):  # compiled code would be specialised to every layer's cache
+            return self._in_chunks(one, chunk, on_tokens)
+
+    def _in_chunks(self, one: Input, chunk: int, on_tokens: Callable[[int], None]) -> torch.Tensor:
         cache = DynamicCache(config=self.model.config)
         n, skip = len(one.tokens), len(one.tokens) - len(one.targets)
         found = []
@@ -119,6 +122,7 @@ class Forward:
                 first = max(at, skip)
                 targets = self._to_device(one.targets[first - skip : stop - skip])
                 found.append(self._statistics(hidden[first - at :], targets))
+                on_tokens(len(targets))
         return torch.cat(found, dim=1)
 
     def _packed(self, inputs: Sequence[Input], size: int | None) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Per-token losses of documents under one model. No Ray here: a worker holds one `Scorer`, and so can a notebook."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 
 from rho_score.config import Signal
 from rho_score.errors import InputError
-from rho_score.inference.batches import Passes
+from rho_score.inference.batches import Passes, ignore
 from rho_score.inference.forward import Forward, Way
 from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
 from rho_score.models.load import ModelSource, load_model
@@ -51,6 +51,7 @@ class Scorer:
     Args:
         batch_tokens: None means by a GPU's free memory, 2048 on a CPU.
         compile: compile the model's layers; not where they are quantized or lie on several GPUs.
+        on_phase: called with what is done next while the model is loaded and checked.
 
     Raises:
         InputError: the model is not causal, or does not fit.
@@ -68,6 +69,7 @@ class Scorer:
         signals: Sequence[Signal] = (),
         compile: bool = False,
         device: str = "cpu",
+        on_phase: Callable[[str], None] = log.debug,
     ) -> None:
         self.prefix_id = prefix_id
         self.signals: tuple[Signal, ...] = tuple(s for s in ("entropy", "rank") if s in signals)
@@ -75,8 +77,9 @@ class Scorer:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self._no_room: torch.dtype | None = None
         self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
+        on_phase("loading the model")
         self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
-        way, self.passes.chunked = self._prove(compile)
+        way, self.passes.chunked = self._prove(compile, on_phase)
         self.passes.forward.go(way)
         if batch_tokens is None and self.device.type == "cuda":
             self.passes.batch_tokens = self._budget()
@@ -95,16 +98,17 @@ class Scorer:
         """Loss of every token, in nats: `score(ids).loss`."""
         return self.score(ids).loss
 
-    def score(self, ids: Sequence[np.ndarray]) -> Scored:
+    def score(self, ids: Sequence[np.ndarray], on_tokens: Callable[[int], None] = ignore) -> Scored:
         """Loss and signals of every token.
 
         Args:
             ids: token ids of each document, int[n].
+            on_tokens: called with the number of tokens of each pass, see `Passes`.
 
         A document whose losses are not finite in float16 is scored again in bfloat16, then in float32; one that still is
         not comes back as it is, for the caller to refuse.
         """
-        found, positions, padding = self.passes(ids)
+        found, positions, padding = self.passes(ids, on_tokens)
         again: set[int] = set()
         for dtype in LADDER.get(self.dtype, [self.dtype])[1:]:
             if bad := [i for i, statistics in enumerate(found) if not self.is_finite(statistics[0])]:
@@ -148,7 +152,7 @@ class Scorer:
             self._no_room = dtype
             return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
 
-    def _prove(self, compile: bool) -> tuple[Way, bool]:
+    def _prove(self, compile: bool, on_phase: Callable[[str], None]) -> tuple[Way, bool]:
         """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
         ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
@@ -156,6 +160,7 @@ class Scorer:
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
             documents = make_documents(passes)
+            on_phase("compiling the model and checking it" if compile else "checking the model")
             try:
                 alone = examine(passes, documents, dtype, model)
                 proved = prove(passes, documents, [] if alone else ways, dtype, model)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
-from rho_score.stores.manifest import resolve_relative
+from rho_score.stores.lineage import covers, noted_score_set
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
@@ -123,16 +123,8 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
     """
     found = {}
     for name, given in (("ref", ref), ("base", base)):
-        place = given or selection.manifest.get("scores", {}).get(name)
-        if place is None:
-            continue
-        if given is None:
-            place = resolve_relative(selection.folder, place)
-        try:
-            scores = ScoreSet.open(place, finished=False)  # what the selection has of it is there
-        except InputError:
-            if given:
-                raise
+        scores = noted_score_set(selection, name, given=given)
+        if scores is None:
             continue
         parts = selection.manifest["parts"]
         held = parts.get("held", {}).get(name)  # where the score sets were finished
@@ -140,16 +132,9 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         same = same and (held is None or (scores.finished and held == scores.held))
         if given and not same:
             raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
-        if same and _same_rows(selection, scores):
+        if same and covers(scores, selection):
             found[name] = scores
     return found
-
-
-def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
-    """Whether the units of both have the same tokens row by row: neither cut otherwise nor of another vocabulary."""
-    same = selection.tokenizer_sha256 == scores.tokenizer_sha256
-    mine, theirs = (store.plan_names()["unit"].to_pylist() for store in (selection, scores))
-    return same and set(theirs).issuperset(mine)
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

@@ -17,7 +17,8 @@ from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted
 from rho_score.models.tokenizer import tokenizer_files
 from rho_score.scoring.attempts import clear
-from rho_score.scoring.pipeline import _pipeline, configure_data
+from rho_score.scoring.live import LiveProgress
+from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
 from rho_score.scoring.settings import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
 from rho_score.scoring.unit_stats import Passage, busy_share
@@ -64,12 +65,13 @@ def score(config: ScoreConfig) -> ScoreSummary:
         RhoScoreError: the run failed; what it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    with retries_counted() as retries:
+    with retries_counted() as retries, Progress("score") as progress:
         workers = worker_range(config.workers)
         check_limits(config)
         check_writable("OUTPUT", config.output)
         with joined():
             check_own_cluster()
+            progress.phase("listing the corpus")
             plan = make_plan(config)
             if plan.not_shards:
                 log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
@@ -78,10 +80,11 @@ def score(config: ScoreConfig) -> ScoreSummary:
             refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
+            progress.phase("reading the model's files")
             job = prepare_job(config, plan, found, workers)
             if config.only_quarantined or not output.exists(SUCCESS):
                 check_pool(workers=workers[0], cpus=job.cpus, gpus=job.gpus)
-            summary = _run(job, output, started)
+            summary = _run(job, output, started, progress)
     return replace(summary, retries=dict(retries))
 
 
@@ -104,7 +107,7 @@ def verify(config: ScoreConfig) -> Comparison:
     return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
 
 
-def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
+def _run(job: Job, output: Folder, started: float, progress: Progress) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
     claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
     done = _done(job, output)
@@ -120,15 +123,17 @@ def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
                 len(job.plan.units),
                 len(todo),
             )
+        progress.phase("starting Ray")
+        sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in job.plan.units}
         with (
             cluster(local_cpus=job.workers[1] * job.cpus + 2),
-            Progress("score", n_units=len(todo)) as progress,
+            LiveProgress(progress, sizes=sizes, before=earlier, most_workers=job.workers[1]) as live,
         ):
             configure_data()
-            for accounts, passage in _pipeline(job, todo):
+            for unit, accounts, passage in scored_units(job, todo, live.reporter):
                 computed.append(accounts)
                 passages.append(passage)
-                progress.add(documents=accounts.documents, tokens=accounts.tokens)
+                live.publish(unit, accounts.tokens, passage.started)
         clear(output)
     if not todo and output.exists(SUCCESS):
         written = read_json(output, SUCCESS, Totals)

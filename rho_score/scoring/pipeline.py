@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from rho_score.corpus.units import Unit
 from rho_score.files.retries import add_retries
+from rho_score.scoring.live import Reporter
 from rho_score.scoring.publish import publish_unit
 from rho_score.scoring.read import CorpusUnits
 from rho_score.scoring.settings import Job
@@ -42,8 +43,8 @@ def configure_data() -> None:
 UNITS_AHEAD_OF_A_GPU = 4
 
 
-def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[ScoreCounts, Passage]]:
-    """The whole job: a block is a unit from the read task to its published file. Yields accounts as units finish."""
+def scored_units(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tuple[str, ScoreCounts, Passage]]:
+    """Run the pipeline; yields each unit's name, counts and statistics as it is published."""
     low, high = job.workers
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if job.gpus else 1))
     dataset = ray.data.read_datasource(
@@ -75,6 +76,7 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[ScoreCounts, Passage
             "output": job.config.output,
             "run": uuid.uuid4().hex[:8],
             "limit_s": job.unit_timeout_s,
+            "reporter": reporter,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -100,4 +102,4 @@ def _pipeline(job: Job, todo: list[Unit]) -> Iterator[tuple[ScoreCounts, Passage
     )
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
-        yield ScoreCounts(**row["accounts"]), Passage(**row["passage"])
+        yield row["unit"], ScoreCounts(**row["accounts"]), Passage(**row["passage"])

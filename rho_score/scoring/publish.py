@@ -32,7 +32,7 @@ def publish_unit(
     expected_rows: dict[str, int],
     again: bool,
 ) -> pa.Table:
-    """Write a unit's file, and before it the file of its quarantined documents; returns its accounts, one row, with the
+    """Write a unit's file, and before it the file of its quarantined documents; returns its name and accounts, one row, with the
     storage calls that reading and writing it had to make again.
 
     What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`). `again`: the unit is
@@ -68,7 +68,9 @@ def publish_unit(
             folder.remove(data_name(name))
         _publish(folder, name, scored, quarantined, accounts, fingerprint, schema)
     retries = orjson.dumps(made + here).decode()
-    return pa.Table.from_pylist([{"accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}])
+    return pa.Table.from_pylist(
+        [{"unit": name, "accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}]
+    )
 
 
 def _publish(

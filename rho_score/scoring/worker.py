@@ -4,6 +4,7 @@ import logging
 import os
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.live import Reporter
 from rho_score.scoring.unit_stats import Passage, noted
 from rho_score.stores.manifest import difference
 from rho_score.stores.schema import SIGNALS
@@ -42,16 +44,17 @@ class ScoreUnit:
         output: str,
         run: str,
         limit_s: float,
+        reporter: Reporter,
     ) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        self._precision = precision
+        self._precision, self._reporter = precision, reporter
         self._refusal: RhoScoreError | None = None
         self._attempts = Attempts(output=Folder(output), run=run, node=node_name(), alive=alive_nodes, limit_s=limit_s)
         self._note = ""
         try:
-            self._scorer = _load(scorer, identity, gpus)
+            self._scorer = _load(scorer, identity, gpus, reporter)
             self._note = self._scorer.weight_note
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
             self._refusal = error
@@ -67,7 +70,10 @@ class ScoreUnit:
         tokens = as_numpy(flat_values(unit["input_ids"]))
         ids = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
         before = time.perf_counter()
-        scored, poisoned = self._attempts.score(unit["unit"][0].as_py(), ids, self._scorer.score)
+        name = unit["unit"][0].as_py()
+        told = self._reporter.unit(name, len(tokens))
+        scored, poisoned = self._attempts.score(name, ids, partial(self._scorer.score, on_tokens=told))
+        told.finished()
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
         for i, loss in enumerate(scored.loss):
@@ -116,15 +122,16 @@ def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision
     return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)
 
 
-def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float) -> Scorer:
+def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float, reporter: Reporter) -> Scorer:
     """The scorer, if this node has what the run was begun with."""
     if gpus and not torch.cuda.is_available():
         raise RhoScoreError(
             "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."
         )
+    reporter.phase("reading the model's files")
     if differs := difference(identity, model_identity(scorer["model"].model), "the driver", "this worker"):
         raise RhoScoreError(
             f"a worker would score with something else than the run was begun with:\n{differs}\n"
             "Give every node the same model files and the same versions."
         )
-    return Scorer(**scorer, device="cuda" if gpus else "cpu")
+    return Scorer(**scorer, device="cuda" if gpus else "cpu", on_phase=reporter.phase)

@@ -18,7 +18,7 @@ from rho_score.stores.score_set import ScoreSet
 
 UNITS_PER_BATCH = 64
 FAN_IN = 4  # histograms of several megabytes that are held at each level of the tree
-NO_PIECES: Mapping[str, tuple[RowRange, ...]] = {}
+NO_ROW_RANGES: Mapping[str, tuple[RowRange, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,15 @@ def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
     How many depends on the plan alone, so that a resumed selection finds what it counted: enough batches for many workers,
     and then so few that laying out and merging their histograms is little of the work.
     """
-    pieces = []
+    row_ranges = []
     if others:
         rows = _rows(main)
-        pieces = [(s.folder.url, row_ranges_by_unit(main.units, rows, s.units, _rows(s))) for s in others]
+        row_ranges = [(s.folder.url, row_ranges_by_unit(main.units, rows, s.units, _rows(s))) for s in others]
     names = main.plan_names()["unit"].to_pylist()
-    units = [JoinedUnit(name, {url: places[name] for url, places in pieces} if pieces else NO_PIECES) for name in names]
+    units = [
+        JoinedUnit(name, {url: places[name] for url, places in row_ranges} if row_ranges else NO_ROW_RANGES)
+        for name in names
+    ]
     n = max(1, min(UNITS_PER_BATCH, max(len(units) // 128, min(4, len(units) // 16))))
     return [Batch(i // n, tuple(units[i : i + n])) for i in range(0, len(units), n)]
 
@@ -136,7 +139,7 @@ def written(
             for group, one in accounts.items():
                 groups[group] = groups.get(group, GroupCounts()) + one
             total = sum(accounts.values(), GroupCounts())
-            progress.add(documents=total.documents, tokens=total.tokens, units=len(batches[index].units))
+            progress.add(tokens=total.tokens, units=len(batches[index].units))
     return computed, groups
 
 

@@ -8,7 +8,7 @@ the documents of a shard in the same order. There ids and tokens are compared th
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +16,9 @@ import pyarrow as pa
 from rho_score.errors import RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.models.vocabulary import Vocabulary
-from rho_score.ranking.byte_spans import (
-    differing_documents,
-    document_bytes,
-    first_text_difference,
-    leading_spaces,
-    spread,
-)
 from rho_score.ranking.keys import Bits
 from rho_score.ranking.scores import Combine, UnitScores, combined
+from rho_score.selecting.byte_join import TextsDiffer, losses_by_bytes
 from rho_score.selecting.row_ranges import JoinedUnit, RowRange
 from rho_score.stores.layout import data_name
 from rho_score.stores.score_set import ScoreSet
@@ -84,7 +78,7 @@ class Join:
 
         One part where sets are cut otherwise, or losses are compared over bytes.
         """
-        if unit.pieces or self.vocabularies:
+        if unit.row_ranges or self.vocabularies:
             yield self.load(unit, columns)
             return
         wanted = self._columns(unit, columns)
@@ -125,7 +119,7 @@ class Join:
         return found
 
     def _columns(self, unit: JoinedUnit, wanted: Iterable[str]) -> list[str]:
-        needed = {"doc_id", "input_ids"} if unit.pieces or self.vocabularies else set()
+        needed = {"doc_id", "input_ids"} if unit.row_ranges or self.vocabularies else set()
         return sorted({"loss", *wanted, *needed})
 
     def _other(
@@ -134,27 +128,36 @@ class Join:
         """The losses of another set on the main set's tokens."""
         other = self._sets[url]
         by_bytes = other.tokenizer_sha256 != self._sets[self.main].tokenizer_sha256
-        pieces = unit.pieces.get(url)
-        if pieces is None and not by_bytes:
+        row_ranges = unit.row_ranges.get(url)
+        if row_ranges is None and not by_bytes:
             table, footer = other.read_unit(unit.unit, ["loss"])
             self._compare(url, unit, metadata, footer)
             return _losses(table)
         columns = ["doc_id", "input_ids", "loss"]
-        parts = [RowRange(unit.unit, 0, len(main))] if pieces is None else pieces
+        parts = [RowRange(unit.unit, 0, len(main))] if row_ranges is None else row_ranges
         empty = other.unit_table(parts[0].unit if parts else other.units[0].unit, columns).slice(0, 0)
-        whole = [other.unit_table(piece.unit, columns) for piece in parts]
+        whole = [other.unit_table(part.unit, columns) for part in parts]
         table = pa.concat_tables(
             [
                 empty,
                 *(
-                    t if pieces is None else t.slice(p.start, p.stop - p.start)
+                    t if row_ranges is None else t.slice(p.start, p.stop - p.start)
                     for t, p in zip(whole, parts, strict=True)
                 ),
             ]
         ).combine_chunks()
+        if not table["doc_id"].equals(main["doc_id"]):
+            self._refuse(url, unit, first_difference(main.select(["doc_id", "input_ids"]), table))
         if by_bytes:
-            return self._by_bytes(url, unit, main, table, found)
-        if not (table["doc_id"].equals(main["doc_id"]) and table["input_ids"].equals(main["input_ids"])):
+            try:
+                losses, unaligned = losses_by_bytes(
+                    main, self.vocabularies[self.main], table, self.vocabularies[url], _losses(table)
+                )
+            except TextsDiffer as error:
+                self._refuse(url, unit, str(error))
+            found.unaligned[:] |= unaligned
+            return losses
+        if not table["input_ids"].equals(main["input_ids"]):
             self._refuse(url, unit, first_difference(main, table))
         return _losses(table)
 
@@ -164,49 +167,12 @@ class Join:
             tables = [self._sets[place].unit_table(unit.unit, ["doc_id", "input_ids"]) for place in (self.main, url)]
             self._refuse(url, unit, first_difference(*tables))
 
-    def _by_bytes(self, url: str, unit: JoinedUnit, main: pa.Table, other: pa.Table, found: "Losses") -> np.ndarray:
-        """Losses of another vocabulary's tokens, spread over their bytes and summed over the main tokens' spans.
-
-        NaN in documents that the two tokenizers do not read alike, which is noted in `found`. Where that is more than one
-        document in a hundred, the corpus is not the same or a tokenizer changes its text: that is refused.
-        """
-        if not other["doc_id"].equals(main["doc_id"]):
-            self._refuse(url, unit, first_difference(main.select(["doc_id", "input_ids"]), other))
-        left, right = _Text.of(self.vocabularies[self.main], main), _Text.of(self.vocabularies[url], other)
-        if left.optional_space != right.optional_space:  # the other side knows which documents begin with a space
-            exact, known = (right, left) if left.optional_space else (left, right)
-            spaces = leading_spaces(exact.text, exact.doc_bytes)
-            known = _Text.of(
-                self.vocabularies[self.main if known is left else url], main if known is left else other, spaces
-            )
-            left, right = (known, exact) if left.optional_space else (exact, known)
-        differ = differing_documents(left.text, left.doc_bytes, right.text, right.doc_bytes)
-        if differ.sum() > max(1, len(differ) // 100):
-            document, at, here, there = first_text_difference(
-                left.text, left.doc_bytes, right.text, right.doc_bytes
-            ) or (0, 0, "", "")
-            self._refuse(
-                url, unit, f"document {main['doc_id'][document].as_py()!r}, byte {at}: {here!r} in the one, {there!r} in the other; "
-                f"{differ.sum()} of {len(differ)} documents differ (another text, or a tokenizer that changes it)",
-            )  # fmt: skip
-        found.unaligned[:] |= differ
-        mine, theirs = np.repeat(~differ, left.lengths), np.repeat(~differ, right.lengths)
-        losses = np.full(len(mine), np.nan)
-        losses[mine] = spread(
-            _losses(other)[theirs],
-            right.n_bytes[theirs],
-            right.lengths[~differ],
-            left.n_bytes[mine],
-            left.lengths[~differ],
-        )
-        return losses
-
     def _bytes(self, url: str, table: pa.Table) -> np.ndarray:
         return self.vocabularies[url].byte_lengths(_ids(table), list_lengths(table["input_ids"]))
 
-    def _refuse(self, url: str, unit: JoinedUnit, difference: str | None) -> None:
-        places = unit.pieces.get(url)
-        there = ", ".join(data_name(piece.unit) for piece in places[:3]) if places else data_name(unit.unit)
+    def _refuse(self, url: str, unit: JoinedUnit, difference: str | None) -> NoReturn:
+        places = unit.row_ranges.get(url)
+        there = ", ".join(data_name(part.unit) for part in places[:3]) if places else data_name(unit.unit)
         raise RhoScoreError(
             f"{self.main}/{data_name(unit.unit)} and {url}/{there} do not hold the same documents:\n"
             f"  {difference}\nScore the models over the same corpus with the same options. "
@@ -236,23 +202,6 @@ def _found(main: pa.Table, losses: dict[str, np.ndarray], n_bytes: np.ndarray | 
         n_bytes=n_bytes,
         unaligned=np.zeros(len(main), bool),
     )
-
-
-class _Text(NamedTuple):
-    """A unit's text as one tokenizer's ids tell it."""
-
-    text: np.ndarray
-    n_bytes: np.ndarray
-    doc_bytes: np.ndarray
-    lengths: np.ndarray
-    optional_space: bool
-
-    @classmethod
-    def of(cls, vocabulary: Vocabulary, table: pa.Table, spaces: np.ndarray | None = None) -> "_Text":
-        ids, lengths = _ids(table), list_lengths(table["input_ids"])
-        n_bytes = vocabulary.byte_lengths(ids, lengths, spaces)
-        text = vocabulary.text_bytes(ids, lengths, spaces)
-        return cls(text, n_bytes, document_bytes(n_bytes, lengths), lengths, vocabulary.optional_space)
 
 
 def _losses(table: pa.Table) -> np.ndarray:

@@ -23,7 +23,7 @@ class JoinedUnit:
     """A unit of the main score set, and where its documents are in the sets that are cut otherwise, by their names."""
 
     unit: str
-    pieces: Mapping[str, tuple[RowRange, ...]]
+    row_ranges: Mapping[str, tuple[RowRange, ...]]
 
 
 def scored_rows(scores: ScoreSet, units: Sequence[str]) -> list[int]:
@@ -54,16 +54,16 @@ def row_ranges_by_unit(
     for unit, n in zip(main, rows, strict=True):
         start = at.get(unit.shard, 0)
         at[unit.shard] = stop = start + n
-        there, pieces, i = placed.get(unit.shard, []), [], cursor.get(unit.shard, 0)
+        there, row_ranges, i = placed.get(unit.shard, []), [], cursor.get(unit.shard, 0)
         while i < len(there) and there[i][0] < stop:
             first, last, name = there[i]
             if min(stop, last) > max(start, first):
-                pieces.append(RowRange(name, max(start, first) - first, min(stop, last) - first))
+                row_ranges.append(RowRange(name, max(start, first) - first, min(stop, last) - first))
             if last > stop:
                 break
             i += 1
         cursor[unit.shard] = i
-        found[unit.unit] = tuple(pieces)
+        found[unit.unit] = tuple(row_ranges)
     if different := [
         f"{shard}: {at.get(shard, 0)} and {ends.get(shard, 0)}"
         for shard in {**at, **ends}

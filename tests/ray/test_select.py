@@ -17,7 +17,8 @@ from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.ranking.keys import round_score
-from rho_score.selecting.job import SelectSummary, select
+from rho_score.selecting.job import select
+from rho_score.selecting.summary import SelectSummary
 from rho_score.stores.counts import GroupCounts
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection

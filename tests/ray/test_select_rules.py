@@ -20,7 +20,8 @@ from rho_score.cluster import ray_cluster as engine
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.parquet import footer
-from rho_score.selecting.job import SelectSummary, select
+from rho_score.selecting.job import select
+from rho_score.selecting.summary import SelectSummary
 from rho_score.stores import unit_file
 from rho_score.stores.selection import Selection
 from tests.ray.conftest import digests

@@ -1,28 +1,66 @@
+import logging
 import os
 import pty
+import re
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from rho_score.cluster import progress as progress_module
-from rho_score.cluster.progress import Progress
+from rho_score.cluster.progress import Progress, _clock, _short
+from rho_score.cluster.throughput import Done
 
 
-def test_a_log_gets_lines_with_units_documents_rate_and_eta(
+def test_a_log_gets_lines_with_share_units_tokens_rate_and_eta(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_module, "LOG_INTERVAL_S", 0.02)
     with Progress("score", n_units=2) as progress:
-        progress.add(documents=3, tokens=500)
+        progress.add(tokens=500)
         progress_module.threading.Event().wait(0.1)
-        progress.add(documents=1, tokens=500)
+        progress.add(tokens=500)
     lines = capsys.readouterr().err.splitlines()
-    assert any(
-        line.startswith("score: 1/2 units, 3 documents, 500 tokens, ") and "ETA 0:00:0" in line for line in lines
-    )
-    assert lines[-1].startswith("score: 2/2 units, 4 documents, 1,000 tokens, ")
-    assert lines[-1].endswith("ETA done")
+    assert any(line.startswith("score: 50 %, 1/2 units, 500 tokens, ") and "tokens/s, ETA 0s" in line for line in lines)
+    assert lines[-1].startswith("score: 100 %, 2/2 units, 1.0k tokens, ")
+    assert lines[-1].endswith("tokens/s, took 0s")
+
+
+def test_before_anything_is_done_the_phase_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "LOG_INTERVAL_S", 0.02)
+
+    def fails_while_it_loads() -> None:
+        with Progress("score") as progress:
+            progress.phase("loading the model")
+            progress_module.threading.Event().wait(0.1)
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        fails_while_it_loads()
+    lines = capsys.readouterr().err.splitlines()
+    assert set(lines) == {"score: loading the model … 0s"}
+
+
+def test_what_is_watched_is_looked_at_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "TICK_S", 0.01)
+    with Progress("score") as progress:
+        seen: list[int] = []
+
+        def look() -> None:
+            seen.append(1)
+            progress.update(Done(0, len(seen), len(seen) / 1e6))
+
+        progress.begin(n_units=3, size=9.0)
+        progress.watch(look)
+        progress_module.threading.Event().wait(0.3)
+        progress.watch(None)
+        n = len(seen)
+        assert n > 2
+        assert progress.done.tokens == n
+        progress_module.threading.Event().wait(0.1)
+        assert len(seen) == n
 
 
 def _chunks(master: int) -> Iterator[str]:
@@ -34,15 +72,40 @@ def _chunks(master: int) -> Iterator[str]:
         return
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar_and_log_lines_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with Progress("score", n_units=2) as progress:
-            progress.add(documents=3, tokens=500)
-            progress.add(documents=1, tokens=500)
+        handler = logging.StreamHandler(terminal)
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            with Progress("score", n_units=2) as progress:
+                progress.phase("loading the model")
+                logging.getLogger("rho_score.test").warning("a warning")
+                progress.phase("")
+                progress.add(tokens=500)
+                progress.add(tokens=412_000)
+        finally:
+            root.removeHandler(handler)
     shown = "".join(_chunks(master))
     os.close(master)
-    assert "score: 100%" in shown
-    assert "2/2" in shown
-    assert "4 documents" in shown
+    assert "score   0 % |" in shown
+    assert "| loading the model … 0s" in shown
+    assert re.search(r"\r +\ra warning\r\n", shown), "it is not on a line of its own"
+    assert "score 100 % |" in shown
+    assert "2/2 units  412k tokens" in shown
+
+
+def test_numbers_and_times_are_short() -> None:
+    assert [_short(n) for n in (0, 999, 1000, 412_345, 3_400_000, 12 * 10**9, 10**12)] == [
+        "0", "999", "1.0k", "412k", "3.4M", "12G", "1.0T",
+    ]  # fmt: skip
+    assert [_clock(s) for s in (0.4, 59.6, 250, 3600, 11100, 200_000)] == [
+        "0s",
+        "1m00s",
+        "4m10s",
+        "1h00m",
+        "3h05m",
+        "2d07h",
+    ]

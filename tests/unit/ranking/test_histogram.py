@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import arrays
 
 from rho_score.errors import RhoScoreError
 from rho_score.ranking import histogram, kernel
-from rho_score.ranking.cuts import cut_budget, cut_items, cut_threshold
+from rho_score.ranking.cuts import BudgetCut, cut_budget, cut_items, cut_threshold
 from rho_score.ranking.histogram import COUNTS, Counter, merge, refine
 from rho_score.ranking.keys import N_COUNTERS, Bits, keys_of, round_score, values_of
-from rho_score.ranking.rules import share_ties
+from rho_score.ranking.rules import share_budget, share_ties
 from tests.oracle import full_sort_mask
 
 FINITE = st.floats(-60000, 60000, width=16)

@@ -1,0 +1,170 @@
+"""Model workers tell a small actor how far they are in their units, and the driver asks it.
+
+This is for display only. Nothing waits for the actor: workers call it and go on, and the driver takes an answer when there
+is one. If the actor dies, Ray starts it again; until workers report again, units count when they are published.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from rho_score.cluster.progress import Progress
+from rho_score.cluster.throughput import Done, Latest, Report, UnitsDone
+
+log = logging.getLogger(__name__)
+
+WORKERS_A_SECOND = 200
+"""Reports a second that all workers together make at most."""
+MOST_WAITING = 20
+"""Reports of a worker that may wait for an actor that does not answer; more are dropped."""
+STARTING = "waiting for a worker to start"
+
+
+class Board:
+    """The actor: what workers said last."""
+
+    def __init__(self) -> None:
+        self._latest = Latest()
+        self._phase = ""
+
+    def tell_phase(self, doing: str) -> None:
+        """A worker prepares itself."""
+        self._phase = doing
+
+    def tell(self, report: Report) -> None:
+        """A worker is so far in a unit."""
+        self._latest.hear(report)
+
+    def state(self, published: Sequence[str]) -> tuple[str, list[Report]]:
+        """What a worker said last of its preparation, and the reports on units; `published` units are dropped for good."""
+        self._latest.forget(published)
+        return self._phase, self._latest.reports()
+
+
+class Reporter:
+    """What a worker has in order to tell how far it is. Cheap to send to it."""
+
+    def __init__(self, board: Any, *, every_s: float) -> None:
+        self._board, self._every_s = board, every_s
+
+    def phase(self, doing: str) -> None:
+        """Tell what is going on before the first unit."""
+        self._send("tell_phase", doing)
+
+    def unit(self, unit: str, tokens: int) -> "UnitReporter":
+        """Tell that a unit of so many tokens is begun."""
+        return UnitReporter(self, unit, tokens)
+
+    def _send(self, method: str, content: Any) -> None:
+        from ray.exceptions import RayError
+
+        try:
+            getattr(self._board, method).options(num_returns=0).remote(content)
+        except RayError as error:  # too many wait
+            log.debug("the progress of this worker is not shown: %s", error)
+
+
+class UnitReporter:
+    """Counts the tokens of a unit as passes finish, and tells of them every so often."""
+
+    def __init__(self, reporter: Reporter, unit: str, tokens: int) -> None:
+        self._reporter, self._report = reporter, Report(unit, time.time(), 0, tokens)
+        self._send()
+
+    def __call__(self, tokens: int) -> None:
+        """So many tokens more are done; a part of a unit that is scored again does not take the count beyond the unit."""
+        report = self._report
+        self._report = report._replace(done=min(report.done + tokens, report.tokens))
+        if time.monotonic() - self._told >= self._reporter._every_s:
+            self._send()
+
+    def finished(self) -> None:
+        """The whole unit is done."""
+        self._report = self._report._replace(done=self._report.tokens)
+        self._send()
+
+    def _send(self) -> None:
+        self._told = time.monotonic()
+        self._reporter._send("tell", self._report)
+
+
+class LiveProgress:
+    """Shows the tokens of the units that workers have in hand; use it as a context manager, inside the cluster's."""
+
+    def __init__(
+        self, progress: Progress, *, sizes: dict[str, float], before: Iterable[str], most_workers: int
+    ) -> None:
+        """`sizes`: of every unit of the plan. `before`: the units that were published by an earlier run."""
+        self._progress, self._most_workers = progress, most_workers
+        self._units = UnitsDone(sizes, before)
+        self._n_units, self._size = len(sizes), sum(sizes.values())
+        self._begun = False
+        self._lock = threading.Lock()
+        self._published: list[str] = []
+        self._answer: Any = None
+
+    def __enter__(self) -> "LiveProgress":
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # On the driver's node, which stays for the whole run: an actor would keep another node from being given back.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(Board)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_pending_calls": MOST_WAITING}
+        self._board = actor.options(**options, scheduling_strategy=here).remote()
+        self.reporter = Reporter(self._board, every_s=max(1.0, self._most_workers / WORKERS_A_SECOND))
+        done = self._units.done
+        self._progress.begin(n_units=self._n_units, size=self._size, before=done)
+        self._progress.phase(STARTING)
+        self._progress.watch(self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        import ray
+
+        self._progress.watch(None)
+        ray.kill(self._board)
+
+    def publish(self, unit: str, tokens: int, started: float) -> None:
+        """A unit is published, with so many tokens. `started`: when its worker began it, in seconds since the epoch."""
+        with self._lock:
+            self._published.append(unit)
+            self._units.publish(unit, tokens)
+            done = self._units.done
+        self._show(done, started)
+
+    def _look(self) -> None:
+        """Take the answer to the last question, if there is one, and ask again."""
+        import ray
+        from ray.exceptions import RayError
+
+        if self._answer is not None:
+            if not ray.wait([self._answer], timeout=0)[0]:
+                return
+            try:
+                phase, reports = ray.get(self._answer)
+            except RayError:
+                phase, reports = "", []
+            with self._lock:
+                self._units.hear(reports)
+                done = self._units.done
+            if reports or self._begun:
+                self._show(done, min((report.started for report in reports), default=0.0))
+            elif phase:
+                self._progress.phase(phase)
+        with self._lock:
+            published, self._published = self._published, []
+        try:
+            self._answer = self._board.state.remote(published)
+        except RayError:
+            self._answer = None
+
+    def _show(self, done: Done, started: float) -> None:
+        if not self._begun:
+            self._begun = True
+            self._progress.phase("")
+            self._progress.restart_clock(time.time() - started)
+        self._progress.update(done)
