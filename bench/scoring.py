@@ -29,7 +29,7 @@ from bench.texts import Slice, slices
 from demo.model import base_model
 from rho_score.cluster.ray_cluster import cluster
 from rho_score.config import ScoreConfig
-from rho_score.inference.forward import CPU_BLOCK, CUDA_BLOCK, Way
+from rho_score.inference.forward import CPU_BLOCK, CUDA_BLOCK, Layout
 from rho_score.inference.loss import Head
 from rho_score.inference.scorer import Scorer
 from rho_score.models.load import ModelSource, load_model, resolve_dtype
@@ -194,7 +194,7 @@ def interleaved(bench: Bench, dealt: list[Slice], peers: dict[str, Callable[[Sli
 def _against_the_loop(bench: Bench) -> list[Row]:
     return [
         ("**accuracy** against the float32 loop, nats", ""),
-        (f"{bench.scorer.way} in {bench.dtype}", _accuracy(bench.found, bench.expected)),
+        (f"{bench.scorer.layout} in {bench.dtype}", _accuracy(bench.found, bench.expected)),
     ]
 
 
@@ -241,18 +241,18 @@ def same_document(bench: Bench, one: Slice) -> list[Row]:
 
 
 def cuda_rows(bench: Bench, dealt: list[Slice]) -> list[Row]:
-    """On a GPU: the ways of the scorer side by side, and its share of the device's peak (MFU)."""
-    ways = [Way("packed"), Way("packed", True), Way("padded")]
-    rows: list[Row] = [("**ways on CUDA**, tokens/s", "")]
+    """On a GPU: the layouts of the scorer side by side, and its share of the device's peak (MFU)."""
+    layouts = [Layout("packed"), Layout("packed", True), Layout("padded")]
+    rows: list[Row] = [("**layouts on CUDA**, tokens/s", "")]
     scorer = bench._scorer(compile=True)
     parameters = products(scorer)
     peak = next((flops for name, flops in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
-    for way in ways:
-        scorer.passes.forward.go(way)
+    for layout in layouts:
+        scorer.passes.forward.use_layout(layout)
         scorer.score(dealt[-1].ids)
         rate = statistics.median(one.tokens / seconds(lambda s: scorer.score(s.ids), one) for one in dealt)  # type: ignore[arg-type]
         mfu = f"; MFU {2 * parameters * rate / peak:.1%} (attention not counted)" if peak else ""
-        rows.append((str(way), f"{rate:,.0f}{mfu}"))
+        rows.append((str(layout), f"{rate:,.0f}{mfu}"))
     return rows
 
 

@@ -2,10 +2,10 @@
 
     import rho_score as rho
 
-    rho.score(rho.ScoreConfig("corpus", "scores/ref", model="models/ref"))
-    rho.score(rho.ScoreConfig("corpus", "scores/base", model="models/base"))
-    rho.select(rho.SelectConfig("selection", ref=("scores/ref",), base="scores/base", ratio=0.6))
-    rho.export(rho.ExportConfig("selection", "train", format="labels"))
+    rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref"))
+    rho.score(rho.ScoreConfig(input="corpus", output="scores/base", model="models/base"))
+    rho.select(rho.SelectConfig(ref=("scores/ref",), base="scores/base", output="selection", ratio=0.6))
+    rho.export(rho.ExportConfig(selection="selection", output="train", format="labels"))
 
 Each call does what the command of the same name does, and returns what the command prints. A name is imported when it is
 first used, so that `import rho_score` takes no time. `docs/architecture.md` shows the packages and the layers.

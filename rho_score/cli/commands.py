@@ -49,7 +49,7 @@ def _score(config: ScoreConfig) -> int:
         _say(str(verify(config)))
         return 0
     summary = score(config)
-    accounts = summary.accounts
+    accounts = summary.counts
     if summary.computed == 0:
         _say_finished(summary.output)
     else:

@@ -32,16 +32,26 @@ class _Piece(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What passes gave: Shape (1 + signals, n), float32, of each document; and positions, and those of padding among them."""
+    """What passes gave.
 
+    statistics: of each document, float32[len(names), n_tokens], a row for each of `names`. positions: those that went
+    through the model, padding included. padding: those of padding among them.
+    """
+
+    names: tuple[str, ...]
     statistics: list[np.ndarray]
     positions: int
     padding: int
 
+    def values(self, name: str) -> list[np.ndarray]:
+        """The statistic `name` of each document's tokens, float32[n_tokens]."""
+        row = self.names.index(name)
+        return [statistics[row] for statistics in self.statistics]
+
     @property
     def losses(self) -> list[np.ndarray]:
-        """float32[n] of each document, nats."""
-        return [statistics[0] for statistics in self.statistics]
+        """Losses of each document's tokens, float32[n_tokens], nats."""
+        return self.values("loss")
 
 
 @dataclass
@@ -63,7 +73,7 @@ class Passes:
         `on_tokens` is called with the number of tokens of each pass once the pass is launched: on a CPU it is finished then,
         on a GPU it is at most a few passes behind.
         """
-        found = [np.full((self.forward.n_statistics, len(document)), np.nan, np.float32) for document in ids]
+        found = [np.full((len(self.forward.statistics), len(document)), np.nan, np.float32) for document in ids]
         has_prefix = self.prefix_id is not None
         pieces = [
             _Piece(i, window)
@@ -81,10 +91,10 @@ class Passes:
             ends = np.cumsum([piece.n_targets for piece, _ in done])
             for (piece, _), own in zip(done, np.split(values, ends[:-1], axis=1), strict=True):
                 found[piece.document][:, piece.window.first : piece.window.stop] = own
-        return Passed(found, positions, positions - useful)
+        return Passed(self.forward.statistics, found, positions, positions - useful)
 
     @contextmanager
-    def of(self, batch_tokens: int, *, chunked: bool) -> Iterator[None]:
+    def with_limits(self, batch_tokens: int, *, chunked: bool) -> Iterator[None]:
         """Passes of another size for a while."""
         before = self.batch_tokens, self.chunked
         self.batch_tokens, self.chunked = batch_tokens, chunked
@@ -99,15 +109,15 @@ class Passes:
         """The pieces of each pass, how many positions it has, and its statistics on the device."""
         left, before = pieces, self.batch_tokens
         while left:
-            layout = self.forward.way.layout
-            group = rectangles if layout == "padded" else packs
+            kind = self.forward.layout.kind
+            group = rectangles if kind == "padded" else packs
             lengths = [piece.window.stop - piece.window.start for piece in left]
             passed: set[int] = set()
-            for batch in group(lengths, batch_tokens=1 if layout == "plain" else self.batch_tokens):
+            for batch in group(lengths, batch_tokens=1 if kind == "plain" else self.batch_tokens):
                 try:
                     size, statistics = self._run([self._input(ids, left[i]) for i in batch], on_tokens)
                 except torch.OutOfMemoryError:
-                    if layout == "plain" or self.batch_tokens // 2 < FEWEST:
+                    if kind == "plain" or self.batch_tokens // 2 < FEWEST:
                         self.batch_tokens = before  # it was not about the size of the pass
                         raise
                     self.batch_tokens //= 2
@@ -119,17 +129,17 @@ class Passes:
             left = [piece for i, piece in enumerate(left) if i not in passed]
 
     def _run(self, inputs: list[Input], on_tokens: Callable[[int], None]) -> tuple[int, torch.Tensor]:
-        layout = self.forward.way.layout
+        kind = self.forward.layout.kind
         lengths = [len(one.tokens) for one in inputs]
         n = sum(lengths)
         if self.chunked and n > self.batch_tokens:
             return n, self.forward.in_chunks(inputs[0], self.batch_tokens, on_tokens)
-        if layout == "packed":
+        if kind == "packed":
             step = max(self.batch_tokens // SHAPES, 1)
             size = -(-n // step) * step
             statistics = self.forward(inputs, size=size)
         else:
-            size = max(lengths) * len(lengths) if layout == "padded" else n
+            size = max(lengths) * len(lengths) if kind == "padded" else n
             statistics = self.forward(inputs)
         on_tokens(statistics.shape[1])
         return size, statistics

@@ -14,19 +14,19 @@ from rho_score.inference.loss import Head, accumulate, token_statistics
 CPU_BLOCK, CUDA_BLOCK = (1024, 1024), (4096, 32768)  # tokens x words of logits at a time; see docs/decisions/006
 
 
-class Way(NamedTuple):
-    """How windows go through the model.
+class Layout(NamedTuple):
+    """How windows are laid out in a pass through the model.
 
-    packed: one behind the other, no padding, attention of `rho_score.inference.attention`. padded: a rectangle, padded on the right,
-    no mask (a real token of a causal model never sees what stands to its right), the model's own attention. plain: one
-    window at a time, whole logits, as the model's own `forward` makes them.
+    packed: one behind the other without padding, under the attention of `rho_score.inference.attention`. padded: a
+    rectangle, padded on the right without a mask, under the model's own attention; a token of a causal model never sees
+    what stands to its right. plain: one window at a time with whole logits, as the model's own `forward` makes them.
     """
 
-    layout: Literal["packed", "padded", "plain"]
+    kind: Literal["packed", "padded", "plain"]
     compiled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.layout} compiled" if self.compiled else self.layout
+        return f"{self.kind} compiled" if self.compiled else self.kind
 
 
 class Input(NamedTuple):
@@ -37,7 +37,7 @@ class Input(NamedTuple):
 
 
 class Forward:
-    """A loaded model and the way that windows take through it. Returns Shape (1 + entropy + rank, targets), float32."""
+    """A loaded model and the layout of its passes. A call returns float32[len(statistics), n_targets]."""
 
     def __init__(self, model: Any, device: torch.device, *, entropy: bool, rank: bool) -> None:
         self.model = model
@@ -46,12 +46,12 @@ class Forward:
         self._own_attention = _attention_of(model)
         self._blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
         self._accumulate = accumulate
-        self._way = Way("plain")
+        self._layout = Layout("plain")
 
     @property
-    def n_statistics(self) -> int:
-        """Values a token: the loss, and one for each signal."""
-        return 1 + self._entropy + self._rank
+    def statistics(self) -> tuple[str, ...]:
+        """Names of the values of a token, in the order of the rows that a call returns."""
+        return ("loss", *(["entropy"] if self._entropy else []), *(["rank"] if self._rank else []))
 
     @property
     def vocabulary(self) -> int:
@@ -65,37 +65,37 @@ class Forward:
         return any("pos" in name.rpartition(".")[2] or name.endswith("wpe") for name in tables)
 
     @property
-    def way(self) -> Way:
-        """The way in use."""
-        return self._way
+    def layout(self) -> Layout:
+        """The layout in use."""
+        return self._layout
 
-    def go(self, way: Way) -> None:
-        """Take another way from now on.
+    def use_layout(self, layout: Layout) -> None:
+        """Lay out passes in another way from now on.
 
         Raises:
             ValueError, TypeError, AttributeError, NotImplementedError: the model does not have it.
         """
-        self._way = way
+        self._layout = layout
         for config, own in self._own_attention:
             config._attn_implementation = own
-        if way.layout == "packed":
+        if layout.kind == "packed":
             self.model.set_attn_implementation(PACKED)
             if self.model.config.get_text_config()._attn_implementation != PACKED:
                 raise ValueError("its attention cannot be replaced")
-        if way.layout != "plain":
+        if layout.kind != "plain":
             self._head = Head.of(self.model)
-        if way.compiled and self._accumulate is accumulate:
+        if layout.compiled and self._accumulate is accumulate:
             self._accumulate = torch.compile(accumulate, dynamic=True)
             for block in self._blocks:  # the same code in every layer: compiled once
                 block.compile(dynamic=True)
 
     def __call__(self, inputs: Sequence[Input], *, size: int | None = None) -> torch.Tensor:
         """Statistics of every target, in the order of `inputs`. size: pad a pack to so many positions."""
-        with self._eager_unless(self._way.compiled):
-            if self._way.layout == "plain":
+        with self._eager_unless(self._layout.compiled):
+            if self._layout.kind == "plain":
                 return torch.cat([self._plain(one) for one in inputs], dim=1)
             targets = self._to_device(np.concatenate([one.targets for one in inputs]))
-            hidden = self._packed(inputs, size) if self._way.layout == "packed" else self._padded(inputs)
+            hidden = self._packed(inputs, size) if self._layout.kind == "packed" else self._padded(inputs)
             return self._statistics(hidden, targets)
 
     def in_chunks(self, one: Input, chunk: int, on_tokens: Callable[[int], None]) -> torch.Tensor:
@@ -114,7 +114,7 @@ class Forward:
             stop = min(at + chunk, n)
             ids = self._to_device(one.tokens[at:stop])[None]
             extra = {}
-            if self._way.layout == "packed":
+            if self._layout.kind == "packed":
                 extra = self._lengths([stop - at])
                 extra["position_ids"] = torch.arange(at, stop, device=self._device)[None]
             hidden = self._body(ids, use_cache=True, past_key_values=cache, **extra)[0]

@@ -10,7 +10,7 @@ import torch
 from rho_score.config import Signal
 from rho_score.errors import InputError
 from rho_score.inference.batches import Passes, ignore
-from rho_score.inference.forward import Forward, Way
+from rho_score.inference.forward import Forward, Layout
 from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
 from rho_score.models.load import ModelSource, load_model
 
@@ -44,8 +44,8 @@ class Scorer:
     """Scores documents with one causal LM.
 
     Windows are packed one behind the other into passes of `batch_tokens` positions, body first, then the head over blocks of
-    the vocabulary; a window longer than that goes in chunks with a cache of keys and values. At load each fast way
-    (`forward.Way`) is proved on a few documents against the model's own plain forward; where one differs, the next is
+    the vocabulary; a window longer than that goes in chunks with a cache of keys and values. At load each fast layout
+    (`forward.Layout`) is proved on a few documents against the model's own plain forward; where one differs, the next is
     taken, and a warning says so.
 
     Args:
@@ -79,15 +79,15 @@ class Scorer:
         self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
         on_phase("loading the model")
         self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
-        way, self.passes.chunked = self._prove(compile, on_phase)
-        self.passes.forward.go(way)
+        layout, self.passes.chunked = self._prove(compile, on_phase)
+        self.passes.forward.use_layout(layout)
         if batch_tokens is None and self.device.type == "cuda":
             self.passes.batch_tokens = self._budget()
 
     @property
-    def way(self) -> Way:
-        """The way that documents take through the model."""
-        return self.passes.forward.way
+    def layout(self) -> Layout:
+        """How documents are laid out in passes through the model."""
+        return self.passes.forward.layout
 
     @property
     def weight_note(self) -> str:
@@ -108,20 +108,20 @@ class Scorer:
         A document whose losses are not finite in float16 is scored again in bfloat16, then in float32; one that still is
         not comes back as it is, for the caller to refuse.
         """
-        found, positions, padding = self.passes(ids, on_tokens)
+        passed = self.passes(ids, on_tokens)
         again: set[int] = set()
         for dtype in LADDER.get(self.dtype, [self.dtype])[1:]:
-            if bad := [i for i, statistics in enumerate(found) if not self.is_finite(statistics[0])]:
+            if bad := [i for i, loss in enumerate(passed.losses) if not self.is_finite(loss)]:
                 log.warning("%d documents overflow; scoring them again in %s", len(bad), dtype)
                 again.update(bad)
                 for i, statistics in zip(bad, self._wider([ids[i] for i in bad], dtype), strict=True):
-                    found[i] = statistics
+                    passed.statistics[i] = statistics
         return Scored(
-            loss=[statistics[0] for statistics in found],
-            signals={s: [statistics[i] for statistics in found] for i, s in enumerate(self.signals, 1)},
+            loss=passed.losses,
+            signals={signal: passed.values(signal) for signal in self.signals},
             rescored=len(again),
-            positions=positions,
-            padding=padding,
+            positions=passed.positions,
+            padding=passed.padding,
         )
 
     def is_finite(self, loss: np.ndarray) -> bool:
@@ -145,17 +145,17 @@ class Scorer:
         several GPUs."""
         try:
             forward = self._load(dtype)
-            forward.go(self.way._replace(compiled=False))
+            forward.use_layout(self.layout._replace(compiled=False))
             return replace(self.passes, forward=forward)(ids).statistics
         except (torch.OutOfMemoryError, InputError) as error:
             log.warning("no memory for the model in %s: %s", dtype, error)
             self._no_room = dtype
             return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
 
-    def _prove(self, compile: bool, on_phase: Callable[[str], None]) -> tuple[Way, bool]:
-        """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
+    def _prove(self, compile: bool, on_phase: Callable[[str], None]) -> tuple[Layout, bool]:
+        """The fastest layout that holds; in a wider dtype where the test documents overflow in this one."""
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
-        ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
+        layouts = [*([Layout("packed", True)] if compile else []), Layout("packed"), Layout("padded")]
         model = self._source.model
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
@@ -163,7 +163,7 @@ class Scorer:
             on_phase("compiling the model and checking it" if compile else "checking the model")
             try:
                 alone = examine(passes, documents, dtype, model)
-                proved = prove(passes, documents, [] if alone else ways, dtype, model)
+                proved = prove(passes, documents, [] if alone else layouts, dtype, model)
             except torch.OutOfMemoryError as error:
                 raise InputError(_no_room_for_proof(model, documents)) from error
             if proved is not None:

@@ -1,4 +1,4 @@
-"""Which fast way a model stands: each is compared, before it is used, with the model's own plain forward.
+"""Which fast layout a model stands: each is compared, before it is used, with the model's own plain forward.
 
 The test documents reach beyond every length of the model's configuration after which its computation may change
 (`lengths.special_lengths`), as far as the context goes.
@@ -13,14 +13,14 @@ import torch
 
 from rho_score.errors import InputError
 from rho_score.inference.batches import Passes
-from rho_score.inference.forward import Way
+from rho_score.inference.forward import Layout
 from rho_score.inference.lengths import is_choice, special_lengths
 from rho_score.models.directory import first_line
 
 log = logging.getLogger(__name__)
 
-# What is allowed, mean nats: between a fast way and the plain forward of the same dtype, and between two passes of a fast
-# way in which only a document's neighbours differ.
+# What is allowed, mean nats: between a fast layout and the plain forward of the same dtype, and between two passes of a fast
+# layout in which only a document's neighbours differ.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 STEADY = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 PROOF_TOKENS = 512  # in a pass of the proof, at least: its documents share one
@@ -50,7 +50,7 @@ class ProofDocuments(NamedTuple):
 
 
 def make_documents(passes: Passes) -> ProofDocuments:
-    """The documents that a model's ways are proved on."""
+    """The documents that a model's layouts are proved on."""
     vocabulary, context = passes.forward.vocabulary, passes.context
     lengths = special_lengths(passes.forward.model.config, context)
     lengths = {length: name for length, name in lengths.items() if length > max(SHORT) // 2}
@@ -137,30 +137,30 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
 
 
 def prove(
-    passes: Passes, documents: ProofDocuments, ways: Iterable[Way], dtype: torch.dtype, model: str
-) -> tuple[Way, bool] | None:
+    passes: Passes, documents: ProofDocuments, layouts: Iterable[Layout], dtype: torch.dtype, model: str
+) -> tuple[Layout, bool] | None:
     """The first of `ways` that gives what the plain forward gives, and whether windows longer than a pass may go in chunks.
 
-    `passes` go the plain way when this is called. None: the plain forward itself has no finite loss on the test documents.
+    `passes` go in the plain layout when this is called. None: the plain forward itself has no finite loss on the test documents.
     """
     expected = passes(documents.ids).losses
     if not any(np.isfinite(loss).any() for loss in expected):
         return None
-    for way in ways:
-        with passes.of(documents.tokens_together, chunked=False):
-            if reason := _fault(passes, way, dtype, documents, expected):
-                log.warning("%s: not going %s: %s", model, way, reason)
+    for layout in layouts:
+        with passes.with_limits(documents.tokens_together, chunked=False):
+            if reason := _fault(passes, layout, dtype, documents, expected):
+                log.warning("%s: not going %s: %s", model, layout, reason)
                 continue
         for chunk in _chunks(passes.context, documents):
-            with passes.of(chunk, chunked=True):
-                if reason := _fault(passes, way, dtype, documents, expected):
+            with passes.with_limits(chunk, chunked=True):
+                if reason := _fault(passes, layout, dtype, documents, expected):
                     log.warning(
                         "%s: windows longer than a pass go through the model whole, not in chunks: %s", model, reason
                     )
-                    return way, False
-        return way, True
+                    return layout, False
+        return layout, True
     log.warning("%s: using the plain forward, one window at a time, which is slower", model)
-    return Way("plain"), False
+    return Layout("plain"), False
 
 
 def _chunks(context: int, documents: ProofDocuments) -> list[int]:
@@ -172,14 +172,14 @@ def _chunks(context: int, documents: ProofDocuments) -> list[int]:
 
 
 def _fault(
-    passes: Passes, way: Way, dtype: torch.dtype, documents: ProofDocuments, expected: list[np.ndarray]
+    passes: Passes, layout: Layout, dtype: torch.dtype, documents: ProofDocuments, expected: list[np.ndarray]
 ) -> str | None:
-    """What is wrong with `way`: it gives something else than the plain forward, or another loss beside other neighbours."""
+    """What is wrong with `layout`: it gives something else than the plain forward, or another loss beside other neighbours."""
     try:
-        passes.forward.go(way)
+        passes.forward.use_layout(layout)
         found = passes(documents.ids).losses
         changed = found if passes.chunked else passes(documents.others).losses  # in chunks a window has no neighbours
-    except Exception as error:  # whatever a model or a compiler does not stand: the next way will do
+    except Exception as error:  # whatever a model or a compiler does not stand: the next layout will do
         return first_line(error).rstrip(".")[:300]
     if documents.lengths and (reason := _fault_behind(documents.lengths, found[-1], expected[-1], dtype)):
         return reason

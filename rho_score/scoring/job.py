@@ -20,8 +20,14 @@ from rho_score.scoring.attempts import clear
 from rho_score.scoring.live import LiveProgress
 from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
-from rho_score.scoring.settings import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
-from rho_score.scoring.unit_stats import Passage, busy_share
+from rho_score.scoring.settings import (
+    ScoringSettings,
+    check_limits,
+    refuse_output_in_input,
+    resolve_settings,
+    worker_range,
+)
+from rho_score.scoring.unit_stats import UnitStats, busy_share
 from rho_score.scoring.verify import Comparison
 from rho_score.scoring.verify import verify as compare_with_plain
 from rho_score.stores.claim import claim, refuse_changed_input
@@ -37,13 +43,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """What a run did. `computed` counts this run's units only, `accounts` the whole score set."""
+    """What a run did. `computed` is about this run's units only, `counts` about the whole score set."""
 
     output: str
     units: int
     computed: int
     computed_tokens: int
-    accounts: ScoreCounts
+    counts: ScoreCounts
     wall_s: float
     busy_share: float
     """Share of the workers' time, from the first unit of each to its last, that the model ran."""
@@ -81,10 +87,10 @@ def score(config: ScoreConfig) -> ScoreSummary:
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
             progress.phase("reading the model's files")
-            job = prepare_job(config, plan, found, workers)
+            settings = resolve_settings(config, plan, found, workers)
             if config.only_quarantined or not output.exists(SUCCESS):
-                check_pool(workers=workers[0], cpus=job.cpus, gpus=job.gpus)
-            summary = _run(job, output, started, progress)
+                check_pool(workers=workers[0], cpus=settings.cpus, gpus=settings.gpus)
+            summary = _run(settings, output, started, progress)
     return replace(summary, retries=dict(retries))
 
 
@@ -98,42 +104,42 @@ def verify(config: ScoreConfig) -> Comparison:
         raise InputError(f"--verify takes a number of documents, got {config.verify}.")
     check_limits(config)
     plan = make_plan(config)
-    job = prepare_job(config, plan, None, worker_range(config.workers))
-    if job.gpus and not torch.cuda.is_available():
+    settings = resolve_settings(config, plan, None, worker_range(config.workers))
+    if settings.gpus and not torch.cuda.is_available():
         raise InputError(
             "--verify runs here, and here is no GPU. Give --gpus-per-worker 0, or run it on a node that has one."
         )
-    torch.set_num_threads(job.cpus)
-    return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
+    torch.set_num_threads(settings.cpus)
+    return compare_with_plain(config, plan, settings.scorer, gpu=settings.gpus > 0)
 
 
-def _run(job: Job, output: Folder, started: float, progress: Progress) -> ScoreSummary:
-    tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
-    claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
-    done = _done(job, output)
-    todo = [unit for unit in job.plan.units if unit.unit not in done]
-    earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
+def _run(settings: ScoringSettings, output: Folder, started: float, progress: Progress) -> ScoreSummary:
+    tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(settings.config.model)}
+    claim(output, settings.manifest, {PLAN: settings.plan.to_parquet(), **tokenizer})
+    done = _done(settings, output)
+    todo = [unit for unit in settings.plan.units if unit.unit not in done]
+    earlier = [unit.unit for unit in settings.plan.units if unit.unit in done]
     computed: list[ScoreCounts] = []
-    passages: list[Passage] = []
+    stats: list[UnitStats] = []
     if todo:
         if earlier:
             log.info(
                 "resuming: %d of %d units are published, %d to do",
                 len(earlier),
-                len(job.plan.units),
+                len(settings.plan.units),
                 len(todo),
             )
         progress.phase("starting Ray")
-        sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in job.plan.units}
+        sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in settings.plan.units}
         with (
-            cluster(local_cpus=job.workers[1] * job.cpus + 2),
-            LiveProgress(progress, sizes=sizes, before=earlier, most_workers=job.workers[1]) as live,
+            cluster(local_cpus=settings.workers[1] * settings.cpus + 2),
+            LiveProgress(progress, sizes=sizes, before=earlier, most_workers=settings.workers[1]) as live,
         ):
             configure_data()
-            for unit, accounts, passage in scored_units(job, todo, live.reporter):
-                computed.append(accounts)
-                passages.append(passage)
-                live.publish(unit, accounts.tokens, passage.started)
+            for unit, counts, one in scored_units(settings, todo, live.reporter):
+                computed.append(counts)
+                stats.append(one)
+                live.publish(unit, counts.tokens, one.started)
         clear(output)
     if not todo and output.exists(SUCCESS):
         written = read_json(output, SUCCESS, Totals)
@@ -146,27 +152,27 @@ def _run(job: Job, output: Folder, started: float, progress: Progress) -> ScoreS
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
     if not output.exists(SUCCESS):
-        output.publish(SUCCESS, dump_json({"units": len(job.plan.units), **asdict(total)}))
+        output.publish(SUCCESS, dump_json({"units": len(settings.plan.units), **asdict(total)}))
     return ScoreSummary(
         output=output.url,
-        units=len(job.plan.units),
+        units=len(settings.plan.units),
         computed=len(computed),
-        computed_tokens=sum(accounts.tokens for accounts in computed),
-        accounts=total,
+        computed_tokens=sum(counts.tokens for counts in computed),
+        counts=total,
         wall_s=time.monotonic() - started,
-        busy_share=busy_share(passages),
-        padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
-        weight_note=next((passage.note for passage in passages if passage.note), ""),
+        busy_share=busy_share(stats),
+        padding_share=sum(p.padding for p in stats) / max(sum(p.positions for p in stats), 1),
+        weight_note=next((one.note for one in stats if one.note), ""),
         retries={},
-        not_shards=job.plan.not_shards,
+        not_shards=settings.plan.not_shards,
     )
 
 
-def _done(job: Job, output: Folder) -> set[str]:
+def _done(settings: ScoringSettings, output: Folder) -> set[str]:
     """The units that this run need not score."""
     done = published_units(output)
-    if job.config.only_quarantined:
-        if left := len(job.plan.units) - len(done):
+    if settings.config.only_quarantined:
+        if left := len(settings.plan.units) - len(done):
             raise InputError(
                 f"--only-quarantined is for a finished run, and {left} units are left. Run without it first, then with it."
             )

@@ -12,17 +12,20 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from rho_score.corpus.units import Unit
 from rho_score.files.retries import add_retries
 from rho_score.scoring.live import Reporter
-from rho_score.scoring.publish import publish_unit
+from rho_score.scoring.publish import PublishSettings, publish_unit
 from rho_score.scoring.read import CorpusUnits
-from rho_score.scoring.settings import Job
+from rho_score.scoring.settings import ScoringSettings
 from rho_score.scoring.tokenize import tokenize_unit
-from rho_score.scoring.unit_stats import Passage
-from rho_score.scoring.worker import ScoreUnit
+from rho_score.scoring.unit_stats import UnitStats
+from rho_score.scoring.worker import ScoreUnit, WorkerSettings
 from rho_score.stores.counts import ScoreCounts
 
 # Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
 # model worker's keeps Ray from fusing them into it, where they would stop the model.
 IO_CPUS = 0.5
+# Units that are read and tokenized before a worker asks for them: a thread tokenizes 300,000 tokens a second, and a GPU
+# scores twice as many (docs/decisions/006).
+UNITS_AHEAD_OF_A_GPU = 4
 
 
 def configure_data() -> None:
@@ -39,16 +42,14 @@ def configure_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
 
 
-# Read and tokenized before a worker asks: a thread tokenizes 300,000 tokens a second, a GPU scores twice as many (docs/decisions/006).
-UNITS_AHEAD_OF_A_GPU = 4
-
-
-def scored_units(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tuple[str, ScoreCounts, Passage]]:
+def scored_units(
+    settings: ScoringSettings, todo: list[Unit], reporter: Reporter
+) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
     """Run the pipeline; yields each unit's name, counts and statistics as it is published."""
-    low, high = job.workers
-    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if job.gpus else 1))
+    low, high = settings.workers
+    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
     dataset = ray.data.read_datasource(
-        CorpusUnits(job.plan.root, todo, job.columns),
+        CorpusUnits(settings.plan.root, todo, settings.columns),
         override_num_blocks=len(todo),
         num_cpus=IO_CPUS,
         compute=ahead,
@@ -56,9 +57,9 @@ def scored_units(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tup
     dataset = dataset.map_batches(
         tokenize_unit,
         fn_kwargs={
-            "model": job.scorer["model"].model,
-            "trust_remote_code": job.config.trust_remote_code,
-            "tokenizer_sha256": job.manifest["parts"]["tokenizer_sha256"],
+            "model": settings.scorer.model.model,
+            "trust_remote_code": settings.config.trust_remote_code,
+            "tokenizer_sha256": settings.manifest["parts"]["tokenizer_sha256"],
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -68,31 +69,19 @@ def scored_units(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tup
     dataset = dataset.map_batches_internal(  # with GPUs, `map_batches` refuses batches that are whole blocks
         ScoreUnit,
         fn_constructor_kwargs={
-            "scorer": job.scorer,
-            "identity": job.identity,
-            "threads": job.cpus,
-            "gpus": job.gpus,
-            "precision": job.config.precision,
-            "output": job.config.output,
-            "run": uuid.uuid4().hex[:8],
-            "limit_s": job.unit_timeout_s,
+            "settings": _worker_settings(settings),
             "reporter": reporter,
         },
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=job.cpus,
-        num_gpus=job.gpus or None,
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus or None,
         compute=ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2),
     )
     dataset = dataset.map_batches(
         publish_unit,
         fn_kwargs={
-            "output": job.config.output,
-            "fingerprint": job.fingerprint,
-            "grouped": job.config.group_column is not None,
-            "signals": job.manifest["parts"]["signals"],
-            "prefix": job.manifest["parts"]["prefix_id"] is not None,
-            "again": job.config.only_quarantined,
+            "settings": _publish_settings(settings),
             "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
         },
         batch_size=None,
@@ -102,4 +91,28 @@ def scored_units(job: Job, todo: list[Unit], reporter: Reporter) -> Iterator[tup
     )
     for row in dataset.iter_rows():
         add_retries(orjson.loads(row["retries"]))
-        yield row["unit"], ScoreCounts(**row["accounts"]), Passage(**row["passage"])
+        yield row["unit"], ScoreCounts(**row["counts"]), UnitStats(**row["stats"])
+
+
+def _worker_settings(settings: ScoringSettings) -> WorkerSettings:
+    return WorkerSettings(
+        scorer=settings.scorer,
+        identity=settings.identity,
+        threads=settings.cpus,
+        gpus=settings.gpus,
+        precision=settings.config.precision,
+        output=settings.config.output,
+        run=uuid.uuid4().hex[:8],
+        limit_s=settings.unit_timeout_s,
+    )
+
+
+def _publish_settings(settings: ScoringSettings) -> PublishSettings:
+    return PublishSettings(
+        output=settings.config.output,
+        fingerprint=settings.fingerprint,
+        grouped=settings.config.group_column is not None,
+        signals=settings.scorer.signals,
+        prefix=settings.scorer.prefix_id is not None,
+        again=settings.config.only_quarantined,
+    )

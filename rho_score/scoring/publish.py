@@ -1,8 +1,7 @@
 """The last step of a unit: its table becomes a file, its quarantined documents another, its accounts a row."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import orjson
@@ -15,83 +14,97 @@ from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.files.retries import retries_counted
-from rho_score.scoring.unit_stats import read_passage, read_retries
+from rho_score.scoring.unit_stats import UnitStats, read_retries, read_stats
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name
 from rho_score.stores.schema import QUARANTINE, SCHEMA_VERSION, content_sha256, score_schema
 
 
-def publish_unit(
-    unit: pa.Table,
-    *,
-    output: str,
-    fingerprint: str,
-    grouped: bool,
-    signals: Sequence[str],
-    prefix: bool,
-    expected_rows: dict[str, int],
-    again: bool,
-) -> pa.Table:
-    """Write a unit's file, and before it the file of its quarantined documents; returns its name and accounts, one row, with the
-    storage calls that reading and writing it had to make again.
+@dataclass(frozen=True, kw_only=True)
+class PublishSettings:
+    """What publishing a unit needs to know of its run."""
 
-    What the worker noted of the unit's passage comes in the table's own metadata (`passage.PASSAGE`). `again`: the unit is
-    published already, and what is there is to be replaced.
+    output: str
+    fingerprint: str
+    grouped: bool
+    """True if units have a column `group`."""
+    signals: tuple[str, ...]
+    prefix: bool
+    """True if a prefix stands before each document, so that every token has a loss."""
+    again: bool
+    """True if the unit is published already, and what is there is to be replaced."""
+
+
+def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: dict[str, int]) -> pa.Table:
+    """Write a unit's file, and before it the file of its quarantined documents.
+
+    unit: `blocks.SCORED`, with the worker's statistics in its metadata. expected_rows: of the units whose number of rows
+    is planned. Returns one row with the unit's name, its counts, its statistics, and the storage calls that reading and
+    writing it had to make again.
+
+    Raises:
+        RhoScoreError: the unit does not have the rows that were planned, or a token has no loss that must have one.
     """
-    folder, name = Folder(output), unit["unit"][0].as_py()
+    folder, name = Folder(settings.output), unit["unit"][0].as_py()
     check_attempts(f"publishing unit {name}")
+    stats = read_stats(unit)
     documents = unit.filter(unit["doc_id"].is_valid())
     good = documents["error"].is_null()
     scored, quarantined = documents.filter(good), documents.filter(pc.invert(good))
-    accounts = ScoreCounts(
-        documents=len(documents),
-        scored=len(scored),
-        quarantined=len(quarantined),
-        rescored=(passage := read_passage(unit)).rescored,
-        tokens=int(list_lengths(scored["input_ids"]).sum()),
-        losses=len(flat := flat_values(scored["loss"])) - flat.null_count,
-        total_nats=float(np.nansum(as_numpy(flat), dtype=np.float64)),
-    )
-    if expected_rows.get(name, accounts.documents) != accounts.documents:
+    counts = _counts(scored, len(quarantined), stats)
+    if expected_rows.get(name, counts.documents) != counts.documents:
         raise RhoScoreError(
-            f"unit {name}: {expected_rows[name]} rows planned, {accounts.documents} read. Nothing was written."
+            f"unit {name}: {expected_rows[name]} rows planned, {counts.documents} read. Nothing was written."
         )
-    if prefix and accounts.losses != accounts.tokens:
+    if settings.prefix and counts.losses != counts.tokens:
         raise RhoScoreError(
-            f"unit {name}: {accounts.tokens - accounts.losses} tokens have no loss, though a prefix stands before each document. "
+            f"unit {name}: {counts.tokens - counts.losses} tokens have no loss, though a prefix stands before each document. "
             "Nothing was written."
         )
-    schema = score_schema(grouped=grouped, signals=signals, prefix=prefix)
-    made = Counter(read_retries(unit))
+    earlier = Counter(read_retries(unit))
     with retries_counted() as here:
-        if again:  # a file without the documents that were quarantined beside it must not outlive the list of them
+        if settings.again:  # a file without the documents that were quarantined must not outlive the list of them
             folder.remove(data_name(name))
-        _publish(folder, name, scored, quarantined, accounts, fingerprint, schema)
-    retries = orjson.dumps(made + here).decode()
-    return pa.Table.from_pylist(
-        [{"unit": name, "accounts": asdict(accounts), "passage": asdict(passage), "retries": retries}]
+        _publish_quarantined(folder, name, quarantined)
+        folder.publish(data_name(name), _unit_file(name, scored, counts, settings))
+    row = {
+        "unit": name,
+        "counts": asdict(counts),
+        "stats": asdict(stats),
+        "retries": orjson.dumps(earlier + here).decode(),
+    }
+    return pa.Table.from_pylist([row])
+
+
+def _counts(scored: pa.Table, n_quarantined: int, stats: UnitStats) -> ScoreCounts:
+    losses = flat_values(scored["loss"])
+    return ScoreCounts(
+        documents=len(scored) + n_quarantined,
+        scored=len(scored),
+        quarantined=n_quarantined,
+        rescored=stats.rescored,
+        tokens=int(list_lengths(scored["input_ids"]).sum()),
+        losses=len(losses) - losses.null_count,
+        total_nats=float(np.nansum(as_numpy(losses), dtype=np.float64)),
     )
 
 
-def _publish(
-    folder: Folder,
-    name: str,
-    scored: pa.Table,
-    quarantined: pa.Table,
-    accounts: ScoreCounts,
-    fingerprint: str,
-    schema: pa.Schema,
-) -> None:
-    if len(quarantined):
-        table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
-        folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
-    else:
-        folder.remove(quarantine_name(name))  # of an earlier attempt
+def _publish_quarantined(folder: Folder, name: str, quarantined: pa.Table) -> None:
+    """Write the list of a unit's quarantined documents; remove that of an earlier attempt where there are none."""
+    if not len(quarantined):
+        folder.remove(quarantine_name(name))
+        return
+    table = quarantined.select(["doc_id", "error"]).rename_columns(["doc_id", "reason"]).cast(QUARANTINE)
+    folder.publish(quarantine_name(name), parquet_bytes(table, QUARANTINE))
+
+
+def _unit_file(name: str, scored: pa.Table, counts: ScoreCounts, settings: PublishSettings) -> bytes:
+    schema = score_schema(grouped=settings.grouped, signals=settings.signals, prefix=settings.prefix)
     metadata = {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint,
+        "fingerprint": settings.fingerprint,
         "unit": name,
-        "accounts": asdict(accounts),
+        "accounts": asdict(counts),
         "content_sha256": content_sha256(scored["doc_id"], scored["input_ids"]),
     }
-    folder.publish(data_name(name), parquet_bytes(scored.select(schema.names).cast(schema), schema, metadata))
+    return parquet_bytes(scored.select(schema.names).cast(schema), schema, metadata)

@@ -18,7 +18,7 @@ from rho_score.files.folder import Folder
 from rho_score.files.retries import retries_counted
 from rho_score.files.urls import without_credentials
 from rho_score.scoring.blocks import DOCUMENTS
-from rho_score.scoring.unit_stats import noted_retries
+from rho_score.scoring.unit_stats import attach_retries
 
 
 class CorpusUnits(Datasource):
@@ -61,4 +61,4 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
         check_unchanged(root, unit)
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
-    return noted_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)
+    return attach_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)

@@ -1,17 +1,18 @@
 """What a scoring run is made of: every option resolved, every wrong one refused, before anything is run."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rho_score.config import ScoreConfig
+from rho_score.config import ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
-from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS
+from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
 from rho_score.models.load import (
@@ -32,18 +33,41 @@ UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0  # two cores take f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that a run is made of, resolved: what the driver decides and the workers obey."""
+class ScorerSettings:
+    """What a worker loads its `Scorer` with; the names are those of its arguments."""
+
+    model: ModelSource
+    dtype: str
+    context: int
+    overlap: int
+    prefix_id: int | None
+    batch_tokens: int | None
+    signals: tuple[Signal, ...]
+    compile: bool
+
+    def load(self, *, gpu: bool, on_phase: Callable[[str], None]) -> Scorer:
+        """Load and check the model. on_phase is called with what is done next."""
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Scorer(**arguments, device="cuda" if gpu else "cpu", on_phase=on_phase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings:
+    """Everything that a run is made of, resolved: the driver decides it, and the workers obey."""
 
     config: ScoreConfig
     plan: Plan
     manifest: dict[str, Any]
-    scorer: dict[str, Any]
+    scorer: ScorerSettings
     identity: dict[str, str]
+    """What determines the model's losses, see `models.identity`."""
     columns: Columns
     workers: tuple[int, int]
+    """The fewest and the most model workers."""
     cpus: int
+    """CPUs of each model worker."""
     gpus: float
+    """GPUs of each model worker."""
 
     @property
     def unit_timeout_s(self) -> float:
@@ -52,54 +76,95 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Of the manifest."""
+        """The fingerprint of the manifest."""
         return str(self.manifest["fingerprint"])
 
 
-def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, workers: tuple[int, int]) -> Job:
-    """Resolve every default, and the fingerprint with it. `found`: the manifest of the run that is resumed, if any."""
+def resolve_settings(
+    config: ScoreConfig, plan: Plan, begun: dict[str, Any] | None, workers: tuple[int, int]
+) -> ScoringSettings:
+    """Resolve every default.
+
+    begun: the manifest of the run that is resumed, if there is one.
+
+    Raises:
+        InputError: an option is wrong, or the model cannot be scored with.
+    """
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
-    trust = config.trust_remote_code
-    model_config = load_config(config.model, trust_remote_code=trust)
+    scorer, tokenizer_sha256 = _scorer_settings(config, begun, gpus)
+    identity = model_identity(config.model)
+    manifest = _manifest(config, plan, scorer, tokenizer_sha256, identity | {"device": "cuda" if gpus else "cpu"})
+    return ScoringSettings(
+        config=config,
+        plan=plan,
+        manifest=manifest,
+        scorer=scorer,
+        identity=identity,
+        columns=Columns(config.text_column, config.id_column, config.group_column),
+        workers=workers,
+        cpus=cpus,
+        gpus=gpus,
+    )
+
+
+def _scorer_settings(config: ScoreConfig, begun: dict[str, Any] | None, gpus: float) -> tuple[ScorerSettings, str]:
+    """What the model is loaded with, and the SHA-256 of its tokenizer."""
+    model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
-        model=pinned(config.model), trust_remote_code=trust, quantize=config.quantize, n_gpus=max(1, int(gpus))
+        model=pinned(config.model),
+        trust_remote_code=config.trust_remote_code,
+        quantize=config.quantize,
+        n_gpus=max(1, int(gpus)),
     )
     refuse_quantizing_twice(source, model_config)
     check_quantized(model_config, config.model, gpu=gpus > 0, here=False)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=trust)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
     prefix = resolve_prefix(config.prefix, tokenizer, vocabulary)
     _check_vocabulary(config.model, tokenizer, vocabulary, prefix)
-    if config.dtype == "auto" and found is not None:
-        dtype = str(found.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
+    if config.dtype == "auto" and begun is not None:
+        dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
     else:
         dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
-    identity = model_identity(config.model)
-    batch_tokens = config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS)
-    signals = [signal for signal in SIGNALS if signal in config.signals]
+    scorer = ScorerSettings(
+        model=source,
+        dtype=dtype,
+        context=context,
+        overlap=overlap,
+        prefix_id=prefix,
+        batch_tokens=config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS),
+        signals=tuple(signal for signal in SIGNALS if signal in config.signals),
+        compile=config.compile,
+    )
+    return scorer, hash_tokenizer(tokenizer)
+
+
+def _manifest(
+    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, tokenizer_sha256: str, identity: dict[str, str]
+) -> dict[str, Any]:
+    """The manifest. identity: what determines the model's losses, and the device."""
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
-        "tokenizer_sha256": hash_tokenizer(tokenizer),
-        "device": "cuda" if gpus else "cpu",
-        "dtype": dtype,
-        "context": context,
-        "overlap": overlap,
-        "prefix_id": prefix,
+        "tokenizer_sha256": tokenizer_sha256,
+        "dtype": scorer.dtype,
+        "context": scorer.context,
+        "overlap": scorer.overlap,
+        "prefix_id": scorer.prefix_id,
         "text_column": config.text_column,
         "id_column": config.id_column,
         "group_column": config.group_column,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
-        "batch_tokens": batch_tokens or "by memory",
-        "signals": signals,
+        "batch_tokens": scorer.batch_tokens or "by memory",
+        "signals": scorer.signals,
         "precision": config.precision,
         "compile": config.compile,
         "quantize": config.quantize,
     }
-    manifest = new_manifest(
+    return new_manifest(
         "score set",
         parts,
         model=Path(config.model).name if Path(config.model).is_dir() else config.model,
@@ -110,28 +175,6 @@ def prepare_job(config: ScoreConfig, plan: Plan, found: dict[str, Any] | None, w
             "not_shards": list(plan.not_shards),
             "empty_shards": list(plan.empty_shards),
         },
-    )
-    scorer = {
-        "model": source,
-        "dtype": dtype,
-        "context": context,
-        "overlap": overlap,
-        "prefix_id": prefix,
-        "batch_tokens": batch_tokens,
-        "signals": signals,
-        "compile": config.compile,
-    }
-    columns = Columns(config.text_column, config.id_column, config.group_column)
-    return Job(
-        config=config,
-        plan=plan,
-        manifest=manifest,
-        scorer=scorer,
-        identity=identity,
-        columns=columns,
-        workers=workers,
-        cpus=cpus,
-        gpus=gpus,
     )
 
 

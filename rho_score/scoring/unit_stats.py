@@ -1,4 +1,4 @@
-"""How a unit went through a worker: times and counts that its file does not hold. They travel in the table's metadata."""
+"""Times and counts of a unit's way through a worker. They travel in the metadata of its table."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-PASSAGE = b"rho_score.scoring.unit_stats"
-RETRIES = b"rho_score.files.retries"
+STATS = b"rho_score.stats"
+RETRIES = b"rho_score.retries"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
-    """How a unit went through a worker: what its file does not hold, since it is another each time."""
+class UnitStats:
+    """What a worker measured while it had a unit. It differs from run to run, and no file holds it."""
 
     rescored: int = 0
     positions: int = 0
@@ -29,36 +29,36 @@ class Passage:
     model_s: float = 0.0
     """Seconds in the scorer."""
     note: str = ""
-    """What the model does not use of its files, or ties; see `model.load_model`."""
+    """What the model does not use of its files, or ties; see `models.load.load_model`."""
 
 
-def busy_share(passages: Iterable[Passage]) -> float:
+def busy_share(units: Iterable[UnitStats]) -> float:
     """Share of the workers' time, from the first unit of each to its last, that the model ran."""
-    of: dict[str, list[Passage]] = defaultdict(list)
-    for passage in passages:
-        of[passage.worker].append(passage)
+    of: dict[str, list[UnitStats]] = defaultdict(list)
+    for stats in units:
+        of[stats.worker].append(stats)
     spans = [max(p.ended for p in own) - min(p.started for p in own) for own in of.values()]
     model_s = sum(p.model_s for own in of.values() for p in own)
     return model_s / sum(spans) if sum(spans) else float("nan")
 
 
-def noted(unit: pa.Table, passage: Passage) -> pa.Table:
-    """The table with its passage in its metadata."""
-    return _with(unit, PASSAGE, asdict(passage))
+def attach_stats(unit: pa.Table, stats: UnitStats) -> pa.Table:
+    """The table with the worker's statistics in its metadata."""
+    return _with(unit, STATS, asdict(stats))
 
 
-def read_passage(unit: pa.Table) -> Passage:
-    """What a worker noted on a unit's table."""
-    return Passage(**orjson.loads((unit.schema.metadata or {}).get(PASSAGE, b"{}")))
+def read_stats(unit: pa.Table) -> UnitStats:
+    """The statistics that a worker attached to a unit's table."""
+    return UnitStats(**orjson.loads((unit.schema.metadata or {}).get(STATS, b"{}")))
 
 
-def noted_retries(unit: pa.Table, retries: Mapping[str, int]) -> pa.Table:
-    """The table with the retries that reading it took, by kind of error, in its metadata."""
+def attach_retries(unit: pa.Table, retries: Mapping[str, int]) -> pa.Table:
+    """The table with the storage calls that reading it made again, by kind of error, in its metadata."""
     return _with(unit, RETRIES, retries)
 
 
 def read_retries(unit: pa.Table) -> dict[str, int]:
-    """The retries that are noted on a unit's table."""
+    """The retries that are attached to a unit's table."""
     return dict(orjson.loads((unit.schema.metadata or {}).get(RETRIES, b"{}")))
 
 

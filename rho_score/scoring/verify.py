@@ -1,5 +1,6 @@
 """`rho-score score --verify N`: how far the scores of a run would be from a plain float32 forward, on documents of the corpus."""
 
+import logging
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
-from rho_score.inference.scorer import Scorer
 from rho_score.inference.windows import windows
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer
+from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.tokenize import encode
+
+log = logging.getLogger(__name__)
 
 KEPT = 0.6  # the share of tokens that the paper keeps
 UNITS = 64  # units that documents are taken from
@@ -34,19 +37,19 @@ class Comparison:
     largest: float
     flips: float
     """Share of tokens on the other side of the cut, where the 60 % with the lowest loss are kept."""
-    way: str
-    """The way that the scorer took."""
+    layout: str
+    """How the scorer laid out its passes, and its dtype."""
 
     def __str__(self) -> str:
         return (
-            f"verified {self.documents:,} documents, {self.tokens:,} tokens, going {self.way}, against a plain float32 forward\n"
+            f"verified {self.documents:,} documents, {self.tokens:,} tokens, going {self.layout}, against a plain float32 forward\n"
             f"mean difference {self.mean:.2e} nats, p99 {self.p99:.2e}, largest {self.largest:.2e}; "
             f"{self.flips:.3%} of top-{KEPT:.0%} decisions flip\n"
             "nothing was written"
         )
 
 
-def compare(found: list[np.ndarray], expected: list[np.ndarray], way: str) -> Comparison:
+def compare(found: list[np.ndarray], expected: list[np.ndarray], layout: str) -> Comparison:
     """Differences of two scorings of the same documents, float[n] each.
 
     Raises:
@@ -64,7 +67,7 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray], way: str) -> Co
         p99=float(np.quantile(difference, 0.99)),
         largest=float(difference.max()),
         flips=float((_kept(ours[scored]) != _kept(plain[scored])).mean()),
-        way=way,
+        layout=layout,
     )
 
 
@@ -75,24 +78,27 @@ def _kept(losses: np.ndarray) -> np.ndarray:
     return kept
 
 
-def verify(config: ScoreConfig, plan: Plan, scorer: dict[str, Any], *, gpu: bool) -> Comparison:
-    """Score `config.verify` random documents of the corpus with `Scorer(**scorer)` and by a plain float32 forward.
+def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool) -> Comparison:
+    """Score `config.verify` random documents of the corpus as a run would, and by a plain float32 forward.
 
     Raises:
         InputError: the corpus has no document to verify.
     """
-    source: ModelSource = scorer["model"]
+    source = scorer.model
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
     ids = encode(tokenizer, _random_texts(config, plan))
-    ours = Scorer(**scorer, device="cuda" if gpu else "cpu")
+    ours = scorer.load(gpu=gpu, on_phase=log.debug)
     found = ours.score_documents(ids)
-    way = f"{ours.way} in {scorer['dtype']}"
+    layout = f"{ours.layout} in {scorer.dtype}"
     del ours
     device = torch.device("cuda" if gpu else "cpu")
     whole = ModelSource(model=source.model, trust_remote_code=source.trust_remote_code, n_gpus=source.n_gpus)
     model = load_model(whole, torch.float32, device)
-    cut = {name: scorer[name] for name in ("context", "overlap", "prefix_id")}
-    return compare(found, [plain_losses(model, document, **cut) for document in ids], way)
+    plain = [
+        plain_losses(model, document, context=scorer.context, overlap=scorer.overlap, prefix_id=scorer.prefix_id)
+        for document in ids
+    ]
+    return compare(found, plain, layout)
 
 
 @torch.inference_mode()

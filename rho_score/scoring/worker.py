@@ -4,9 +4,9 @@ import logging
 import os
 import time
 import traceback
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,44 +23,56 @@ from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.blocks import SCORED
 from rho_score.scoring.live import Reporter
-from rho_score.scoring.unit_stats import Passage, noted
+from rho_score.scoring.settings import ScorerSettings
+from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.stores.manifest import difference
 from rho_score.stores.schema import SIGNALS
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker needs to know of its run."""
+
+    scorer: ScorerSettings
+    identity: dict[str, str]
+    """What the driver found that determines the model's losses."""
+    threads: int
+    gpus: float
+    precision: Precision
+    output: str
+    run: str
+    """A name for this run of the driver, see `attempts`."""
+    limit_s: float
+    """Seconds that a unit may take."""
+
+
 class ScoreUnit:
     """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
 
-    def __init__(
-        self,
-        *,
-        scorer: dict[str, Any],
-        identity: dict[str, str],
-        threads: int,
-        gpus: float,
-        precision: Precision,
-        output: str,
-        run: str,
-        limit_s: float,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, reporter: Reporter) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
-        torch.set_num_threads(threads)
-        self._precision, self._reporter = precision, reporter
+        torch.set_num_threads(settings.threads)
+        self._precision, self._reporter = settings.precision, reporter
         self._refusal: RhoScoreError | None = None
-        self._attempts = Attempts(output=Folder(output), run=run, node=node_name(), alive=alive_nodes, limit_s=limit_s)
-        self._note = ""
+        self._attempts = Attempts(
+            output=Folder(settings.output),
+            run=settings.run,
+            node=node_name(),
+            alive=alive_nodes,
+            limit_s=settings.limit_s,
+        )
+        self._weight_note = ""
         try:
-            self._scorer = _load(scorer, identity, gpus, reporter)
-            self._note = self._scorer.weight_note
+            self._scorer = _load(settings, reporter)
+            self._weight_note = self._scorer.weight_note
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
             self._refusal = error
         except Exception as error:
             log.exception("the model does not load")
-            self._refusal = RhoScoreError(_does_not_load(error, scorer["model"].model))
+            self._refusal = RhoScoreError(_does_not_load(error, settings.scorer.model.model))
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         if self._refusal:
@@ -89,7 +101,7 @@ class ScoreUnit:
             unit = unit.append_column(
                 field, list_column(_as_stored(values, field.type.value_type, self._precision), lengths)
             )
-        passage = Passage(
+        stats = UnitStats(
             rescored=scored.rescored,
             positions=scored.positions,
             padding=scored.padding,
@@ -97,9 +109,9 @@ class ScoreUnit:
             started=started,
             ended=time.time(),
             model_s=model_s,
-            note=self._note,
+            note=self._weight_note,
         )
-        return noted(unit, passage)
+        return attach_stats(unit, stats)
 
 
 def _does_not_load(error: Exception, model: str) -> str:
@@ -122,16 +134,17 @@ def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision
     return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)
 
 
-def _load(scorer: dict[str, Any], identity: dict[str, str], gpus: float, reporter: Reporter) -> Scorer:
+def _load(settings: WorkerSettings, reporter: Reporter) -> Scorer:
     """The scorer, if this node has what the run was begun with."""
-    if gpus and not torch.cuda.is_available():
+    if settings.gpus and not torch.cuda.is_available():
         raise RhoScoreError(
             "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."
         )
     reporter.phase("reading the model's files")
-    if differs := difference(identity, model_identity(scorer["model"].model), "the driver", "this worker"):
+    here = model_identity(settings.scorer.model.model)
+    if differs := difference(settings.identity, here, "the driver", "this worker"):
         raise RhoScoreError(
             f"a worker would score with something else than the run was begun with:\n{differs}\n"
             "Give every node the same model files and the same versions."
         )
-    return Scorer(**scorer, device="cuda" if gpus else "cpu", on_phase=reporter.phase)
+    return settings.scorer.load(gpu=settings.gpus > 0, on_phase=reporter.phase)

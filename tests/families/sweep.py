@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from rho_score.errors import InputError
-from rho_score.inference.forward import Way
+from rho_score.inference.forward import Layout
 from rho_score.inference.scorer import Scorer
 from rho_score.inference.self_check import examine, make_documents, prove
 from rho_score.scoring.verify import plain_losses
@@ -79,13 +79,13 @@ def sweep(family: str, folder: Path, **overrides: Any) -> Row:
         expected = [plain_losses(model, document, **cut) for document in ids]
         alone = max(_largest(scorer.score_documents([one]), [loss]) for one, loss in zip(ids, expected, strict=True))
         company = _largest(scorer.score_documents(ids), expected)
-        way, chunks, also = scorer.way, scorer.passes.chunked, []
-        for other in (Way("packed"), Way("padded")):
+        way, chunks, also = scorer.layout, scorer.passes.chunked, []
+        for other in (Layout("packed"), Layout("padded")):
             if passed := _proved(scorer, other):
                 also += [str(other)] if other != way else []
                 company = max(company, _largest(scorer.score_documents(ids), expected))
             if passed and scorer.passes.chunked:
-                with scorer.passes.of(CHUNK, chunked=True):
+                with scorer.passes.with_limits(CHUNK, chunked=True):
                     company = max(company, _largest(scorer.score_documents(ids), expected))
     return Row(
         family=family,
@@ -104,16 +104,16 @@ def _scorer(folder: Path, batch_tokens: int) -> Scorer:
     )
 
 
-def _proved(scorer: Scorer, way: Way) -> bool:
+def _proved(scorer: Scorer, way: Layout) -> bool:
     """Whether the proof lets this way pass; the scorer takes it then."""
     passes = scorer.passes
-    passes.forward.go(Way("plain"))
+    passes.forward.use_layout(Layout("plain"))
     documents = make_documents(passes)
     if examine(passes, documents, scorer.dtype, "it"):
         return False
     proved = prove(passes, documents, [way], scorer.dtype, "it")
     assert proved is not None
-    passes.forward.go(proved[0])
+    passes.forward.use_layout(proved[0])
     passes.chunked = proved[1]
     return proved[0] == way
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rho_score.inference.attention import packed_attention
-from rho_score.inference.forward import Way
+from rho_score.inference.forward import Layout
 from rho_score.inference.scorer import CUDA_BATCH_TOKENS, Scorer
 from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
 from tests.oracle import load_float32, plain_losses
@@ -35,7 +35,7 @@ def test_losses_on_the_gpu_are_those_of_a_plain_float32_forward(
 ) -> None:
     ids = _documents([1, 2, 31, 33, 90, 200])
     scorer = _scorer(make_model(1), dtype=dtype, batch_tokens=batch_tokens)
-    assert scorer.way.layout == "packed"
+    assert scorer.layout.kind == "packed"
     model = load_float32(make_model(1))
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
         expected = plain_losses(model, document.tolist(), prefix=0, context=32, overlap=8)
@@ -69,7 +69,7 @@ def test_compiled_layers_and_signals(make_model: Callable[[int], Path]) -> None:
     ids = _documents([31, 5, 90])
     plain = _scorer(make_model(1), signals=("entropy", "rank")).score(ids)
     scorer = _scorer(make_model(1), signals=("entropy", "rank"), compile=True)
-    assert scorer.way == Way("packed", compiled=True)
+    assert scorer.layout == Layout("packed", compiled=True)
     compiled = scorer.score(ids)
     for a, b in zip(plain.loss, compiled.loss, strict=True):
         assert np.abs(a - b).mean() <= 2e-2

@@ -56,7 +56,7 @@ def test_sixty_documents_against_a_plain_float32_forward(demo_documents: list[Do
         str(model_path), dtype=resolve_dtype("auto", gpu=False), context=CONTEXT, overlap=OVERLAP, prefix_id=prefix,
         batch_tokens=2048,
     )  # fmt: skip
-    assert scorer.way.layout == "packed"
+    assert scorer.layout.kind == "packed"
     scored = scorer.score_documents(ids)
     model = load_float32(model_path)
     for document, losses in zip(ids, scored, strict=True):

@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.cluster import ray_cluster as engine
+from rho_score.cluster import ray_cluster as ray_cluster_module
+from rho_score.cluster import tasks
 from rho_score.errors import RhoScoreError
 from rho_score.stores.score_set import quarantined_documents
 from tests.conftest import some_text
@@ -94,14 +95,14 @@ def _folder(path: Path) -> Any:
 def test_a_task_that_ends_its_worker_each_time_is_not_begun_for_ever(ray_cluster: str) -> None:
     @ray.remote(max_retries=-1)  # as Ray Data's tasks that read, tokenize and publish
     def deadly() -> None:
-        engine.TASK_RETRIES = 2
-        engine.check_attempts("reading s3://corpus/a.parquet (unit a)")
+        tasks.TASK_RETRIES = 2
+        tasks.check_attempts("reading s3://corpus/a.parquet (unit a)")
         os.kill(os.getpid(), signal.SIGKILL)
 
     with (
         pytest.raises(
             RhoScoreError, match=r"^reading s3://corpus/a.parquet \(unit a\) ended its worker 2 times; Ray's logs"
         ),
-        engine.cluster(local_cpus=1),
+        ray_cluster_module.cluster(local_cpus=1),
     ):
         ray.get(deadly.remote())

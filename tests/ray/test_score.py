@@ -117,7 +117,7 @@ def test_workers_do_not_matter_and_neither_does_an_interruption(
         path.unlink()
     resumed = score_into(corpus, tmp_path / "three", make_model(1), workers="1:2")
     assert resumed.computed == len(data[::3])
-    assert resumed.accounts == summary.accounts
+    assert resumed.counts == summary.counts
     assert digests(tmp_path / "three") == digests(scores["ref"])
 
 
@@ -125,7 +125,7 @@ def test_a_finished_run_does_nothing(scores: dict[str, Path], corpus: Path, make
     before = {path: path.stat().st_mtime_ns for path in scores["ref"].rglob("*")}
     summary = score_into(corpus, scores["ref"], make_model(1))
     assert summary.computed == 0
-    assert summary.accounts.documents == N_DOCUMENTS
+    assert summary.counts.documents == N_DOCUMENTS
     assert {path: path.stat().st_mtime_ns for path in scores["ref"].rglob("*")} == before
 
 
@@ -220,9 +220,9 @@ def test_a_document_that_overflows_is_counted(
     shutil.copytree(make_model(1), tmp_path / "model")
     model.save_pretrained(tmp_path / "model")
     summary = score_into(corpus, tmp_path / "out", tmp_path / "model", dtype="float16")
-    assert summary.accounts.rescored > 0
-    assert summary.accounts.scored == N_DOCUMENTS - N_QUARANTINED
-    assert ScoreSet.open(str(tmp_path / "out")).summary["rescored"] == summary.accounts.rescored
+    assert summary.counts.rescored > 0
+    assert summary.counts.scored == N_DOCUMENTS - N_QUARANTINED
+    assert ScoreSet.open(str(tmp_path / "out")).summary["rescored"] == summary.counts.rescored
 
 
 def test_a_run_that_fails_gives_its_workers_back_though_its_error_is_kept(

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rho_score.cli import main
-from rho_score.cluster import ray_cluster as engine
+from rho_score.cluster import ray_cluster as ray_cluster_module
+from rho_score.cluster import tasks
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.parquet import footer
@@ -142,7 +143,8 @@ SIZES = st.lists(st.integers(1, 9), max_size=6)
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks as threads of this process, as without a cluster: hundreds of selections in a minute, and the same bytes."""
-    monkeypatch.setattr(engine, "connected", lambda: False)
+    for module in (ray_cluster_module, tasks):
+        monkeypatch.setattr(module, "connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(unit_file, "PART_TOKENS", unit_file.PART_TOKENS)  # is as before after the test
 

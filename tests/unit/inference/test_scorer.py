@@ -33,7 +33,7 @@ from transformers import (
 
 from rho_score.errors import InputError
 from rho_score.inference import forward as forward_module
-from rho_score.inference.forward import Way
+from rho_score.inference.forward import Layout
 from rho_score.inference.loss import Head
 from rho_score.inference.scorer import Scorer
 from rho_score.models.load import ModelSource
@@ -95,7 +95,7 @@ def test_where_frequencies_depend_on_the_length_windows_go_alone(context: int, l
     model = load_float32(tmp_path)
     ids = _documents(97, [3, 20, 200, 150])
     scorer = _scorer(tmp_path, context=context, batch_tokens=512)
-    assert scorer.way.layout == layout
+    assert scorer.layout.kind == layout
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
         expected = plain_losses(model, document.tolist(), prefix=0, context=context, overlap=8)
         np.testing.assert_allclose(losses, expected, atol=2e-4, rtol=1e-3)
@@ -134,7 +134,7 @@ def test_every_family_goes_its_fastest_way_and_is_right(config: Any, layout: str
     ids = _documents(97, [3, 20, 50])
     for batch_tokens in (64, 16, 4096):  # at 16 windows go in chunks, at 4096 what fills a pass up is longer than they
         scorer = _scorer(tmp_path, batch_tokens=batch_tokens)
-        assert scorer.way.layout == layout
+        assert scorer.layout.kind == layout
         for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
             expected = plain_losses(model, document.tolist(), prefix=0, context=32, overlap=8)
             np.testing.assert_allclose(losses, expected, atol=5e-4, rtol=1e-4)
@@ -232,7 +232,7 @@ def test_a_document_that_no_memory_is_enough_for_leaves_the_batch_as_it_was(
 
 def test_compiled_layers_give_the_same_losses(make_model: Callable[[int], Path]) -> None:
     scorer = _scorer(make_model(1), compile=True, signals=("entropy", "rank"))
-    assert scorer.way == Way("packed", compiled=True)
+    assert scorer.layout == Layout("packed", compiled=True)
     ids = _documents(400, [40, 3, 17, 29, 60, 8])
     model = load_float32(make_model(1))
     for document, losses in zip(ids, scorer.score_documents(ids), strict=True):
@@ -248,7 +248,7 @@ def test_where_nothing_compiles_it_says_so_and_goes_on(
     with caplog.at_level(logging.WARNING), torch._inductor.utils.fresh_cache():
         scorer = _scorer(make_model(1), compile=True)
     torch.compiler.reset()
-    assert scorer.way == Way("packed")
+    assert scorer.layout == Layout("packed")
     assert "not going packed compiled" in caplog.text
 
 
@@ -279,7 +279,7 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
     )
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(make_model(1))
-    assert scorer.way == Way("plain")
+    assert scorer.layout == Layout("plain")
     assert "differs from the plain forward" in caplog.text
     (document,) = _documents(400, [50])
     expected = plain_losses(load_float32(make_model(1)), document.tolist(), prefix=0, context=32, overlap=8)
@@ -332,7 +332,7 @@ def test_quantized_weights_are_near_and_neighbours_do_not_matter(
     make_model: Callable[[int], Path], quantize: Any, allowed: float
 ) -> None:
     scorer = _scorer(ModelSource(model=str(make_model(1)), quantize=quantize), batch_tokens=512)
-    assert scorer.way == Way("packed")
+    assert scorer.layout == Layout("packed")
     one, *others = _documents(400, [60, 3, 17, 29, 60, 8])
     exact = _scorer(make_model(1)).score_documents([one])[0]
     full = scorer.score_documents([*others, one])[-1]

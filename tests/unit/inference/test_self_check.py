@@ -45,7 +45,7 @@ def test_a_window_that_lives_in_the_mask_alone_is_seen_behind_it(
     model = _saved(config, tmp_path)
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(tmp_path)
-    assert scorer.way.layout == "padded"
+    assert scorer.layout.kind == "padded"
     assert "not going packed" in caplog.text
     assert "beyond sliding_window = 200" in caplog.text
     document = np.random.default_rng(0).integers(0, 97, 300)
@@ -81,7 +81,7 @@ def test_warnings_say_what_they_mean(tmp_path: Path, caplog: pytest.LogCaptureFi
     tiny_model(tiny_config("mamba")).save_pretrained(tmp_path)
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(tmp_path, context=320)
-    assert scorer.way.layout == "padded"
+    assert scorer.layout.kind == "padded"
     assert "not going padded" not in caplog.text
     assert "windows longer than a pass go through the model whole, not in chunks" in caplog.text
 
@@ -95,7 +95,7 @@ def test_a_table_with_fewer_positions_than_the_configuration_says_is_refused_at_
         _scorer(tmp_path, context=130)
     with pytest.raises(InputError, match=r"fails on random tokens, at most 129 in a row"):
         _scorer(tmp_path, context=129, prefix_id=None)
-    assert _scorer(tmp_path, context=128).way.layout == "plain"
+    assert _scorer(tmp_path, context=128).layout.kind == "plain"
 
 
 def _altered(monkeypatch: pytest.MonkeyPatch, alter: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -149,7 +149,7 @@ def test_losses_that_change_with_the_length_of_a_pass_go_alone(
     _saved(LlamaConfig(**SMALL, max_position_embeddings=512, switch_length=150), tmp_path)
     _altered(monkeypatch, lambda h: h * 2 if h.shape[1] > 150 else h)
     with caplog.at_level(logging.WARNING):
-        assert _scorer(tmp_path).way.layout == "plain"
+        assert _scorer(tmp_path).layout.kind == "plain"
     assert "changes with the length of its pass (switch_length = 150)" in caplog.text
 
 
@@ -186,5 +186,5 @@ def test_a_window_one_short_of_the_context_is_seen(prefix_id: int | None, tmp_pa
         **SMALL, sliding_window=199, max_position_embeddings=512, num_local_experts=4, num_experts_per_tok=2
     )
     _saved(config, tmp_path)
-    assert _scorer(tmp_path, context=200, prefix_id=prefix_id).way.layout == "padded"
-    assert _scorer(tmp_path, context=199, prefix_id=prefix_id).way.layout == "packed"
+    assert _scorer(tmp_path, context=200, prefix_id=prefix_id).layout.kind == "padded"
+    assert _scorer(tmp_path, context=199, prefix_id=prefix_id).layout.kind == "packed"

@@ -20,7 +20,9 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer, prefix_id
-from rho_score.scoring.worker import ScoreUnit
+from rho_score.scoring.live import Reporter
+from rho_score.scoring.settings import ScorerSettings
+from rho_score.scoring.worker import ScoreUnit, WorkerSettings
 from tests.oracle import load_float32, plain_losses
 
 IDS = np.arange(50) % 97 + 3
@@ -227,8 +229,15 @@ def test_whatever_loading_raises_is_one_final_error(
 
     monkeypatch.setattr("rho_score.scoring.worker._load", load)
     monkeypatch.setattr("rho_score.scoring.worker.node_name", lambda: "node")
-    worker = ScoreUnit(scorer={"model": ModelSource(model=str(model))}, identity={}, threads=1, gpus=0, precision="float32",
-                       output=str(tmp_path / "out"), run="a", limit_s=60)  # fmt: skip
+    scorer = ScorerSettings(
+        model=ModelSource(model=str(model)), dtype="float32", context=8, overlap=0, prefix_id=None, batch_tokens=None,
+        signals=(), compile=False,
+    )  # fmt: skip
+    settings = WorkerSettings(
+        scorer=scorer, identity={}, threads=1, gpus=0, precision="float32", output=str(tmp_path / "out"), run="a",
+        limit_s=60,
+    )  # fmt: skip
+    worker = ScoreUnit(settings, Reporter(None, every_s=1.0))
     with pytest.raises(
         RhoScoreError, match=r"does not load on .*AttributeError: module 'kernels' has no attribute 'fused'"
     ):

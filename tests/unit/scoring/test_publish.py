@@ -8,7 +8,7 @@ import pytest
 from rho_score.errors import RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.scoring.blocks import SCORED
-from rho_score.scoring.publish import publish_unit
+from rho_score.scoring.publish import PublishSettings, publish_unit
 from rho_score.stores.schema import FLOATS
 
 ROWS = [
@@ -22,17 +22,13 @@ def _publish(
     rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3, again: bool = False
 ) -> dict[str, Any]:
     table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=SCORED)
-    accounts: dict[str, Any] = publish_unit(
-        table,
-        output=str(output),
-        fingerprint="f",
-        grouped=False,
-        signals=(),
-        prefix=prefix,
-        expected_rows={"u": planned},
-        again=again,
-    ).to_pylist()[0]["accounts"]
-    return accounts
+    settings = PublishSettings(
+        output=str(output), fingerprint="f", grouped=False, signals=(), prefix=prefix, again=again
+    )
+    counts: dict[str, Any] = publish_unit(table, settings=settings, expected_rows={"u": planned}).to_pylist()[0][
+        "counts"
+    ]
+    return counts
 
 
 def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:

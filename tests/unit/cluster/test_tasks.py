@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rho_score.cluster import ray_cluster as engine
+from rho_score.cluster import tasks
 from rho_score.cluster.tasks import in_turn
 
 FOR_EVER = 10**12
@@ -58,6 +58,6 @@ def test_an_interrupt_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "wait", interrupted)
+    monkeypatch.setattr(tasks, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         in_turn(lambda items: sum(1 for _ in items), range(FOR_EVER), workers=2)
