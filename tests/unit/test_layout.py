@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.stores import random_documents, write_scores
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"
@@ -49,6 +51,17 @@ def test_pure_modules_know_nothing_of_ray_or_files() -> None:
 def test_reading_and_publishing_tasks_start_without_torch() -> None:
     code = "import sys, rho_score.read, rho_score.publish; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "score --help", "select --help"])
+def test_help_is_printed_without_the_libraries_that_do_the_work(arguments: str) -> None:
+    """It answers in the time that Python and the parser take to start."""
+    code = "import sys; from rho_score.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments.split()], check=True, capture_output=True, text=True)
+    assert done.stdout
+    imported = set(done.stderr.split())
+    assert "rho_score.config" in imported
+    assert not imported & {"ray", "torch", "transformers", "pyarrow", "numpy", "fsspec", "pandas", "yaml"}
 
 
 def test_a_threshold_is_found_without_pandas(tmp_path: Path) -> None:
