@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rho_score.scorer import Scorer
+from rho_score.inference.scorer import Scorer
 
 LONG = 100_000
 

@@ -24,17 +24,21 @@ import pyarrow as pa
 
 from bench.score_sets import ROOT
 from bench.selection import Row, machine, table
-from rho_score.columns import Columns
 from rho_score.config import SelectConfig
-from rho_score.histogram import COUNTS, merge
-from rho_score.plan import Plan, read_plan
-from rho_score.prepare import prepare
-from rho_score.read import CorpusUnits
-from rho_score.schema import SCHEMA_VERSION, parquet_bytes, score_schema
-from rho_score.stages import FAN_IN, UNITS_PER_BATCH, batches_of
-from rho_score.storage import Folder
-from rho_score.store import MANIFEST, PLAN, SUCCESS, Accounts, dump_json, footers, new_manifest, published_units
-from rho_score.units import Unit
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.plan import Plan, read_plan
+from rho_score.corpus.units import Unit
+from rho_score.files.folder import Folder
+from rho_score.files.parquet import parquet_bytes
+from rho_score.ranking.histogram import COUNTS, merge
+from rho_score.scoring.read import CorpusUnits
+from rho_score.selecting.batches import FAN_IN, UNITS_PER_BATCH, batches_of
+from rho_score.selecting.inputs import prepare
+from rho_score.stores.counts import Accounts
+from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units
+from rho_score.stores.manifest import dump_json, new_manifest
+from rho_score.stores.schema import SCHEMA_VERSION, score_schema
+from rho_score.stores.unit_file import footers
 
 FOLDER = ROOT / "out" / "bench" / "scale"
 UNITS = 1_000_000

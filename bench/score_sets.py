@@ -19,11 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rho_score.plan import Plan
-from rho_score.schema import SCHEMA_VERSION, content_sha256, list_column, parquet_bytes, score_schema
-from rho_score.storage import Folder
-from rho_score.store import MANIFEST, PLAN, SUCCESS, Accounts, data_name, dump_json, new_manifest
-from rho_score.units import Unit
+from rho_score.corpus.plan import Plan
+from rho_score.corpus.units import Unit
+from rho_score.files.arrow import list_column
+from rho_score.files.folder import Folder
+from rho_score.files.parquet import parquet_bytes
+from rho_score.stores.counts import Accounts
+from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, data_name
+from rho_score.stores.manifest import dump_json, new_manifest
+from rho_score.stores.schema import SCHEMA_VERSION, content_sha256, score_schema
 
 ROOT = Path(__file__).parents[1]
 UNIT_TOKENS = 4_000_000
@@ -119,7 +123,7 @@ def fabricate(folder: Path, n_tokens: int, *, seed: int = 0, nulls: bool = False
 def _tokenizer() -> dict[str, bytes]:
     """The demo model's tokenizer, by file name."""
     from demo.model import base_model
-    from rho_score.tokenizer import tokenizer_files
+    from rho_score.models.tokenizer import tokenizer_files
 
     return {path.name: path.read_bytes() for path in tokenizer_files(str(base_model()))}
 

@@ -27,16 +27,15 @@ import torch
 from bench.shapes import SHAPES, random_llama
 from bench.texts import Slice, slices
 from demo.model import base_model
+from rho_score.cluster.ray_cluster import cluster
 from rho_score.config import ScoreConfig
-from rho_score.engine import cluster
-from rho_score.forward import CPU_BLOCK, CUDA_BLOCK, Way
-from rho_score.loss import Head
-from rho_score.model import ModelSource, load_model, resolve_dtype
-from rho_score.score import score
-from rho_score.scorer import Scorer
-from rho_score.tokenizer import load_tokenizer
-from rho_score.tokens import prefix_id
-from rho_score.verify import compare, plain_losses
+from rho_score.inference.forward import CPU_BLOCK, CUDA_BLOCK, Way
+from rho_score.inference.loss import Head
+from rho_score.inference.scorer import Scorer
+from rho_score.models.load import ModelSource, load_model, resolve_dtype
+from rho_score.models.tokenizer import load_tokenizer, prefix_id
+from rho_score.scoring.job import score
+from rho_score.scoring.verify import compare, plain_losses
 
 CONTEXT, OVERLAP = 2048, 512
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,7 @@ import numpy as np
 from bench.processes import Ran, helper, run
 from bench.score_sets import ROOT, Sets, cached
 from bench.selection_check import check
-from rho_score import histogram
+from rho_score.ranking import histogram
 
 OUT = ROOT / "out" / "bench" / "selection"
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}  # one process finds another's cluster without a token

@@ -18,8 +18,8 @@ import ray
 
 from bench.score_sets import Sets
 from rho_score.cli import main as rho_score
-from rho_score.plan import read_plan
-from rho_score.sampling import uniforms
+from rho_score.corpus.plan import read_plan
+from rho_score.ranking.sampling import uniforms
 
 THRESHOLD = 0.25
 BATCH_TOKENS = 100_000

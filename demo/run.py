@@ -9,11 +9,12 @@ from pathlib import Path
 from demo.corpus import CURATED_GROUP, build
 from demo.model import base_model
 from demo.reference import fine_tune
-from rho_score.accounts import accounts_in
 from rho_score.cli import main
-from rho_score.commands import QUARANTINED
-from rho_score.engine import cluster
-from rho_score.store import ScoreSet, Selection
+from rho_score.cli.commands import QUARANTINED
+from rho_score.cluster.ray_cluster import cluster
+from rho_score.stores.counts import accounts_in
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 
 OUT = Path("out/demo")
 COLUMNS = "--id-column id --group-column source"

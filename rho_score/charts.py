@@ -1,8 +1,10 @@
 """The figures of the report and the notebook, with matplotlib."""
 
 import base64
+import importlib
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rho_score.shown import visible
+from rho_score.errors import InputError
+from rho_score.files.paths import check_writable
+from rho_score.safe_text import visible
 
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
 
@@ -188,3 +192,18 @@ def data_url(figure: Figure) -> str:
 def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, height))
     return figure, figure.subplots()
+
+
+def image_kind(name: str) -> str:
+    """The format of a figure by its file's name; raises InputError for one that is not known."""
+    kind = PurePosixPath(name).suffix.lstrip(".").lower()
+    if kind not in ("svg", "png", "pdf"):
+        raise InputError(f"--plot {name}: the name of a figure ends with .svg, .png or .pdf.")
+    return kind
+
+
+def check_plot(place: str) -> None:
+    """Raises what would keep a figure from being written there, before anything is done for it: InputError, ImportError."""
+    image_kind(place)
+    check_writable("--plot", place, file=True)
+    importlib.import_module("rho_score.charts")  # matplotlib is an extra

@@ -1,6 +1,6 @@
 """What can go wrong, by exit code: 1 failed while running, 2 wrong usage or input (nothing was run)."""
 
-from rho_score.shown import without_secrets
+from rho_score.safe_text import without_secrets
 
 
 class RhoScoreError(Exception):

@@ -21,8 +21,8 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rho_score.engine import configure_own_cluster
-from rho_score.storage import Folder
+from rho_score.cluster.ray_cluster import configure_own_cluster
+from rho_score.files.folder import Folder
 from tests.faults import FaultyProxy
 
 settings.register_profile("rho-score", deadline=None)  # the machine may be busy
@@ -185,7 +185,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
     environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
     environment.setenv("FSSPEC_S3", json.dumps({"config_kwargs": {"connect_timeout": 3, "read_timeout": 3}}))
     environment.setenv("RHO_SCORE_STORAGE_PATIENCE_S", "15")
-    environment.setattr("rho_score.retries.PATIENCE_S", 15)
+    environment.setattr("rho_score.files.retries.PATIENCE_S", 15)
     set_conf_env(conf)
     proxy = FaultyProxy(port).__enter__()
     environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")

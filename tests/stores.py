@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rho_score.plan import Plan, Unit
-from rho_score.schema import SCHEMA_VERSION, content_sha256, parquet_bytes, score_schema
-from rho_score.storage import Folder
-from rho_score.store import Accounts, data_name, dump_json, new_manifest
+from rho_score.corpus.plan import Plan
+from rho_score.corpus.units import Unit
+from rho_score.files.folder import Folder
+from rho_score.files.parquet import parquet_bytes
+from rho_score.stores.counts import Accounts
+from rho_score.stores.layout import data_name
+from rho_score.stores.manifest import dump_json, new_manifest
+from rho_score.stores.schema import SCHEMA_VERSION, content_sha256, score_schema
 
 
 @dataclass(frozen=True)

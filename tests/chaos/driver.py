@@ -6,9 +6,9 @@ import sys
 import ray.data  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import rho_score.export
-import rho_score.score
-import rho_score.select  # noqa: F401
+import rho_score.exporting.job
+import rho_score.scoring.job
+import rho_score.selecting.job  # noqa: F401
 from rho_score.cli import main
 
 

@@ -16,10 +16,10 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from rho_score.errors import InputError
-from rho_score.forward import Way
-from rho_score.proof import examine, make_documents, prove
-from rho_score.scorer import Scorer
-from rho_score.verify import plain_losses
+from rho_score.inference.forward import Way
+from rho_score.inference.scorer import Scorer
+from rho_score.inference.self_check import examine, make_documents, prove
+from rho_score.scoring.verify import plain_losses
 from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

@@ -12,14 +12,18 @@ import orjson
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from rho_score import commands
+from rho_score.cli import commands
 from rho_score.config import CurveConfig, DynamicsConfig, SelectConfig
-from rho_score.curve import curve
-from rho_score.dynamics import dynamics
-from rho_score.inspect import load_store_tokenizer, sample_tokens, scores_behind
-from rho_score.report import _facts, _groups
-from rho_score.select import select
-from rho_score.store import ScoreSet, Selection, new_manifest, open_store
+from rho_score.reporting.curve import curve
+from rho_score.reporting.page import _facts, _groups
+from rho_score.reporting.sample import sample_tokens, scores_behind
+from rho_score.selecting.dynamics import dynamics
+from rho_score.selecting.job import select
+from rho_score.stores.manifest import new_manifest
+from rho_score.stores.open import open_store
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
+from rho_score.stores.tokenizer import load_store_tokenizer
 from tests.fuzz.place import OURS, place
 from tests.stores import cut, random_documents, write_scores
 

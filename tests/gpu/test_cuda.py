@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rho_score.attention import packed_attention
-from rho_score.forward import Way
-from rho_score.scorer import CUDA_BATCH_TOKENS, Scorer
+from rho_score.inference.attention import packed_attention
+from rho_score.inference.forward import Way
+from rho_score.inference.scorer import CUDA_BATCH_TOKENS, Scorer
 from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
 from tests.oracle import load_float32, plain_losses
 

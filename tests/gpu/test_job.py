@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.storage import Folder
-from rho_score.store import quarantined_documents
+from rho_score.files.folder import Folder
+from rho_score.stores.score_set import quarantined_documents
 from tests.conftest import save_model, some_text
 from tests.oracle import load_float32, plain_losses
 from tests.poison.model import losses_by_document, save_poisoned_model, write_texts

@@ -49,7 +49,7 @@ class Kind:
     options: dict[str, str | int] = field(default_factory=dict)
     """Options of the corpus that are not as usual."""
     limits: dict[str, int] = field(default_factory=dict)
-    """Limits of rho_score.lines that are made smaller, so that the test is small too."""
+    """Limits of rho_score.corpus.lines that are made smaller, so that the test is small too."""
 
     @property
     def page_line(self) -> str:

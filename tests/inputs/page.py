@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rho_score.lines import LARGEST_SHARD, LONGEST_LINE
+from rho_score.corpus.lines import LARGEST_SHARD, LONGEST_LINE
 from tests.inputs.jsonl_kinds import JSONL, TEXT
 from tests.inputs.kinds import Kind
 from tests.inputs.model_kinds import MODELS

@@ -9,9 +9,8 @@ import pytest
 
 from rho_score.cli import main
 from rho_score.errors import InputError
-from rho_score.scorer import Scorer
-from rho_score.tokenizer import load_tokenizer
-from rho_score.tokens import prefix_id
+from rho_score.inference.scorer import Scorer
+from rho_score.models.tokenizer import load_tokenizer, prefix_id
 from tests.inputs.model_kinds import MODELS, ModelKind
 from tests.oracle import load_float32, plain_losses
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.store import ScoreSet, quarantined_documents
+from rho_score.stores.score_set import ScoreSet, quarantined_documents
 from tests.inputs.kinds import Doc, Kind, Refused
 from tests.inputs.test_kinds import KINDS
 

@@ -9,13 +9,14 @@ import torch
 from demo.corpus import CURATED_GROUP, build, curated
 from demo.model import base_model
 from rho_score.config import CorpusConfig
-from rho_score.model import resolve_dtype
-from rho_score.plan import make_plan
-from rho_score.read import Columns, Document, documents
-from rho_score.scorer import Scorer
-from rho_score.storage import Folder
-from rho_score.tokenizer import load_tokenizer
-from rho_score.tokens import encode, prefix_id
+from rho_score.corpus.columns import Columns, Document
+from rho_score.corpus.documents import documents
+from rho_score.corpus.plan import make_plan
+from rho_score.files.folder import Folder
+from rho_score.inference.scorer import Scorer
+from rho_score.models.load import resolve_dtype
+from rho_score.models.tokenizer import load_tokenizer, prefix_id
+from rho_score.scoring.tokenize import encode
 from tests.oracle import load_float32, plain_losses
 
 # Mean nats of a document, the rounding of what is stored included.

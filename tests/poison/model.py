@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.store import ScoreSet
+from rho_score.stores.score_set import ScoreSet
 from tests.conftest import save_model
 from tests.poison.poisoned import PoisonedConfig
 

@@ -10,10 +10,10 @@ import ray
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from rho_score import engine
 from rho_score.cli import main
+from rho_score.cluster import ray_cluster as engine
 from rho_score.errors import RhoScoreError
-from rho_score.store import quarantined_documents
+from rho_score.stores.score_set import quarantined_documents
 from tests.conftest import some_text
 from tests.poison.model import losses_by_document, save_poisoned_model, write_texts
 from tests.poison.poisoned import RUN
@@ -86,7 +86,7 @@ def test_quarantined_units_are_scored_once_more_and_no_others(ray_cluster: str, 
 
 
 def _folder(path: Path) -> Any:
-    from rho_score.storage import Folder
+    from rho_score.files.folder import Folder
 
     return Folder(str(path))
 

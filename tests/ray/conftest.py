@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rho_score.config import ScoreConfig
-from rho_score.score import ScoreSummary, score
+from rho_score.scoring.job import ScoreSummary, score
 
 OPTIONS: dict[str, Any] = {
     "id_column": "id", "group_column": "source", "context": 32, "overlap": 8, "batch_tokens": 128, "cpus_per_worker": 1,

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rho_score.accounts import GroupAccounts
 from rho_score.charts import image, shares_figure
 from rho_score.cli import main
 from rho_score.config import DynamicsConfig, SelectConfig
-from rho_score.curve import load_curves
-from rho_score.dynamics import CATEGORIES, DynamicsSummary, dynamics, plotted
 from rho_score.errors import InputError
-from rho_score.select import select
-from rho_score.store import ScoreSet, Selection
+from rho_score.ranking.trends import CATEGORIES
+from rho_score.reporting.curve import load_curves
+from rho_score.selecting.dynamics import DynamicsSummary, dynamics, plotted
+from rho_score.selecting.job import select
+from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from tests.ray.conftest import digests
 from tests.stores import Doc, cut, random_documents, write_scores
 

@@ -28,10 +28,11 @@ from transformers import (
 
 from rho_score.config import ExportConfig, SelectConfig
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.export import ExportSummary, export
-from rho_score.select import select
-from rho_score.storage import Folder
-from rho_score.store import ScoreSet, Selection
+from rho_score.exporting.job import ExportSummary, export
+from rho_score.files.folder import Folder
+from rho_score.selecting.job import select
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from tests.conftest import some_text
 from tests.ray.conftest import digests, score_into
 from tests.stores import Doc, write_scores

@@ -15,10 +15,10 @@ import pytest
 
 from rho_score.cli import main
 from rho_score.config import CorpusConfig, ExportConfig, SelectConfig
-from rho_score.export import export
-from rho_score.plan import make_plan
-from rho_score.select import select
-from rho_score.store import ScoreSet
+from rho_score.corpus.plan import make_plan
+from rho_score.exporting.job import export
+from rho_score.selecting.job import select
+from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
 from tests.ray.conftest import score_into
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobInfo, JobStatus, JobSubmissionClient
 
-from rho_score.store import ScoreSet, Selection
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from tests.conftest import N_QUARANTINED
 
 ROOT = Path(__file__).parents[2]

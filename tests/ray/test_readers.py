@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from rho_score.config import SelectConfig
-from rho_score.select import select
-from rho_score.store import ScoreSet, Selection
+from rho_score.selecting.job import select
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 
 
 def _with_duckdb(pattern: str, column: str) -> tuple[int, float]:

@@ -12,11 +12,11 @@ import nbformat
 import pytest
 
 from rho_score.config import DynamicsConfig, ReportConfig, SelectConfig
-from rho_score.dynamics import dynamics
 from rho_score.errors import InputError
-from rho_score.report import report
-from rho_score.select import select
-from rho_score.store import Selection
+from rho_score.reporting.page import report
+from rho_score.selecting.dynamics import dynamics
+from rho_score.selecting.job import select
+from rho_score.stores.selection import Selection
 from tests.ray.conftest import score_into
 
 ROOT = Path(__file__).parents[2]

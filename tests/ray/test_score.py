@@ -15,15 +15,16 @@ from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
 from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectConfig
-from rho_score.dynamics import dynamics
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.documents import documents
+from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.export import export
-from rho_score.identity import model_identity
-from rho_score.plan import make_plan
-from rho_score.read import Columns, documents
-from rho_score.select import select
-from rho_score.storage import Folder
-from rho_score.store import ScoreSet
+from rho_score.exporting.job import export
+from rho_score.files.folder import Folder
+from rho_score.models.identity import model_identity
+from rho_score.selecting.dynamics import dynamics
+from rho_score.selecting.job import select
+from rho_score.stores.score_set import ScoreSet
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED
 from tests.oracle import load_float32, plain_losses
 from tests.ray.conftest import OPTIONS, digests, score_into
@@ -150,7 +151,7 @@ def test_a_worker_with_another_model_is_refused(
 ) -> None:
     """The driver says what the run is of; a node that has something else at that path must not score with it."""
     other = {**model_identity(str(make_model(1))), "weights_sha256": "of the driver's model"}
-    monkeypatch.setattr("rho_score.job.model_identity", lambda _: other)
+    monkeypatch.setattr("rho_score.scoring.settings.model_identity", lambda _: other)
     with pytest.raises(RhoScoreError, match='weights_sha256: the driver "of the driver\'s model", this worker'):
         score_into(corpus, tmp_path / "out", make_model(1))
     assert not (tmp_path / "out" / "_SUCCESS.json").exists()
@@ -168,7 +169,7 @@ def test_a_folder_of_other_things_is_not_written_to(
 def test_more_workers_than_the_cluster_has_are_refused(
     ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rho_score.preflight.NODES_JOIN_S", 0.0)  # no more nodes will come
+    monkeypatch.setattr("rho_score.scoring.preflight.NODES_JOIN_S", 0.0)  # no more nodes will come
     with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, the cluster has 4"):
         score_into(corpus, tmp_path / "out", make_model(1), workers="4")
 

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from rho_score.accounts import GroupAccounts
 from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
-from rho_score.histogram import round_score
-from rho_score.select import SelectSummary, select
-from rho_score.store import ScoreSet, Selection
+from rho_score.ranking.keys import round_score
+from rho_score.selecting.job import SelectSummary, select
+from rho_score.stores.counts import GroupAccounts
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from tests.oracle import full_sort_mask
 from tests.ray.conftest import digests
 

@@ -9,11 +9,11 @@ import pytest
 from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import RhoScoreError
-from rho_score.select import select
-from rho_score.store import Selection
-from rho_score.tokens import encode
+from rho_score.scoring.tokenize import encode
+from rho_score.selecting.job import select
+from rho_score.stores.selection import Selection
 from tests.stores import Doc, cut, write_scores
-from tests.unit.test_vocabulary import byte_level, oracle, sentencepiece_bpe, wrapped
+from tests.unit.models.test_vocabulary import byte_level, oracle, sentencepiece_bpe, wrapped
 
 TEXTS = [
     "the model learns", "", " leading", "東京 cut inside 🙂🙂", "e\u0301 a\u0323 combining", "runs   of \t space\n", "café naïve",
@@ -55,9 +55,9 @@ def _bytes_of(selection: Selection) -> list[dict[str, object]]:
 def test_losses_are_compared_over_bytes(
     sets: dict[str, tuple[Path, list[Doc], list[list[bytes]]]], tmp_path: Path, base: str, ref: str
 ) -> None:
-    from rho_score.inspect import load_store_tokenizer
-    from rho_score.store import ScoreSet
-    from rho_score.vocabulary import Vocabulary
+    from rho_score.models.vocabulary import Vocabulary
+    from rho_score.stores.score_set import ScoreSet
+    from rho_score.stores.tokenizer import load_store_tokenizer
 
     (base_path, base_docs, _), (ref_path, ref_docs, _) = sets[base], sets[ref]
     select(SelectConfig(output=f"{tmp_path}/sel", ref=str(ref_path), base=str(base_path), ratio=0.5, align="bytes"))

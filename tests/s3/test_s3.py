@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rho_score.cli import main
-from rho_score.storage import Folder
-from rho_score.store import ScoreSet, Selection
+from rho_score.files.folder import Folder
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED
 from tests.faults import FaultyProxy
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-import rho_score.retries
+import rho_score.files.retries
 from rho_score.cli import main
-from rho_score.storage import Folder
-from rho_score.store import relative_url
+from rho_score.files.folder import Folder
+from rho_score.stores.manifest import relative_url
 from tests.stores import cut, random_documents, write_scores
 
 CANARY = "CANARY7f3a"
@@ -36,7 +36,7 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, f"{CANARY}-{name}")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(rho_score.retries, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(rho_score.files.retries, "PATIENCE_S", 0.1)
     S3FileSystem.clear_instance_cache()  # they keep the server that they were made for
     yield
     S3FileSystem.clear_instance_cache()

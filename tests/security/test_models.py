@@ -14,10 +14,10 @@ import torch
 
 from rho_score.cli import main
 from rho_score.errors import InputError
-from rho_score.inspect import load_store_tokenizer
-from rho_score.model import ModelSource, load_config, load_model
-from rho_score.store import ScoreSet
-from rho_score.tokenizer import load_tokenizer
+from rho_score.models.load import ModelSource, load_config, load_model
+from rho_score.models.tokenizer import load_tokenizer
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.tokenizer import load_store_tokenizer
 from tests.stores import write_scores
 
 PACKAGE = Path(__file__).parents[2] / "rho_score"
@@ -196,7 +196,7 @@ def test_a_tokenizer_is_fetched_without_the_weights(directory: Path, monkeypatch
         asked.append([name, *allow_patterns])
         return str(directory)
 
-    monkeypatch.setattr("rho_score.model_files.snapshot_download", snapshot)
+    monkeypatch.setattr("rho_score.models.directory.snapshot_download", snapshot)
     load_tokenizer("org/model@main")
     load_config("org/model")
     assert ["*.safetensors" in patterns for patterns in asked] == [False, True]

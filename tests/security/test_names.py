@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
 from rho_score.config import CorpusConfig
+from rho_score.corpus.plan import make_plan
+from rho_score.corpus.units import new_unit
 from rho_score.errors import InputError
-from rho_score.plan import make_plan
-from rho_score.storage import Folder
-from rho_score.store import data_name, quarantine_name
-from rho_score.units import new_unit
+from rho_score.files.folder import Folder
+from rho_score.stores.layout import data_name, quarantine_name
 from tests.security.hostile import CONTROLS, EVERY, FORMULAS, PATHS, PAYLOADS, write_hostile
 
 ANY_NAME = st.text(max_size=300) | st.sampled_from(EVERY) | st.text("./\\ \x00\n~", max_size=12)

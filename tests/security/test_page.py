@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.config import ReportConfig, SelectConfig
-from rho_score.heatmap import heat_map
-from rho_score.inspect import DocumentTokens
-from rho_score.report import report
-from rho_score.select import select
+from rho_score.reporting.heatmap import heat_map
+from rho_score.reporting.page import report
+from rho_score.reporting.sample import DocumentTokens
+from rho_score.selecting.job import select
 from tests.security.hostile import EVERY, PAYLOADS, write_hostile
 
 TAGS = {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.cli import main
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
 from tests.conftest import some_text
 from tests.faults import FaultyProxy
 from tests.stores import cut, random_documents, write_scores

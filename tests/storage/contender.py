@@ -3,10 +3,10 @@
 import json
 from multiprocessing.synchronize import Barrier
 
-from rho_score.claims import claim
 from rho_score.errors import InputError
-from rho_score.storage import Folder
-from rho_score.store import new_manifest
+from rho_score.files.folder import Folder
+from rho_score.stores.claim import claim
+from rho_score.stores.manifest import new_manifest
 
 
 def contend(url: str, number: int, n_rounds: int, start: Barrier) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-import rho_score.read
-import rho_score.score
+import rho_score.scoring.job
+import rho_score.scoring.read
 from rho_score.config import CorpusConfig
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.plan import make_plan
 from rho_score.errors import RhoScoreError
-from rho_score.plan import make_plan
-from rho_score.read import Columns, read_unit
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
+from rho_score.scoring.read import read_unit
 from tests.ray.conftest import OPTIONS
 from tests.storage.conftest import Run
 
@@ -71,7 +72,7 @@ def test_a_shard_that_changes_after_the_plan_is_refused(
         "8", "--cpus-per-worker", "1", "--unit-bytes", "1500", "--no-compile",
     ]  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(rho_score.score, "make_plan", planned)
+        patched.setattr(rho_score.scoring.job, "make_plan", planned)
         code, said = run(*command)
     assert code == 1, said
     assert message in said
@@ -88,7 +89,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
 ) -> None:
     corpus = _copied(small_corpus, str(tmp_path / "corpus"))
     plan = make_plan(CorpusConfig(input=corpus.url, id_column="id", unit_bytes=OPTIONS["unit_bytes"]))
-    real = rho_score.read.documents
+    real = rho_score.corpus.documents.documents
 
     def documents(*arguments: Any) -> Any:
         for i, document in enumerate(real(*arguments)):
@@ -96,6 +97,6 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
                 _later(corpus)
             yield document
 
-    monkeypatch.setattr(rho_score.read, "documents", documents)
+    monkeypatch.setattr(rho_score.scoring.read, "documents", documents)
     with pytest.raises(RhoScoreError, match=r"a\.parquet changed since the run was planned"):
         read_unit(corpus, plan.units[0], Columns("text", "id"))

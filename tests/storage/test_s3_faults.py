@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from rho_score.storage import Folder
+from rho_score.files.folder import Folder
 from tests.faults import FaultyProxy, Rule
 from tests.storage.conftest import Run, files
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rho_score.claims import claim
 from rho_score.errors import InputError
-from rho_score.storage import Folder
-from rho_score.store import ScoreSet, new_manifest
+from rho_score.files.folder import Folder
+from rho_score.stores.claim import claim
+from rho_score.stores.manifest import new_manifest
+from rho_score.stores.score_set import ScoreSet
 from tests.faults import FaultyProxy, Rule
 from tests.ray.conftest import digests
 from tests.storage.conftest import SELECT, Run, files
@@ -46,8 +47,8 @@ def test_of_several_that_begin_at_once_one_has_the_output(where: str, s3: Faulty
 def test_a_claim_that_was_left_behind_is_told_and_does_not_stop_its_own_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rho_score.claims.WAIT_S", 0.1)
-    monkeypatch.setattr("rho_score.claims.YIELD_S", 0.1)
+    monkeypatch.setattr("rho_score.stores.claim.WAIT_S", 0.1)
+    monkeypatch.setattr("rho_score.stores.claim.YIELD_S", 0.1)
     folder = Folder(str(tmp_path))
     dead, other = (new_manifest("selection", {"setting": n}) for n in (1, 2))
     folder.publish(f"claim-{dead['fingerprint']}.json", b"{}")

@@ -1,0 +1,5 @@
+"""The command line: parse the arguments into a configuration, make one call, print what came out."""
+
+from rho_score.cli.entry import main, run
+
+__all__ = ["main", "run"]

@@ -1,0 +1,266 @@
+"""What each command calls, and what it prints of the answer; returns exit codes."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rho_score.config import (
+    CurveConfig,
+    DynamicsConfig,
+    ExportConfig,
+    PlanConfig,
+    ReportConfig,
+    ScoreConfig,
+    SelectConfig,
+)
+from rho_score.safe_text import visible, visible_lines, without_secrets
+
+if TYPE_CHECKING:  # it imports numpy, and help needs none
+    from rho_score.stores.counts import GroupAccounts
+
+QUARANTINED = 3
+SHOWN = 5  # quarantined documents that are printed
+
+
+def fit(text: str) -> str:
+    """`text` as it may be shown: without credentials, control characters visible."""
+    return visible_lines(without_secrets(text))
+
+
+def _say(text: str = "") -> None:
+    print(fit(text))
+
+
+def _say_finished(output: str) -> None:
+    _say(f"{output} is finished already; nothing to do.")
+
+
+def _plan(config: PlanConfig) -> int:
+    from rho_score.scoring.estimate import estimate
+
+    _say(estimate(config))
+    return 0
+
+
+def _score(config: ScoreConfig) -> int:
+    from rho_score.corpus.plan import left_out
+    from rho_score.scoring.job import score, verify
+
+    if config.verify is not None:
+        _say(str(verify(config)))
+        return 0
+    summary = score(config)
+    accounts = summary.accounts
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    else:
+        rate = summary.computed_tokens / summary.wall_s
+        _say(
+            f"scored {summary.computed} of {summary.units} units in {summary.wall_s:.0f} s "
+            f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
+            f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
+        )
+    mean = accounts.total_nats / accounts.losses if accounts.losses else float("nan")
+    _say(
+        f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
+        f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
+    )
+    if summary.not_shards:
+        _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
+    _print_retries(summary.retries)
+    if summary.weight_note:
+        _say(f"weights: {summary.weight_note}")
+    if accounts.rescored:
+        _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
+    if accounts.quarantined:
+        _print_quarantined(summary.output, accounts.quarantined)
+        return 0 if config.allow_quarantine else QUARANTINED
+    return 0
+
+
+def _print_quarantined(output: str, n_documents: int) -> None:
+    from rho_score.files.folder import Folder
+    from rho_score.stores.score_set import quarantined_documents
+
+    for doc_id, reason in itertools.islice(quarantined_documents(Folder(output), SHOWN), SHOWN):
+        _say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
+    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
+    _say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
+
+
+def _select(config: SelectConfig) -> int:
+    from rho_score.selecting.job import select
+
+    summary = select(config)
+    if config.dry_run:
+        _say("a dry run: this is what would be kept; nothing was written")
+        if not _documents_known(summary.total):
+            _say("Tokens are those that have a score; documents are counted once masks are written.")
+    elif summary.computed == 0:
+        _say_finished(summary.output)
+    if summary.units < summary.planned:
+        _say(f"{summary.units:,} of {summary.planned:,} units: what is published of score sets that are not finished")
+    whole = summary.thresholds.get(None) if not summary.per_group else None
+    _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
+    for row in summary.cuts:
+        if row["expert"] is not None:
+            place = visible(row["expert"] + (f", {row['group']}" if summary.per_group else ""))
+            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
+            _say(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
+    if summary.approximate:
+        _say("Figures of groups share the tokens at the threshold in proportion; exact once written.")
+    _print_retries(summary.retries)
+    if unaligned := summary.total.documents_unaligned:
+        _say(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
+    for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
+        if (ref := accounts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
+            base = accounts.bits_per_byte("base") if config.base else None
+            more = "" if base is None else f", base {base:.4f}"
+            _say(f"{visible(group or '(none)'):<24.24} bits per byte: reference {ref:.4f}{more}")
+    return 0
+
+
+def _print_retries(retries: Mapping[str, int]) -> None:
+    if retries:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(retries.items()))
+        _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
+
+
+def _documents_known(total: "GroupAccounts") -> bool:
+    """Not in a dry run of tokens: a histogram has none."""
+    return total.documents > 0 or total.tokens == 0
+
+
+def _print_groups(
+    groups: "dict[str | None, GroupAccounts]",
+    total: "GroupAccounts",
+    threshold_of: Callable[[str | None], float | None],
+    whole: float | None,
+) -> None:
+    _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
+    rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
+    known = _documents_known(total)
+    for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
+        _say(
+            f"{name:<24.24} {f'{accounts.documents:,}' if known else '':>12} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
+            f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
+        )
+
+
+def _curve(config: CurveConfig) -> int:
+    from rho_score.reporting.curve import curve
+
+    _say(curve(config))
+    for path in (config.plot, config.csv):
+        if path:
+            _say(f"wrote {path}")
+    return 0
+
+
+def _dynamics(config: DynamicsConfig) -> int:
+    from rho_score.ranking.trends import CATEGORIES
+    from rho_score.selecting.dynamics import dynamics, plotted
+
+    summary = dynamics(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _say(f"{'group':<24}" + "".join(f" {category:>9}" for category in CATEGORIES))
+    for name, shares in plotted(summary):
+        _say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
+    total = summary.total
+    _say(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
+    if config.plot:
+        _say(f"wrote {config.plot}")
+    return 0
+
+
+def _export(config: ExportConfig) -> int:
+    from rho_score.exporting.job import export
+
+    summary = export(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _say(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
+    for field in dataclasses.fields(summary.counts):
+        _say(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
+    return 0
+
+
+def _report(config: ReportConfig) -> int:
+    from rho_score.reporting.page import report
+
+    _say(f"wrote {report(config)}")
+    return 0
+
+
+class Command(NamedTuple):
+    """A command of the program."""
+
+    config: type
+    """Its options."""
+    run: Callable[[Any], int]
+    """Does the work, and returns the exit code."""
+    examples: Mapping[str, str]
+    """Command lines by what they are for."""
+
+
+COMMANDS = {
+    "plan": Command(
+        PlanConfig,
+        _plan,
+        {
+            "What a run would cost": "rho-score plan s3://corpora/web --model HuggingFaceTB/SmolLM2-135M "
+            "--tokens-per-second 40000 --price-per-hour 2",
+        },
+    ),
+    "score": Command(
+        ScoreConfig,
+        _score,
+        {
+            "On this machine": "rho-score score corpus/ scores/ref --model models/ref --group-column source",
+            "On a cluster of GPUs": "rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref "
+            "--workers 1:200 --gpus-per-worker 1",
+            "How far the scores would be from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
+        },
+    ),
+    "select": Command(
+        SelectConfig,
+        _select,
+        {
+            "The method of Rho-1": "rho-score select selection --ref scores/ref --base scores/base --ratio 0.6",
+            "The best billion tokens, as whole documents": "rho-score select selection --ref scores/ref "
+            "--tokens 1000000000 --level document",
+            "Two references, each with its own share": "rho-score select selection --ref math=scores/math "
+            "--ref code=scores/code --base scores/base --combine union --ratio 0.3 --share code=0.5",
+        },
+    ),
+    "curve": Command(
+        CurveConfig,
+        _curve,
+        {
+            "Common ratios": "rho-score curve selection",
+            "Two budgets, and a figure": "rho-score curve selection --tokens 1000000000 5000000000 --plot curve.svg",
+        },
+    ),
+    "dynamics": Command(
+        DynamicsConfig,
+        _dynamics,
+        {
+            "Keep the tokens that were learnt": "rho-score dynamics learnt "
+            "--scores scores/step-1000 scores/step-5000 scores/step-20000",
+            "Keep those that stayed hard too": "rho-score dynamics hard --scores scores/step-1000 scores/step-20000 "
+            "--keep H-L H-H --plot dynamics.svg",
+        },
+    ),
+    "export": Command(
+        ExportConfig,
+        _export,
+        {
+            "Blocks for Hugging Face's Trainer": "rho-score export selection train --format labels --block-size 2048",
+            "nanoGPT's .bin with a mask": "rho-score export selection train --format bin",
+            "The kept documents with all their columns": "rho-score export selection kept --format parquet",
+        },
+    ),
+    "report": Command(ReportConfig, _report, {"A page about a selection": "rho-score report selection report.html"}),
+}

@@ -1,0 +1,58 @@
+"""`~` and `$VARIABLE` in options that are paths or URLs, and whether a path can be written at all."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rho_score.errors import InputError
+
+C = TypeVar("C")
+PATHS = frozenset({"input", "output", "model", "scores", "ref", "base", "selection", "store", "plot", "csv"})
+"""Names of the options that are paths or URLs."""
+
+
+_NAMED = re.compile(r"([A-Za-z0-9_.-]+=)(~.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+
+def with_home(config: C) -> C:
+    """A command's configuration whose paths (NAME=PATH too) have the home folder for a `~` that the shell left."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in PATHS}  # type: ignore[arg-type]
+    changed = {name: _each(value, home) for name, value in values.items()}
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def home(path: str) -> str:
+    """`path`, or NAME=PATH, with the home folder for `~`."""
+    named = _NAMED.fullmatch(path)
+    return named[1] + os.path.expanduser(named[2]) if named else os.path.expanduser(path)  # noqa: PTH111
+
+
+def with_variables(option: str, value: Any) -> Any:
+    """The value of a path option as a file has it, text or a list, with the values of environment variables; $$ is a dollar.
+
+    Raises:
+        InputError: names the option and the variable that is not set.
+    """
+
+    def found(match: re.Match[str]) -> str:
+        if match[1]:
+            return "$"
+        name = match[2] or match[3]
+        if name not in os.environ:
+            raise InputError(
+                f"{option}: the environment variable {name!r} is not set. Set it; a plain dollar is written $$."
+            )
+        return os.environ[name]
+
+    return _each(value, lambda path: _VARIABLE.sub(found, path))
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_each(one, change) for one in value)
+    return value

@@ -1,0 +1,32 @@
+"""The documents of a unit, and whether its shard is the one that was planned."""
+
+from collections.abc import Iterator
+
+from rho_score.corpus import jsonl_shards, parquet_shards
+from rho_score.corpus.columns import Columns, Document
+from rho_score.corpus.units import Unit
+from rho_score.errors import RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.files.urls import without_credentials
+
+
+def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """The documents of a unit one by one, in input order; those that cannot be scored with their error."""
+    read = parquet_shards.read if unit.format == parquet_shards.FORMAT else jsonl_shards.read
+    return read(root, unit, columns)
+
+
+def check_unchanged(root: Folder, unit: Unit) -> None:
+    """Raise RhoScoreError if the unit's shard is not the one that was planned (size, etag or time of change), or gone."""
+    try:
+        found = root.info(unit.shard)
+    except FileNotFoundError:
+        raise RhoScoreError(
+            f"{unit.shard} is gone since the run was planned: it is not in {without_credentials(root.url)}. "
+            "Restore it, or score into another output."
+        ) from None
+    if (found.size, found.version) != (unit.size, unit.version):
+        raise RhoScoreError(
+            f"{unit.shard} changed since the run was planned: {unit.size} bytes, version {unit.version} then; "
+            f"{found.size} bytes, version {found.version} now. Restore it, or score into another output."
+        )

@@ -1,0 +1,189 @@
+"""JSON-lines shards, plain or compressed: checked by their heads and cut into units, read line by line.
+
+What a shard is compressed with its first bytes tell, whatever its name says.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from rho_score.config import CorpusConfig
+from rho_score.corpus.columns import MISSING, Columns, Document, document, folder_values, joined_id, paths_in, value_at
+from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
+from rho_score.corpus.json_heads import refuse_one_value
+from rho_score.corpus.lines import BOM, LARGEST_SHARD, Line, lines_between
+from rho_score.corpus.units import Unit, new_unit
+from rho_score.corpus.values import Unusable, Value, json_text
+from rho_score.errors import InputError
+from rho_score.files.folder import FileInfo, Folder
+
+NAMES = ".json, .jsonl or .ndjson (plain or with .gz, .zst, .bz2 or .xz behind it)"
+_NAME = re.compile(r"(?i)\.(json|jsonl|ndjson)(\.(gz|gzip|zst|zstd|bz2|xz))?$")
+PLAIN = ".jsonl"
+EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
+PEEK_BYTES = 1 << 18
+_INTEGERS = 2.0**63  # integers below it are exact, beyond it orjson may make them floats
+
+
+def is_name(name: str) -> bool:
+    """Whether a file with this name is taken for JSON lines."""
+    return _NAME.search(name) is not None
+
+
+def may_be_empty(name: str) -> bool:
+    """Whether a file of 0 bytes under this name is a shard without documents, and not one that was cut off."""
+    return is_name(name) and not compression_named(name)
+
+
+def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
+    """The units of a shard: byte ranges of a plain one, a compressed one whole.
+
+    Raises:
+        InputError: it cannot be read, is one JSON value and not lines of them, or its first records lack a column.
+    """
+    compression = _compression(root, name)
+    head, whole = _head(root, name, compression)
+    if twice := compression_of(head):
+        raise InputError(f"it is compressed twice ({compression} around {twice}). Decompress it once.")
+    refuse_one_value(head, compression, whole=whole)
+    _check_columns(head, name, corpus, whole=whole)
+    common = {"format": PLAIN + compression, "size": info.size, "version": info.version, "rows": None}
+    if compression:
+        return [new_unit(name, 0, info.size, first_row=0, text_bytes=info.size * EXPANSION, **common)]
+    starts = range(0, info.size, corpus.unit_bytes)
+    stops = [min(start + corpus.unit_bytes, info.size) for start in starts]
+    return [
+        new_unit(name, start, stop, first_row=0 if start == 0 else None, text_bytes=stop - start, **common)
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def _compression(root: Folder, name: str) -> str:
+    """What the shard is compressed with; where its first bytes are neither that of any stream nor JSON, what its name says."""
+    with root.open(name) as file:
+        head = file.read(MAGIC_BYTES)
+        if found := compression_of(head):
+            return found
+        named = compression_named(name)
+        if not named:
+            return ""
+        head += file.read(PEEK_BYTES)
+    return "" if head.removeprefix(BOM).lstrip()[:1] in (b"{", b"[") else named
+
+
+def _head(root: Folder, name: str, compression: str) -> tuple[bytes, bool]:
+    """The first bytes, and whether they are all; fewer where the stream breaks off early, which costs what comes after and not the shard."""
+    head = b""
+    with root.open(name) as file:
+        stream = decompressed(file, compression)
+        try:
+            while len(head) < PEEK_BYTES and (more := stream.read1(4096)):
+                head += more
+        except DAMAGE:
+            if not head:
+                raise
+            return head, False
+    return head, len(head) < PEEK_BYTES
+
+
+def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool) -> None:
+    """Refuse a shard where no whole record among the first ones has the named columns, and no folder of its name either."""
+    lines = head.removeprefix(BOM).split(b"\n")
+    records = []
+    for line in lines if whole else lines[:-1]:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # a broken line is quarantined when its turn comes
+        if isinstance(record, dict) and record:
+            records.append(record)
+    folders = folder_values(name)
+
+    def is_there(column: str, *, folder: bool = True) -> bool:
+        return (folder and column in folders) or any(value_at(record, column) is not MISSING for record in records)
+
+    columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
+    ids = [] if columns.id is None else [columns.id] if is_there(columns.id) else columns.id_parts
+    groups = [] if columns.group is None else [columns.group]
+    wanted = [(column, "--id-column") for column in ids] + [(column, "--group-column") for column in groups]
+    lost = [] if is_there(columns.text, folder=False) else [(columns.text, "--text-column")]
+    lost += [(column, flag) for column, flag in wanted if not is_there(column)]
+    if records and lost:
+        column, flag = lost[0]
+        folder = "" if flag == "--text-column" or "." in column else f", and no folder {column}=… below the input"
+        there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
+        raise InputError(
+            f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "
+            "name the shards with a glob where this file is none."
+        )
+
+
+def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """The documents of a unit."""
+    folders = folder_values(unit.shard)
+    for line in jsonl_lines(root, unit):
+        yield document_of(line, unit, columns, folders)
+
+
+def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str | None]) -> Document:
+    """The document of a line of a unit. `folders`: values where the record has no such key."""
+    default_id = f"{unit.shard}@{line.offset}"
+    if line.content is None:
+        return Document(default_id, None, None, line.error)
+    return _line_document(line.content, default_id, line.place, columns, folders)
+
+
+def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
+    """Lines that begin in [start, stop) of the shard, or of the text of a compressed one; blank lines are no documents."""
+    with root.open(unit.shard) as file:
+        yield from lines_in(file, unit)
+
+
+def lines_in(file: Any, unit: Unit) -> Iterator[Line]:
+    """The same, of an open shard."""
+    stop = unit.stop if unit.format == PLAIN else LARGEST_SHARD
+    yield from lines_between(file, unit.format, unit.start, stop)
+
+
+def _line_document(
+    line: bytes, default_id: str, place: str, columns: Columns, folders: dict[str, str | None]
+) -> Document:
+    try:
+        record = orjson.loads(line.removeprefix(BOM).rstrip(b"\r\n"))
+    except orjson.JSONDecodeError as error:
+        return Document(default_id, None, None, f"{place}: not valid JSON: {error}")
+    if not isinstance(record, dict):
+        return Document(default_id, None, None, f"{place}: a JSON {type(record).__name__}, not an object")
+
+    def named(column: str) -> Value:
+        found = value_at(record, column)
+        if found is MISSING:
+            return folders.get(column)
+        if isinstance(found, float) and abs(found) >= _INTEGERS:
+            found = _exact(line, column, found)
+        return json_text(found)
+
+    doc_id: Value = default_id
+    if columns.id is not None:
+        parts = columns.id_parts
+        if len(parts) == 1 or columns.id in folders or value_at(record, columns.id) is not MISSING:
+            doc_id = named(columns.id)
+        else:
+            doc_id = joined_id([(part, named(part)) for part in parts])
+    group = None if columns.group is None else named(columns.group)
+    text = value_at(record, columns.text)
+    if text is MISSING:
+        known = doc_id if isinstance(doc_id, str) else default_id
+        return Document(known, None, None, f"{place}: no field {columns.text!r}")
+    return document(default_id, text, doc_id, group, columns, place=f"{place}: ")
+
+
+def _exact(line: bytes, column: str, found: float) -> Any:
+    """A number of a line as it is written there: integers beyond 64 bits are floats to orjson, several of them the same one."""
+    try:
+        return value_at(json.loads(line.removeprefix(BOM)), column)
+    except (ValueError, RecursionError):
+        return Unusable(f"an integer that cannot be told from {found!r}")

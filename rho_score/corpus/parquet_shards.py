@@ -1,0 +1,298 @@
+"""Parquet shards: checked and cut into units by their footers, read row group by row group."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rho_score.config import CorpusConfig
+from rho_score.corpus.columns import Columns, Document, document, folder_values, joined_id, splits
+from rho_score.corpus.compression import DAMAGE, is_damage
+from rho_score.corpus.lines import LARGEST_SHARD
+from rho_score.corpus.units import Unit, new_unit
+from rho_score.corpus.values import SCALARS, Value, is_scalar, is_text, texts_of
+from rho_score.errors import InputError
+from rho_score.files.folder import FileInfo, Folder
+
+FORMAT = ".parquet"
+FOOTER_SIGNATURE = 28
+MOST_ROWS = 1 << 24  # of a row group; a unit has whole ones, and goes through memory whole
+BATCH_ROWS = 1 << 13  # decoded at once
+
+
+class Source(NamedTuple):
+    """Where the values of a named column are: at a path in the file, or one for all its rows in a folder's name."""
+
+    name: str
+    path: tuple[str, ...] | None
+    value: str | None = None
+
+    @property
+    def dotted(self) -> str:
+        """The path as pyarrow takes it."""
+        return ".".join(self.path or ())
+
+
+class Sources(NamedTuple):
+    """Where the columns of one shard are. `id` has several where it is put together, none where it is SHARD#ROW."""
+
+    text: Source
+    id: tuple[Source, ...]
+    group: Source | None
+
+    @property
+    def in_file(self) -> list[str]:
+        """The columns to read, each once."""
+        sources = (self.text, *self.id, self.group)
+        return list(dict.fromkeys(source.dotted for source in sources if source is not None and source.path))
+
+
+def find_path(fields: list[pa.Field], name: str) -> tuple[str, ...] | None:
+    """The field of this name, or the path into structs that it tells; None where there is neither.
+
+    Raises:
+        InputError: two fields of one struct, or of the file, have a name on the path.
+    """
+    names = [field.name for field in fields]
+    if (n := names.count(name)) > 1:
+        raise InputError(f"{n} columns are called {name!r}. Rename one of them.")
+    if n:
+        return (name,)
+    for first, rest in splits(name):
+        if first not in names:
+            continue
+        (path,) = find_path(fields, first) or ("",)
+        kind = fields[names.index(first)].type
+        if pa.types.is_struct(kind) and (inner := find_path(list(kind), rest)):
+            return (path, *inner)
+    return None
+
+
+def paths_of(fields: list[pa.Field]) -> list[str]:
+    """What can be named: columns, and fields of structs by their paths."""
+    found = []
+    for field in fields:
+        inner = paths_of(list(field.type)) if pa.types.is_struct(field.type) else []
+        found += [f"{field.name}.{path}" for path in inner] or [field.name]
+    return found
+
+
+def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
+    """Where the columns are in a shard with this schema and name.
+
+    Raises:
+        InputError: one of them is nowhere, or has a type that it cannot have.
+    """
+    fields, folders = list(schema), folder_values(shard)
+
+    def find(name: str, flag: str) -> Source:
+        if path := find_path(fields, name):
+            _check_type(fields, path, name, flag)
+            return Source(name, path)
+        if name in folders and flag != "--text-column":
+            return Source(name, None, folders[name])
+        there = ", ".join([*paths_of(fields), *(f"{key} (a folder)" for key in folders)])
+        folder = "" if flag == "--text-column" or "." in name else f", and no folder {name}=… below the input"
+        raise InputError(f"no column {name!r}{folder}; there are: {there}. Name the right one with {flag}.")
+
+    ids: list[str] = []
+    if columns.id is not None:
+        whole = find_path(fields, columns.id) or columns.id in folders
+        ids = [columns.id] if whole else columns.id_parts
+    return Sources(
+        text=find(columns.text, "--text-column"),
+        id=tuple(find(name, "--id-column") for name in ids),
+        group=None if columns.group is None else find(columns.group, "--group-column"),
+    )
+
+
+def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str) -> None:
+    for part in path:
+        kind = next(field.type for field in fields if field.name == part)
+        fields = list(kind) if pa.types.is_struct(kind) else []
+    try:
+        if (is_text if flag == "--text-column" else is_scalar)(kind):
+            return
+    except LookupError as error:
+        raise InputError(f"column {name!r} has {error}. Name another column with {flag}.") from error
+    wanted = "string" if flag == "--text-column" else SCALARS
+    other = (
+        f"one of its fields ({', '.join(f'{name}.{path}' for path in paths_of(fields))})"
+        if fields
+        else "another column"
+    )
+    raise InputError(f"column {name!r} has type {kind}, not {wanted}. Name {other} with {flag}.")
+
+
+def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
+    """The units of a shard: whole row groups.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column, or has larger row groups than may be.
+    """
+    columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
+    with root.open(name) as file:
+        footer = _Footer(file)
+        shard = pq.ParquetFile(footer)
+        metadata = shard.metadata
+        _refuse_encrypted(file, info.size, metadata)
+        footer.all_read = True
+        _check_row_groups(shard, corpus.text_column)
+        text = find_sources(shard.schema_arrow, columns, name).text.dotted
+        _check_row_groups(shard, text)
+    leaf = next(i for i in range(len(metadata.schema)) if metadata.schema.column(i).path == text)
+    units: list[Unit] = []
+    start = row = rows = size = 0
+    for i in range(metadata.num_row_groups):
+        n_rows, n_bytes = metadata.row_group(i).num_rows, metadata.row_group(i).column(leaf).total_uncompressed_size
+        for what, found, most in (("rows", n_rows, MOST_ROWS), ("bytes of text", n_bytes, LARGEST_SHARD)):
+            if found > most:
+                raise InputError(f"row group {i} has {found:,} {what}, more than {most:,}. Write smaller row groups.")
+        rows, size = rows + n_rows, size + n_bytes
+        if size >= corpus.unit_bytes or rows >= MOST_ROWS or i + 1 == metadata.num_row_groups:
+            if rows:
+                place = {"first_row": row, "rows": rows, "text_bytes": size}
+                units.append(new_unit(name, start, i + 1, format=FORMAT, size=info.size, version=info.version, **place))
+            start, row, rows, size = i + 1, row + rows, 0, 0
+    return units
+
+
+def _check_row_groups(shard: pq.ParquetFile, column: str) -> None:
+    """Raises where rows are counted two ways, or the column cannot be asked for in a row group; of `shard` the footer alone is given, see `_Footer`."""
+    rows = [shard.metadata.row_group(i).num_rows for i in range(shard.metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != shard.metadata.num_rows:
+        raise InputError(
+            f"not readable (its footer says {shard.metadata.num_rows:,} rows, its row groups {sum(rows):,}). "
+            "Replace it or take it out of the corpus."
+        )
+    for i in range(shard.metadata.num_row_groups):
+        if shard.metadata.row_group(i).num_columns != len(shard.metadata.schema):
+            raise InputError(f"not readable (row group {i} lacks columns). Replace it or take it out of the corpus.")
+        with suppress(_AllReadError):
+            shard.read_row_group(i, columns=[column])
+
+
+class _AllReadError(Exception):
+    """More than the footer is asked for."""
+
+
+class _Footer:
+    """A Parquet file that is no longer read once `all_read`: so pyarrow's reader can be made to look at the footer alone.
+
+    It tells by an error what is wrong there; asked about a column of such a footer, pyarrow ends the process.
+    """
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.all_read = file, False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> Any:
+        """As a file's."""
+        if self.all_read:
+            raise _AllReadError
+        return self._file.read(size)
+
+
+def _refuse_encrypted(file: Any, size: int, metadata: pq.FileMetaData) -> None:
+    """Refuse a readable footer over encrypted columns: pyarrow ends the process where it is asked about one of them.
+
+    Such a footer is signed: 28 bytes of nonce and tag stand between it and its length, the file's last word but one.
+    """
+    file.seek(size - 8)
+    (length,) = struct.unpack("<I", file.read(4))
+    if length - metadata.serialized_size == FOOTER_SIGNATURE:
+        raise InputError("it has encrypted columns. Write it again without encryption.")
+
+
+def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
+    """The documents of a unit. Encodings make much of little (a dictionary of one text for all rows): it has `LARGEST_SHARD` characters at most."""
+    assert unit.first_row is not None
+    row, size = unit.first_row, 0
+    with root.open(unit.shard) as file:
+        shard = pq.ParquetFile(file, page_checksum_verification=True)
+        sources = find_sources(shard.schema_arrow, columns, unit.shard)
+        for group in range(unit.start, unit.stop):
+            n_rows = shard.metadata.row_group(group).num_rows
+            default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
+            documents = _row_group(shard, group, default_ids, sources, columns, LARGEST_SHARD - size)
+            size += sum(map(_size, documents))
+            yield from documents
+            row += n_rows
+
+
+def _row_group(
+    shard: pq.ParquetFile, group: int, default_ids: list[str], sources: Sources, columns: Columns, most: int
+) -> list[Document]:
+    """The documents of a row group, `most` characters of them; where it is damaged, each with that for its error."""
+    documents: list[Document] = []
+    size = 0
+    try:
+        n_rows = _rows_at_once(shard, group)
+        for batch in shard.iter_batches(n_rows, row_groups=[group], columns=sources.in_file):
+            ids = default_ids[len(documents) : len(documents) + len(batch)]
+            for found in _batch_documents(batch, ids, sources, columns):
+                size += _size(found)
+                if size > most:
+                    reason = (
+                        f"row group {group}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not "
+                        "read. Write the file again with smaller row groups, or cut it into smaller units (--unit-bytes)."
+                    )
+                    return documents + _lost(default_ids[len(documents) :], reason)
+                documents.append(found)
+        if len(documents) < len(default_ids):
+            raise pa.ArrowInvalid(f"{len(documents)} rows, where the footer says {len(default_ids)}")
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        return _lost(default_ids, f"row group {group} is damaged: {error}")
+    return documents
+
+
+def _lost(ids: list[str], reason: str) -> list[Document]:
+    return [Document(doc_id, None, None, reason) for doc_id in ids]
+
+
+def _size(document: Document) -> int:
+    """Characters of its text, id and group."""
+    return sum(len(value) for value in document[:3] if value)
+
+
+def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
+    """How many rows take no more than `LARGEST_SHARD` bytes were each as long as all that the row group has written.
+
+    Of single columns pyarrow is not asked: where a footer is damaged it ends the process instead of an error.
+    """
+    size = int(shard.metadata.row_group(group).total_byte_size)
+    return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, size)))
+
+
+def _batch_documents(
+    batch: pa.RecordBatch, default_ids: list[str], sources: Sources, columns: Columns
+) -> Iterator[Document]:
+    texts = _values(batch, sources.text)
+    groups = [None] * len(texts) if sources.group is None else _values(batch, sources.group)
+    parts = [_values(batch, source) for source in sources.id]
+    ids: list[Value] = list(default_ids)
+    if len(parts) == 1:
+        ids = parts[0]
+    elif parts:
+        names = [source.name for source in sources.id]
+        ids = [joined_id(list(zip(names, row, strict=True))) for row in zip(*parts, strict=True)]
+    for default_id, text, doc_id, group in zip(default_ids, texts, ids, groups, strict=True):
+        yield document(default_id, text, doc_id, group, columns)
+
+
+def _values(batch: pa.RecordBatch, source: Source) -> list[Value]:
+    """The column's values as text, None where null, or below a null."""
+    if source.path is None:
+        return [source.value] * len(batch)
+    column = batch[source.path[0]]
+    for name in source.path[1:]:
+        column = pc.struct_field(column, [column.type.get_field_index(name)])
+    return texts_of(column)

@@ -1,0 +1,197 @@
+"""From a corpus to units: made once by the driver from listings, footers and the head of each JSON-lines shard.
+
+A unit is whole row groups of a Parquet shard, a byte range of a JSON-lines shard, or a whole compressed one. Which units there are depends on the input and `unit_bytes` alone, never on workers, order or time.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
+
+from rho_score.config import CorpusConfig
+from rho_score.corpus import jsonl_shards, parquet_shards
+from rho_score.corpus.compression import DAMAGE
+from rho_score.corpus.units import Unit
+from rho_score.errors import InputError
+from rho_score.files.folder import FileInfo, Folder, file_at
+from rho_score.files.parquet import read_table
+from rho_score.safe_text import visible
+
+SUCCESS = "_SUCCESS.json"  # of a store of ours
+NAMED = 5  # files that are left out, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All units of a corpus, in corpus order: by shard's name, then by place in the shard."""
+
+    root: str
+    units: tuple[Unit, ...]
+    not_shards: tuple[str, ...] = ()
+    empty_shards: tuple[str, ...] = ()
+
+    def to_parquet(self) -> bytes:
+        """The plan as a Parquet file, a row a unit; the same units give the same bytes."""
+        columns = [pa.array([getattr(unit, f.name) for unit in self.units], f.type) for f in _PLAN_SCHEMA]
+        table = pa.Table.from_arrays(columns, schema=_PLAN_SCHEMA)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        return sink.getvalue()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every field of every unit: it changes with the input's files and with `unit_bytes`."""
+        return hashlib.sha256(orjson.dumps(self.units)).hexdigest()  # a list of objects, their fields in order
+
+
+_ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
+_PLAN_SCHEMA = pa.schema(
+    pa.field(f.name, _ARROW_TYPES[kind], nullable="None" in kind)
+    for f in fields(Unit)
+    for kind in [f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))]
+)
+
+
+def read_plan(content: bytes) -> tuple[Unit, ...]:
+    """The units of a `plan.parquet`; raises InputError if it is damaged."""
+    table = read_table(content, _PLAN_SCHEMA, "plan.parquet")
+    names = _PLAN_SCHEMA.names
+    return tuple(
+        Unit(**dict(zip(names, row, strict=True)))
+        for batch in table.select(names).to_batches(max_chunksize=1 << 16)
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+
+
+def plan_names(content: bytes) -> pa.Table:
+    """The columns unit and shard of a `plan.parquet`: enough to compare two plans, for little memory."""
+    return read_table(content, pa.schema([_PLAN_SCHEMA.field(name) for name in ("unit", "shard")]), "plan.parquet")
+
+
+def changed_shards(then: Iterable[Unit], now: Iterable[Unit]) -> list[str]:
+    """How the shards of two plans of one corpus differ, a line each: size and version, there or not."""
+    before, after = ({unit.shard: (unit.size, unit.version) for unit in units} for units in (then, now))
+
+    def told(place: tuple[int, str] | None) -> str:
+        return "not there" if place is None else f"{place[0]} bytes, version {place[1]}"
+
+    return [
+        f"{shard}: then {told(before.get(shard))}; now {told(after.get(shard))}"
+        for shard in sorted({*before, *after})
+        if before.get(shard) != after.get(shard)
+    ]
+
+
+def make_plan(corpus: CorpusConfig) -> Plan:
+    """List the corpus, check every shard's columns, and cut it into units.
+
+    Raises:
+        InputError: no shard at all, or shards that cannot be read or lack a column; all of them are named.
+    """
+    if corpus.unit_bytes < 1:
+        raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
+    root, files = _list_corpus(corpus.input)
+    notes = _export_notes(files)
+    shards = {name: info for name, info in files.items() if _is_shard(name) and not name.startswith(notes)}
+    if not shards:
+        raise InputError(
+            f"no shards in {corpus.input}: {len(files)} files there, none ends with .parquet, {jsonl_shards.NAMES}; names with "
+            "a part that begins with _ are left out. Check the path, or convert the corpus to one of these formats."
+        )
+    if unreadable := [name for name in shards if not _is_utf8(name)]:
+        raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
+    with ThreadPoolExecutor(32) as pool:
+        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), shards.items()))
+    problems = [problem for _, problem in cut if problem]
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise InputError(f"{len(problems)} of {len(shards)} shards cannot be read; nothing was run:\n{shown}{more}")
+    units = tuple(unit for units, _ in cut for unit in units)
+    if not units:
+        raise InputError(f"{corpus.input} holds {len(shards)} shards and no document: every shard is empty.")
+    cut_shards = {unit.shard for unit in units}
+    return Plan(
+        root=root.url,
+        units=units,
+        not_shards=tuple(name if _is_utf8(name) else visible(name) for name in files if name not in shards),
+        empty_shards=tuple(name for name in shards if name not in cut_shards),
+    )
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Files that are left out, the first ones by name, as text to show."""
+    return f"left out: {', '.join(map(visible, names[:NAMED]))}{' …' if len(names) > NAMED else ''}"
+
+
+def root_of(url: str) -> tuple[Folder, Literal["glob", "file", "folder"]]:
+    """The folder that shards are named from, and what `url` is; "folder" also where there is nothing."""
+    folder = Folder(url)
+    if (magic := re.search(r"[*?\[]", url)) and not folder.exists():
+        return Folder(url[: magic.start()].rpartition("/")[0] or "."), "glob"
+    if folder.is_file():
+        return file_at(url.rstrip("/"))[0], "file"
+    return folder, "folder"
+
+
+def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
+    """The folder that shards are named from, and all files below it that `url` means."""
+    root, kind = root_of(url)
+    if kind == "glob":
+        wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
+        return root, {name: info for name, info in root.listing().items() if wanted.match(root.name(name))}
+    if kind == "file":
+        _, name = file_at(url.rstrip("/"))
+        return root, {name: root.info(name)}
+    files = root.listing()
+    if not files and not root.exists():
+        raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
+    return root, files
+
+
+def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
+    """What an export of ours has beside its documents, as beginnings of names."""
+    folders = (name.removesuffix(SUCCESS) for name in files if name.endswith(f"/{SUCCESS}") or name == SUCCESS)
+    return tuple(f"{folder}{name}" for folder in folders for name in ("manifest.json", "parts/"))
+
+
+def _is_shard(name: str) -> bool:
+    """Whether the file holds documents: its ending says so, and no part of its name begins with `_` (others' metadata)."""
+    known = name.lower().endswith(parquet_shards.FORMAT) or jsonl_shards.is_name(name)
+    return known and not any(part.startswith("_") for part in name.split("/"))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; a local disk has others too, which Python reads as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
+    try:
+        if info.size == 0:
+            _check_empty(root, name)
+            return [], None
+        cut = parquet_shards.cut if name.lower().endswith(parquet_shards.FORMAT) else jsonl_shards.cut
+        return cut(root, name, info, corpus), None
+    except InputError as error:
+        return [], f"{visible(name)}: {error}"
+    except (*DAMAGE, UnicodeDecodeError) as error:  # names in a footer
+        return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
+
+
+def _check_empty(root: Folder, name: str) -> None:
+    """A file of 0 bytes is an empty shard where its format has no header; else, or as a link to nothing, it is refused."""
+    if not root.exists(name):
+        raise InputError("a link to a file that is not there. Mend the link or take it out of the corpus.")
+    if not jsonl_shards.may_be_empty(name):
+        raise InputError(
+            "0 bytes, so not even a header; was its upload cut off? Replace it or take it out of the corpus."
+        )

@@ -1,0 +1,132 @@
+"""Documents by difficulty, over a corpus larger than memory: sorted runs on storage, then parts that are ranges of the order.
+
+Difficulty is the mean of a document's token scores (excess or loss, nats; tokens without a score do not count). Each run is
+one part of the corpus, sorted; a 16-bit key that never falls as the order goes on cuts all runs into the same ranges, and a
+range is small enough to be sorted in memory. Equal difficulties keep corpus order, documents without any score come last.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rho_score.exporting.documents import Documents
+from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
+from rho_score.files.folder import Folder
+from rho_score.ranking.keys import N_COUNTERS, keys_of
+from rho_score.ranking.scores import document_means
+from rho_score.stores.schema import IDS, MASK
+
+ROW_GROUPS = 64  # of a run: what is read beside a range is at most a 64th of the run at each end
+BATCH_TOKENS = 4_000_000
+
+_RUN = pa.schema(
+    [
+        pa.field("key", pa.uint16(), nullable=False),
+        pa.field("rank", pa.float32()),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("input_ids", IDS),
+        pa.field("mask", MASK),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Keys `first` <= key < `stop`."""
+
+    first: int
+    stop: int
+
+
+def document_ranks(scores: np.ndarray, lengths: np.ndarray, *, hard_first: bool) -> np.ndarray:
+    """What documents are sorted by, ascending: the mean of their scores, negated where `hard_first`; NaN without a score.
+
+    scores: float32[n_tokens], NaN where there is none. lengths: int64[n_docs]. Returns float32[n_docs].
+    """
+    means = document_means(scores, lengths).astype(np.float32)
+    ranks: np.ndarray = -means if hard_first else means
+    return ranks
+
+
+def rank_keys(ranks: np.ndarray) -> np.ndarray:
+    """A key for each rank, uint16[n]: a smaller rank never has a larger key; NaN has the largest."""
+    return np.where(np.isnan(ranks), N_COUNTERS - 1, keys_of(ranks)).astype(np.uint16)
+
+
+def run_file(documents: Documents, ranks: np.ndarray) -> bytes:
+    """A sorted run as a Parquet file; the order of `documents` is kept among equal ranks."""
+    order = np.argsort(ranks, kind="stable")
+    table = pa.Table.from_arrays(
+        [
+            pa.array(rank_keys(ranks)),
+            pa.array(ranks, pa.float32()),
+            documents.doc_ids,
+            list_column(documents.input_ids, documents.lengths),
+            list_column(documents.mask, documents.lengths),
+        ],
+        schema=_RUN,
+    ).take(pa.array(order))
+    sink = io.BytesIO()
+    pq.write_table(
+        table, sink, compression="zstd", row_group_size=max(1, -(-len(table) // ROW_GROUPS)), write_page_checksum=True
+    )
+    return sink.getvalue()
+
+
+def tokens_by_key(ranks: np.ndarray, lengths: np.ndarray) -> tuple[list[int], list[int]]:
+    """The keys that occur, and how many tokens their documents hold."""
+    keys, inverse = np.unique(rank_keys(ranks), return_inverse=True)
+    return keys.tolist(), np.bincount(inverse, lengths, len(keys)).astype(np.int64).tolist()
+
+
+def cut_order(histograms: Iterable[tuple[Sequence[int], Sequence[int]]], n_parts: int) -> list[KeyRange]:
+    """`n_parts` consecutive ranges of keys with about the same number of tokens; some may be empty.
+
+    `histograms`: keys and their tokens, of each run.
+    """
+    tokens = np.zeros(N_COUNTERS, np.int64)
+    for keys, counts in histograms:
+        tokens[np.array(keys, np.int64)] += np.array(counts, np.int64)
+    before, total = np.cumsum(tokens) - tokens, max(1, int(tokens.sum()))
+    targets = [total * part // n_parts for part in range(1, n_parts)]
+    stops = [*np.searchsorted(before, targets).tolist(), N_COUNTERS]
+    return [KeyRange(first, stop) for first, stop in zip([0, *stops[:-1]], stops, strict=True)]
+
+
+def read_range(folder: Folder, runs: Sequence[str], keys: KeyRange) -> Iterator[Documents]:
+    """The documents of a range in order, in batches of a few million tokens. `runs`: names of the runs, in corpus order."""
+    tables = [_read_run(folder, run, keys) for run in runs] if keys.first < keys.stop else []
+    if not sum(map(len, tables)):
+        return
+    table = pa.concat_tables(tables)
+    table = table.take(pa.array(np.argsort(as_numpy(table["rank"]), kind="stable")))
+    batch = np.cumsum(list_lengths(table["input_ids"])) // BATCH_TOKENS
+    edges = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(table)]
+    for start, stop in pairwise(edges):
+        yield documents_of(table.slice(start, stop - start))
+
+
+def documents_of(table: pa.Table) -> Documents:
+    """The columns doc_id, input_ids and mask as flat arrays."""
+    return Documents(
+        doc_ids=table["doc_id"].combine_chunks(),
+        lengths=list_lengths(table["input_ids"]),
+        input_ids=as_numpy(flat_values(table["input_ids"])),
+        mask=as_numpy(flat_values(table["mask"])),
+    )
+
+
+def _read_run(folder: Folder, run: str, keys: KeyRange) -> pa.Table:
+    with folder.open(run) as source:
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        statistics = [file.metadata.row_group(i).column(0).statistics for i in range(file.num_row_groups)]
+        wanted = [i for i, s in enumerate(statistics) if s and s.max >= keys.first and s.min < keys.stop]
+        table = file.read_row_groups(wanted, columns=["key", "rank", "doc_id", "input_ids", "mask"])
+    key = as_numpy(table["key"])
+    first, stop = np.searchsorted(key, [keys.first, keys.stop])
+    return table.slice(first, stop - first)

@@ -1,0 +1,145 @@
+"""The export job: a selection becomes what trainers read. A part of the corpus in, a part's files out.
+
+    OUT/manifest.json            what the export is made from and how; OUT/tokenizer/ beside it for token formats
+    OUT/data/part-00000.…        the files of each part: see `formats`, `streams`, `originals`
+    OUT/parts/part-00000.json    its counts and its files' sizes, written after them: a part that has it is complete
+    OUT/_SUCCESS.json            totals, and every part's counts and files; written last
+
+A part is a run of consecutive units; ordered by difficulty it is a range of that order, cut out of sorted runs (`order`).
+A document without a token to train on teaches nothing and is left out of every format; the counts tell how many.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from typing import Any
+
+import orjson
+
+from rho_score.cluster.progress import Progress
+from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
+from rho_score.cluster.tasks import in_tasks, result
+from rho_score.config import ExportConfig
+from rho_score.corpus.units import Unit
+from rho_score.exporting.counts import Counts
+from rho_score.exporting.difficulty import cut_order
+from rho_score.exporting.settings import Job, _prepare
+from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
+from rho_score.files.folder import Folder
+from rho_score.files.paths import check_writable
+from rho_score.files.urls import absolute
+from rho_score.stores.claim import claim
+from rho_score.stores.layout import SUCCESS
+from rho_score.stores.manifest import dump_json
+from rho_score.stores.selection import Selection
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    """What an export wrote. `computed`: parts of this run; all else is of the whole export. `size`: bytes of the files."""
+
+    output: str
+    format: str
+    parts: int
+    computed: int
+    files: int
+    size: int
+    counts: Counts
+    wall_s: float
+
+
+def export(config: ExportConfig) -> ExportSummary:
+    """Export a selection, or go on where an earlier run of the same command stopped.
+
+    Raises:
+        InputError: wrong usage, no finished selection, or what the format needs is not there.
+        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+    """
+    started = time.monotonic()
+    config = replace(config, selection=absolute(config.selection), output=absolute(config.output))
+    output = Folder(config.output)
+    check_writable("OUTPUT", config.output)
+    with joined():
+        check_own_cluster()
+        selection = Selection.open(config.selection)
+        job, manifest = _prepare(config, selection)
+        tokenizer = [] if job.corpus else list(selection.folder.listing("tokenizer"))
+        claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
+        n_before = len(output.listing("parts"))
+        if not output.exists(SUCCESS):
+            with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+                content = _run(config, job, selection.units)
+            output.publish(SUCCESS, dump_json(content))
+    if config.order != "corpus":
+        _remove_runs(output)
+    content = orjson.loads(output.read(SUCCESS))
+    return ExportSummary(
+        output=output.url,
+        format=config.format,
+        parts=len(content["parts"]),
+        computed=len(content["parts"]) - n_before,
+        files=content["files"],
+        size=content["bytes"],
+        counts=Counts(**content["counts"]),
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _run(config: ExportConfig, job: Job, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """The whole job; returns the content of `_SUCCESS.json`."""
+    n, seen = config.units_per_part, Counts()
+    parts = {f"part-{i // n:05}": units[i : i + n] for i in range(0, len(units), n)}
+    if config.order == "corpus":
+        work = original_part if job.corpus else token_part
+        tasks = [Task(name=name, n_units=len(of), work=work, job=job, rest=(of,)) for name, of in parts.items()]
+    else:
+        names = {name: name.replace("part", "run") for name in parts}
+        sort = [
+            Task(name=names[name], n_units=len(of), work=sort_part, job=job, rest=(of,)) for name, of in parts.items()
+        ]
+        runs = _stage("sort", RUNS, sort, config)
+        seen = _total(runs)
+        ranges = cut_order(((run["keys"], run["tokens"]) for run in runs.values()), len(parts))
+        tasks = [
+            Task(name=name, n_units=len(of), work=range_part, job=job, rest=(tuple(runs), keys))
+            for (name, of), keys in zip(parts.items(), ranges, strict=True)
+        ]
+    done = _stage("export", "parts", tasks, config)
+    sizes = [size for part in done.values() for size in part["files"].values()]
+    return {"counts": asdict(seen + _total(done)), "files": len(sizes), "bytes": sum(sizes), "parts": done}
+
+
+def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, dict[str, Any]]:
+    """Run the tasks whose result is not there yet; all results by the task's name, in the tasks' order."""
+    output = Folder(config.output)
+    there = {name.removesuffix(".json") for name in output.listing(under) if name.endswith(".json")}
+    todo = [task for task in tasks if task.name not in there]
+    with ThreadPoolExecutor(16) as pool:
+        read = pool.map(lambda name: orjson.loads(output.read(f"{under}/{name}.json")), sorted(there))
+        found = dict(zip(sorted(there), read, strict=True))
+    with Progress(what, n_units=sum(task.n_units for task in todo)) as progress:
+        for index, reference in in_tasks(run_task, todo, workers=config.workers):
+            content: dict[str, Any] = result(reference)
+            found[todo[index].name] = content
+            counts = Counts(**content["counts"])
+            progress.add(
+                units=todo[index].n_units,
+                documents=counts.documents or counts.documents_exported,
+                tokens=counts.tokens or counts.tokens_exported,
+            )
+    return {task.name: found[task.name] for task in tasks}
+
+
+def _remove_runs(output: Folder) -> None:
+    """Remove the sorted runs, file by file: not every object store takes a request for many."""
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
+
+
+def _total(results: Mapping[str, dict[str, Any]]) -> Counts:
+    return reduce(Counts.__add__, (Counts(**result["counts"]) for result in results.values()), Counts())

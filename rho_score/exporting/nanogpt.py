@@ -1,0 +1,44 @@
+"""Documents and masks as flat files: nanoGPT's `.bin` with a `.mask`, Megatron-LM's indexed dataset with a second one.
+
+Arrays in, bytes out. As in `formats`, a mask entry belongs to the token at its own place, the target.
+"""
+
+import numpy as np
+
+from rho_score.exporting.documents import Documents, Frame, _between
+
+
+class BinWriter:
+    """`.bin`: the tokens as little-endian `dtype`, nothing else; `.mask`: a byte for each, 1 = train on it.
+
+    Each document ends with EOS (mask 0). Where prefix and EOS are one token, the EOS before a document is its prefix, and
+    the file begins with one. mask[i] belongs to token i: with x = data[i : i + T] and y = data[i + 1 : i + 1 + T] the loss of
+    y is weighed with mask[i + 1 : i + 1 + T].
+    """
+
+    def __init__(self, frame: Frame, *, dtype: np.dtype) -> None:
+        self._begin = [frame.eos_id] if frame.eos_id is not None and frame.prefix_id == frame.eos_id else []
+        self._frame, self._dtype = _between(frame), dtype.newbyteorder("<")
+        self._tokens: list[bytes] = []
+        self._mask: list[bytes] = []
+        self.written = self.trained = 0
+
+    def add(self, documents: Documents) -> None:
+        framed = self._frame.around(documents)
+        input_ids, mask = framed.input_ids, framed.mask
+        if not self.written and len(input_ids):
+            input_ids = np.concatenate([np.array(self._begin, np.int32), input_ids])
+            mask = np.concatenate([np.zeros(len(self._begin), bool), mask])
+            mask[:1] = False  # nothing stands before it
+        self._tokens.append(input_ids.astype(self._dtype).tobytes())
+        self._mask.append(mask.astype(np.uint8).tobytes())
+        self.written += len(input_ids)
+        self.trained += int(mask.sum())
+
+    def files(self) -> dict[str, bytes]:
+        return {".bin": b"".join(self._tokens), ".mask": b"".join(self._mask)} if self.written else {}
+
+
+def bin_dtype(vocabulary: int) -> np.dtype:
+    """The narrowest type of a `.bin` that holds ids below `vocabulary`: uint16 or uint32."""
+    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)

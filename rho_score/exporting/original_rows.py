@@ -1,0 +1,231 @@
+"""Whole documents out of the original shards, with all their own columns: the rows that a selection keeps.
+
+Rows are matched by place and by id: the documents of a unit in input order, less those that were quarantined, must be the
+selection's documents in their order. Anything else is an error that names the unit and the first difference.
+"""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.documents import check_unchanged, documents
+from rho_score.corpus.jsonl_shards import jsonl_lines
+from rho_score.corpus.lines import BOM
+from rho_score.corpus.plan import root_of
+from rho_score.corpus.units import Unit
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.stores.layout import quarantine_name
+from rho_score.stores.manifest import beside
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
+
+Compression = Literal["none", "gzip", "zstd"]
+_ENDINGS = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Where a selection's documents came from. `moved`: the shards are copies, whose times of change and etags are others."""
+
+    root: Folder
+    moved: bool
+    columns: Columns
+    quarantine: Folder
+    """The score set that holds the list of quarantined documents."""
+
+    def check(self, unit: Unit) -> None:
+        """Raise RhoScoreError if the unit's shard is not the one that was scored."""
+        if not self.moved:
+            check_unchanged(self.root, unit)
+        elif (size := self.root.info(unit.shard).size) != unit.size:
+            raise RhoScoreError(
+                f"{self.root.url}/{unit.shard} has {size} bytes, the shard that was scored had {unit.size}. "
+                "Give the same files with --input."
+            )
+
+
+def corpus_root(url: str) -> Folder:
+    """The folder that shards are named from, of a corpus given as a folder, a file or a glob."""
+    root, kind = root_of(url)
+    if kind == "folder" and not root.exists():
+        raise InputError(f"there is nothing at {url}. Give the place of the corpus with --input.")
+    return root
+
+
+def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray:
+    """Which documents of the unit are kept, in input order, the quarantined ones included: bool[n_documents].
+
+    Raises:
+        RhoScoreError: the shard changed, or its documents are not the selection's.
+    """
+    corpus.check(unit)
+    table = selection.unit_table(unit.unit, ["doc_id", "kept"])
+    chosen, kept = table["doc_id"].to_pylist(), table["kept"].to_pylist()
+    found = [(document.doc_id, document.error) for document in documents(corpus.root, unit, corpus.columns)]
+    lost = _lost_in_scoring(corpus, unit, found)
+    keep, at = np.zeros(len(found), bool), 0
+    for row, (doc_id, error) in enumerate(found):
+        expected = chosen[at] if at < len(chosen) else None
+        if error is not None:
+            continue
+        if lost[doc_id]:
+            if doc_id == expected:
+                raise _mismatch(
+                    corpus, unit, row, f"the id {doc_id!r} is both scored and quarantined; ids must be unique there"
+                )
+            lost[doc_id] -= 1
+            continue
+        if doc_id != expected:
+            raise _mismatch(corpus, unit, row, f"the input has {doc_id!r}, the selection {expected!r}")
+        keep[row] = kept[at]
+        at += 1
+    if at < len(chosen):
+        raise _mismatch(corpus, unit, len(found), f"the input ends, the selection has {chosen[at]!r}")
+    return keep
+
+
+def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table]:
+    """The kept rows of a unit of a Parquet shard, all columns, a table for each row group that has any."""
+    row = 0
+    with corpus.root.open(unit.shard) as source:
+        shard = pq.ParquetFile(source, page_checksum_verification=True)
+        for group in range(unit.start, unit.stop):
+            n_rows = shard.metadata.row_group(group).num_rows
+            chosen = keep[row : row + n_rows]
+            row += n_rows
+            if chosen.any():
+                yield shard.read_row_group(group).filter(pa.array(chosen))
+
+
+def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
+    """The kept rows of a unit as lines of JSON: of a JSONL shard as they are, of a Parquet shard written anew.
+
+    There a date or time becomes ISO 8601, a decimal number and a duration (seconds) a string, binary base64, NaN null.
+    """
+    if unit.format == ".parquet":
+        for table in parquet_tables(corpus, unit, keep):
+            for row in table.to_pylist():
+                yield orjson.dumps(row, default=_as_json, option=orjson.OPT_APPEND_NEWLINE)
+        return
+    for line, chosen in zip(jsonl_lines(corpus.root, unit), keep, strict=True):
+        if chosen:
+            assert line.content is not None  # a damaged line is quarantined
+            yield line.content.removeprefix(BOM).rstrip(b"\n") + b"\n"
+
+
+class ParquetRows:
+    """Parquet files in memory with the tables' own schema; a new file where the schema changes."""
+
+    def __init__(self) -> None:
+        self._sinks: list[io.BytesIO] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, table: pa.Table) -> None:
+        """Append a table as a row group."""
+        if self._writer is None or not self._writer.schema.equals(table.schema):
+            self._close()
+            self._sinks.append(io.BytesIO())
+            self._writer = pq.ParquetWriter(self._sinks[-1], table.schema, compression="zstd", write_page_checksum=True)
+        self._writer.write_table(table, row_group_size=len(table))
+
+    def files(self) -> dict[str, bytes]:
+        """The files by what follows the part's name: .parquet, -1.parquet, -2.parquet …"""
+        self._close()
+        return {f"-{i}.parquet" if i else ".parquet": sink.getvalue() for i, sink in enumerate(self._sinks)}
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class JsonlRows:
+    """A JSONL file in memory, compressed as it grows."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._ending, self._any = _ENDINGS[compression], False
+        self._sink = pa.BufferOutputStream()
+        self._stream = self._sink if compression == "none" else pa.CompressedOutputStream(self._sink, compression)
+
+    def add(self, line: bytes) -> None:
+        """Append a line."""
+        self._any = True
+        self._stream.write(line)
+
+    def files(self) -> dict[str, bytes]:
+        """The file by its ending; nothing where there was no line."""
+        if self._stream is not self._sink:
+            self._stream.close()
+        return {self._ending: self._sink.getvalue().to_pybytes()} if self._any else {}
+
+
+def _lost_in_scoring(corpus: Corpus, unit: Unit, found: list[tuple[str, str | None]]) -> Counter[str]:
+    """Ids of the documents that were read well and quarantined all the same, with how many there are of each."""
+    name = quarantine_name(unit.unit)
+    if not corpus.quarantine.exists(name):
+        listed: Counter[str] = Counter()
+    else:
+        listed = Counter(
+            pq.ParquetFile(io.BytesIO(corpus.quarantine.read(name))).read(["doc_id"])["doc_id"].to_pylist()
+        )
+    unread = Counter(doc_id for doc_id, error in found if error is not None)
+    if missing := unread - listed:
+        doc_id = next(iter(missing))
+        row = next(i for i, (found_id, error) in enumerate(found) if found_id == doc_id and error is not None)
+        raise _mismatch(
+            corpus, unit, row, f"{doc_id!r} cannot be read now, and it was when it was scored: {found[row][1]}"
+        )
+    return listed - unread
+
+
+def _mismatch(corpus: Corpus, unit: Unit, row: int, what: str) -> RhoScoreError:
+    return RhoScoreError(
+        f"unit {unit.unit} ({corpus.root.url}/{unit.shard}), document {row} from its start: {what}. The corpus is not the "
+        "one that was scored: give its place with --input, its score set with --scores."
+    )
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, timedelta):
+        return str(value.total_seconds())
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON; use --format parquet")
+
+
+def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
+    """The score set with the selection's units and tokenizer: at `given`, else where the selection's manifest says, if there.
+
+    Raises:
+        InputError: there is none at `given`, or it has other units or another tokenizer.
+    """
+    tokenizer = selection.manifest["parts"]["tokenizer_sha256"]
+    for place in [given] if given else filter(None, selection.manifest["scores"].values()):
+        try:
+            scores = ScoreSet.open(place if given else beside(selection.folder, place), finished=False)
+        except InputError:
+            if given:
+                raise
+            continue
+        if set(scores.units).issuperset(selection.units) and scores.manifest["parts"]["tokenizer_sha256"] == tokenizer:
+            return scores
+    if given:
+        raise InputError(
+            f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
+        )
+    return None

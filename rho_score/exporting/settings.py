@@ -1,0 +1,155 @@
+"""What an export is made of: every option resolved, every wrong one refused, before anything is written."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rho_score.config import ExportConfig
+from rho_score.corpus.columns import Columns
+from rho_score.errors import InputError
+from rho_score.exporting.documents import Frame, Writer
+from rho_score.exporting.labels import BlocksWriter, LabelsWriter
+from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
+from rho_score.exporting.nanogpt import BinWriter, bin_dtype
+from rho_score.exporting.original_rows import Compression, Corpus, corpus_root, open_score_set
+from rho_score.files.folder import Folder
+from rho_score.models.tokenizer import prefix_id
+from rho_score.stores.manifest import beside, new_manifest, relative_url
+from rho_score.stores.selection import Selection
+from rho_score.stores.tokenizer import load_store_tokenizer
+
+LAYOUT_VERSION = 2  # 1: with blocks and rows of which no label is left
+ORIGINALS = ("parquet", "jsonl")
+
+
+MASK = {
+    "labels": "labels[i] is token i itself, or -100; models that shift inside (Hugging Face) take it as it is",
+    "bin": "mask[i] = 1: train on predicting token i; weigh the loss of data[i + 1] with mask[i + 1]",
+    "megatron": "mask[i] = 1: train on predicting token i; the loss mask of labels tokens[1:] is mask[1:]",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a task must know. `vocabulary`: ids are below it. `corpus`: only for whole documents."""
+
+    selection: str
+    output: str
+    format: str
+    block_size: int | None
+    hard_first: bool
+    frame: Frame
+    pad_id: int
+    vocabulary: int
+    compression: Compression
+    corpus: Corpus | None
+
+    @property
+    def first_is_no_target(self) -> bool:
+        """Whether nothing stands before a document's first token, so that no loss is computed for it, nor for an EOS."""
+        rows = self.format == "labels" and not self.block_size
+        return rows and self.frame.prefix_id is None and not self.frame.train_eos
+
+    def writer(self) -> Writer:
+        """A new writer of the job's token format."""
+        if self.format == "bin":
+            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary))
+        if self.format == "megatron":
+            return MegatronWriter(self.frame, dtype=megatron_dtype(self.vocabulary))
+        if self.block_size:
+            return BlocksWriter(self.frame, block_size=self.block_size, pad_id=self.pad_id)
+        return LabelsWriter(self.frame)
+
+
+def _prepare(config: ExportConfig, selection: Selection) -> tuple[Job, dict[str, Any]]:
+    """Check the options and resolve every default; the work of a task, and the manifest."""
+    whole = config.format in ORIGINALS
+    _check_options(config)
+    scores = open_score_set(selection, config.scores)
+    tokenizer = load_store_tokenizer(selection)
+    vocabulary = max(tokenizer.get_vocab().values()) + 1
+    prefix = scores.manifest["parts"].get("prefix_id") if scores else prefix_id(tokenizer)
+    eos = tokenizer.eos_token_id if config.eos_id is None else config.eos_id
+    if config.format == "bin" and eos is None:
+        raise InputError(
+            "the tokenizer has no EOS, and a .bin needs a token between documents: name one with --eos-id."
+        )
+    if eos is None and config.train_eos:
+        raise InputError("--train-eos: the tokenizer has no EOS. Name one with --eos-id.")
+    if eos is not None and not 0 <= eos < vocabulary:
+        raise InputError(f"--eos-id {eos} is no id of the tokenizer, whose ids are 0 to {vocabulary - 1}.")
+    pad = next((i for i in (eos, tokenizer.pad_token_id, prefix) if i is not None), 0)
+    frame = Frame(prefix_id=prefix if config.prefix else None, eos_id=eos, train_eos=config.train_eos)
+    job = Job(
+        selection=config.selection,
+        output=config.output,
+        format=config.format,
+        block_size=config.block_size,
+        hard_first=config.order == "hard-first",
+        frame=frame,
+        pad_id=pad,
+        vocabulary=vocabulary,
+        compression=config.compression,
+        corpus=_corpus(config, selection) if whole else None,
+    )
+    parts = {
+        "layout_version": LAYOUT_VERSION,
+        "selection": selection.manifest["fingerprint"],
+        "format": config.format,
+        "units_per_part": config.units_per_part,
+        "block_size": config.block_size,
+        "order": config.order,
+        "compression": config.compression,
+        **({} if whole else {**asdict(frame), "pad_id": pad if config.block_size else None}),
+    }
+    dtypes = {"bin": bin_dtype, "megatron": megatron_dtype}
+    about = {"dtype": dtypes[config.format](vocabulary).name} if config.format in dtypes else {}
+    about |= {} if whole else {"mask": MASK[config.format]}
+    place = relative_url(config.selection, config.output)
+    return job, new_manifest("export", parts, source=place, vocabulary=vocabulary, **about)
+
+
+def _check_options(config: ExportConfig) -> None:
+    if config.units_per_part < 1:
+        raise InputError(f"--units-per-part must be at least 1, got {config.units_per_part}.")
+    if config.block_size is not None and (config.format != "labels" or config.block_size < 2):
+        raise InputError(
+            f"--block-size is for --format labels and at least 2, got {config.block_size}, {config.format}."
+        )
+    if config.order != "corpus" and config.format in ORIGINALS:
+        raise InputError(
+            f"--order {config.order} is for token formats; --format {config.format} keeps the corpus' order."
+        )
+    if config.format in ORIGINALS and (config.train_eos or not config.prefix or config.eos_id is not None):
+        raise InputError(
+            f"--train-eos, --no-prefix and --eos-id are for token formats; --format {config.format} keeps the text."
+        )
+    if config.compression != "none" and config.format != "jsonl":
+        raise InputError("--compression is for --format jsonl; Parquet is compressed by itself.")
+
+
+def _corpus(config: ExportConfig, selection: Selection) -> Corpus:
+    """The corpus behind a selection of documents."""
+    level = selection.manifest["parts"]["level"]
+    if level != "document":
+        raise InputError(
+            f"--format {config.format} writes whole documents, and {config.selection} selects by {level}. Make a selection "
+            "with `rho-score select … --level document`, or export tokens: --format labels, bin or megatron."
+        )
+    lines = [unit.shard for unit in selection.units if unit.format != ".parquet"]
+    if config.format == "parquet" and lines:
+        raise InputError(
+            f"{len(set(lines))} shards are JSONL ({lines[0]}), whose columns have no declared types: in Parquet they would "
+            "be guessed. Use --format jsonl, which takes both kinds."
+        )
+    scores = open_score_set(selection, config.scores)
+    if scores is None:
+        raise InputError(
+            f"the score set that {config.selection} was made from is not where it was. Name it with --scores."
+        )
+    columns = (scores.manifest["parts"].get(name) for name in ("text_column", "id_column", "group_column"))
+    noted = scores.manifest.get("input", {}).get("root")
+    if config.input is None and noted is None:
+        raise InputError("the score set does not tell where its corpus is. Give the place with --input.")
+    root = Folder(beside(scores.folder, noted)) if config.input is None else corpus_root(config.input)
+    moved = config.input is not None
+    return Corpus(root=root, moved=moved, columns=Columns(*columns), quarantine=scores.folder)

@@ -1,0 +1,163 @@
+"""One part of an export: its units' documents in, its files and then its counts out. Each function is the work of a task.
+
+A part's counts (`parts/<part>.json`) are written after its files, so a part that has them is complete; a task that runs
+again writes the same bytes. Nothing here needs torch, so that a new node begins at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.corpus.units import Unit
+from rho_score.errors import RhoScoreError
+from rho_score.exporting.counts import Counts
+from rho_score.exporting.difficulty import KeyRange, document_ranks, documents_of, read_range, run_file, tokens_by_key
+from rho_score.exporting.documents import Documents, Writer
+from rho_score.exporting.original_rows import (
+    JsonlRows,
+    ParquetRows,
+    jsonl_rows,
+    parquet_tables,
+    rows_to_keep,
+)
+from rho_score.exporting.settings import Job
+from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.files.folder import Folder
+from rho_score.stores.manifest import dump_json
+from rho_score.stores.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """`work(job, name, *rest)`, which ends with writing <name>.json and returns its content. `n_units`: for progress."""
+
+    name: str
+    n_units: int
+    work: Callable[..., dict[str, Any]]
+    job: Job
+    rest: tuple[Any, ...]
+
+
+def run_task(task: Task) -> dict[str, Any]:
+    """Do the task's work."""
+    return task.work(task.job, task.name, *task.rest)
+
+
+def token_part(job: Job, part: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Write the files of consecutive units in a token format; returns the content of the part's counts."""
+    selection, writer, counts = Selection(Folder(job.selection)), job.writer(), Counts()
+    for unit in units:
+        documents, _, seen = _trainable(job, selection, unit)
+        writer.add(documents)
+        counts += seen
+    return _publish(job, part, writer.files(), counts + _written(writer))
+
+
+def sort_part(job: Job, run: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Write the documents of consecutive units as a sorted run; returns its counts and its tokens by key."""
+    selection = Selection(Folder(job.selection))
+    read = [_trainable(job, selection, unit) for unit in units]
+    documents = Documents(
+        doc_ids=pa.concat_arrays([d.doc_ids for d, _, _ in read]),
+        lengths=np.concatenate([d.lengths for d, _, _ in read]),
+        input_ids=np.concatenate([d.input_ids for d, _, _ in read]),
+        mask=np.concatenate([d.mask for d, _, _ in read]),
+    )
+    scores = np.concatenate([scores for _, scores, _ in read])
+    ranks = document_ranks(scores, documents.lengths, hard_first=job.hard_first)
+    keys, tokens = tokens_by_key(ranks, documents.lengths)
+    folder = Folder(job.output)
+    folder.publish(f"runs/{run}.parquet", run_file(documents, ranks))
+    seen = [Counts(documents=c.documents, tokens=c.tokens) for _, _, c in read]  # what is exported counts in its part
+    content = {"counts": asdict(reduce(Counts.__add__, seen)), "keys": keys, "tokens": tokens}
+    folder.publish(f"runs/{run}.json", dump_json(content))
+    return content
+
+
+def range_part(job: Job, part: str, runs: tuple[str, ...], keys: KeyRange) -> dict[str, Any]:
+    """Write the files of a range of the order by difficulty; the selection's documents are counted in the runs."""
+    writer, counts = job.writer(), Counts()
+    for documents in read_range(Folder(job.output), [f"runs/{run}.parquet" for run in runs], keys):
+        writer.add(documents)
+        counts += _exported(documents)
+    return _publish(job, part, writer.files(), counts + _written(writer))
+
+
+def original_part(job: Job, part: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Write the kept documents of consecutive units with all their own columns."""
+    assert job.corpus is not None
+    selection, counts = Selection(Folder(job.selection)), Counts()
+    tables, lines = ParquetRows(), JsonlRows(job.compression)
+    for unit in units:
+        keep = rows_to_keep(job.corpus, selection, unit)
+        if job.format == "parquet":
+            for table in parquet_tables(job.corpus, unit, keep):
+                tables.add(table)
+        else:
+            for line in jsonl_rows(job.corpus, unit, keep):
+                lines.add(line)
+        counts += _whole(selection, unit)
+    return _publish(job, part, (tables if job.format == "parquet" else lines).files(), counts)
+
+
+def _trainable(job: Job, selection: Selection, unit: Unit) -> tuple[Documents, np.ndarray, Counts]:
+    """The documents of a unit that have a token to train on, their tokens' scores (NaN: none), the unit's counts."""
+    score = selection.score_column
+    table = selection.unit_table(unit.unit, ["doc_id", "input_ids", "mask", score])
+    lengths = list_lengths(table["input_ids"])
+    mask = as_numpy(flat_values(table["mask"]))
+    if job.first_is_no_target:
+        mask = mask.copy()
+        mask[(np.cumsum(lengths) - lengths)[lengths > 0]] = False
+    ends = np.cumsum(mask, dtype=np.int64)
+    ends = np.concatenate([[0], ends])[np.cumsum(lengths)]
+    kept = table.filter(pa.array(np.diff(ends, prepend=0) > 0))
+    documents = documents_of(kept)
+    ids = documents.input_ids
+    if len(ids) and not 0 <= ids.min() <= ids.max() < job.vocabulary:
+        raise RhoScoreError(
+            f"unit {unit.unit} of {job.selection} holds the token id {ids.min() if ids.min() < 0 else ids.max()}, and the "
+            f"ids of its tokenizer are 0 to {job.vocabulary - 1}: the tokenizer beside it is not the one it was made with."
+        )
+    scores = as_numpy(flat_values(kept[score])).astype(np.float32)
+    counts = Counts(documents=len(table), tokens=int(lengths.sum()))
+    return documents, scores, counts + _exported(documents)
+
+
+def _exported(documents: Documents) -> Counts:
+    n_tokens, n_kept = len(documents.input_ids), int(documents.mask.sum())
+    return Counts(documents_exported=len(documents.lengths), tokens_exported=n_tokens, tokens_kept=n_kept)
+
+
+def _whole(selection: Selection, unit: Unit) -> Counts:
+    table = selection.unit_table(unit.unit, ["mask", "kept"])
+    kept = as_numpy(table["kept"])
+    lengths = list_lengths(table["mask"])
+    n_tokens = int(lengths[kept].sum())
+    return Counts(
+        documents=len(table),
+        documents_exported=int(kept.sum()),
+        tokens=int(lengths.sum()),
+        tokens_exported=n_tokens,
+        tokens_kept=int(as_numpy(flat_values(table["mask"])).sum()),
+        tokens_written=n_tokens,
+        tokens_trained=n_tokens,
+    )
+
+
+def _written(writer: Writer) -> Counts:
+    return Counts(tokens_written=writer.written, tokens_trained=writer.trained)
+
+
+def _publish(job: Job, part: str, files: dict[str, bytes], counts: Counts) -> dict[str, Any]:
+    folder = Folder(job.output)
+    for suffix, data in files.items():
+        folder.publish(f"data/{part}{suffix}", data)
+    sizes = {f"{part}{suffix}": len(data) for suffix, data in files.items()}
+    content = {"counts": asdict(counts), "files": sizes}
+    folder.publish(f"parts/{part}.json", dump_json(content))
+    return content

@@ -1,0 +1,195 @@
+"""Per-token losses of documents under one model. No Ray here: a worker holds one `Scorer`, and so can a notebook."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from rho_score.config import Signal
+from rho_score.errors import InputError
+from rho_score.inference.batches import Passes
+from rho_score.inference.forward import Forward, Way
+from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
+from rho_score.models.load import ModelSource, load_model
+
+log = logging.getLogger(__name__)
+
+LADDER = {
+    torch.float16: [torch.float16, torch.bfloat16, torch.float32],
+    torch.bfloat16: [torch.bfloat16, torch.float32],
+}
+DEFAULT_BATCH_TOKENS = 2048  # on a CPU: the activations of larger ones leave its cache
+CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of the budget that is found from a GPU's free memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a call found, a document an array, in order."""
+
+    loss: list[np.ndarray]
+    """float32[n], nats. NaN: no loss (the first token, where the vocabulary has no prefix; or no finite one)."""
+    signals: dict[Signal, list[np.ndarray]]
+    """float32[n] each. entropy: nats, of the distribution that the token was drawn from. rank: 0 where it is the argmax."""
+    rescored: int
+    """Documents that were scored again in a wider dtype, since they overflow in the narrow one."""
+    positions: int
+    """Positions that went through the model, padding included."""
+    padding: int
+    """Positions of padding among them."""
+
+
+class Scorer:
+    """Scores documents with one causal LM.
+
+    Windows are packed one behind the other into passes of `batch_tokens` positions, body first, then the head over blocks of
+    the vocabulary; a window longer than that goes in chunks with a cache of keys and values. At load each fast way
+    (`forward.Way`) is proved on a few documents against the model's own plain forward; where one differs, the next is
+    taken, and a warning says so.
+
+    Args:
+        batch_tokens: None means by a GPU's free memory, 2048 on a CPU.
+        compile: compile the model's layers; not where they are quantized or lie on several GPUs.
+
+    Raises:
+        InputError: the model is not causal, or does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | ModelSource,
+        *,
+        dtype: str,
+        context: int,
+        overlap: int,
+        prefix_id: int | None,
+        batch_tokens: int | None = None,
+        signals: Sequence[Signal] = (),
+        compile: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.prefix_id = prefix_id
+        self.signals: tuple[Signal, ...] = tuple(s for s in ("entropy", "rank") if s in signals)
+        self.device = torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self._no_room: torch.dtype | None = None
+        self._source = model if isinstance(model, ModelSource) else ModelSource(model=model)
+        self.passes = Passes(self._load(self.dtype), context, overlap, prefix_id, batch_tokens or DEFAULT_BATCH_TOKENS)
+        way, self.passes.chunked = self._prove(compile)
+        self.passes.forward.go(way)
+        if batch_tokens is None and self.device.type == "cuda":
+            self.passes.batch_tokens = self._budget()
+
+    @property
+    def way(self) -> Way:
+        """The way that documents take through the model."""
+        return self.passes.forward.way
+
+    @property
+    def weight_note(self) -> str:
+        """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
+        return str(self.passes.forward.model.weight_note)
+
+    def score_documents(self, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Loss of every token, in nats: `score(ids).loss`."""
+        return self.score(ids).loss
+
+    def score(self, ids: Sequence[np.ndarray]) -> Scored:
+        """Loss and signals of every token.
+
+        Args:
+            ids: token ids of each document, int[n].
+
+        A document whose losses are not finite in float16 is scored again in bfloat16, then in float32; one that still is
+        not comes back as it is, for the caller to refuse.
+        """
+        found, positions, padding = self.passes(ids)
+        again: set[int] = set()
+        for dtype in LADDER.get(self.dtype, [self.dtype])[1:]:
+            if bad := [i for i, statistics in enumerate(found) if not self.is_finite(statistics[0])]:
+                log.warning("%d documents overflow; scoring them again in %s", len(bad), dtype)
+                again.update(bad)
+                for i, statistics in zip(bad, self._wider([ids[i] for i in bad], dtype), strict=True):
+                    found[i] = statistics
+        return Scored(
+            loss=[statistics[0] for statistics in found],
+            signals={s: [statistics[i] for statistics in found] for i, s in enumerate(self.signals, 1)},
+            rescored=len(again),
+            positions=positions,
+            padding=padding,
+        )
+
+    def is_finite(self, loss: np.ndarray) -> bool:
+        """Whether every token that must have a loss has a finite one."""
+        return bool(np.isfinite(loss[0 if self.prefix_id is not None else 1 :]).all())
+
+    @property
+    def overflow(self) -> str:
+        """What is to be said of a document whose losses are not finite in the end."""
+        if self._no_room is None:
+            return "its losses are not finite, in float32 either: the model overflows on it"
+        narrow, wide = (str(dtype).removeprefix("torch.") for dtype in (self.dtype, self._no_room))
+        return f"its losses are not finite in {narrow}, and there was no room to try {wide} beside it"
+
+    def _load(self, dtype: torch.dtype) -> Forward:
+        model = load_model(self._source, dtype, self.device)
+        return Forward(model, self.device, entropy="entropy" in self.signals, rank="rank" in self.signals)
+
+    def _wider(self, ids: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
+        """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory, or on
+        several GPUs."""
+        try:
+            forward = self._load(dtype)
+            forward.go(self.way._replace(compiled=False))
+            return replace(self.passes, forward=forward)(ids).statistics
+        except (torch.OutOfMemoryError, InputError) as error:
+            log.warning("no memory for the model in %s: %s", dtype, error)
+            self._no_room = dtype
+            return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
+
+    def _prove(self, compile: bool) -> tuple[Way, bool]:
+        """The fastest way that holds; in a wider dtype where the test documents overflow in this one."""
+        compile = compile and self._source.quantize is None and self._source.n_gpus == 1
+        ways = [*([Way("packed", True)] if compile else []), Way("packed"), Way("padded")]
+        model = self._source.model
+        for dtype in LADDER.get(self.dtype, [self.dtype]):
+            passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
+            documents = make_documents(passes)
+            try:
+                alone = examine(passes, documents, dtype, model)
+                proved = prove(passes, documents, [] if alone else ways, dtype, model)
+            except torch.OutOfMemoryError as error:
+                raise InputError(_no_room_for_proof(model, documents)) from error
+            if proved is not None:
+                return proved
+        raise InputError(
+            f"{self._source.model} gives no finite loss on any test document, in float32 either: its weights are "
+            "damaged (NaN or infinite). Fetch or train it again."
+        )
+
+    def _budget(self) -> int:
+        """Tokens in a pass from the free memory of the GPU: what one pass takes, and four fifths of what there is."""
+        fewest, most = CUDA_BATCH_TOKENS
+        self.passes.batch_tokens = fewest
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.passes([np.zeros(fewest, np.int64)])
+        taken = (torch.cuda.max_memory_allocated() - before) / fewest
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        budget = fewest
+        while budget < most and 2 * budget * taken <= 0.8 * free:
+            budget *= 2
+        log.info("%d tokens in a pass: %.0f KiB each, %.1f GiB free", budget, taken / 1024, free / 2**30)
+        return budget
+
+
+def _no_room_for_proof(model: str, documents: ProofDocuments) -> str:
+    if documents.long is None:
+        return f"{model} leaves no memory for a pass of a few tokens. Take a larger GPU, or raise --gpus-per-worker."
+    (length, name), *_ = documents.lengths.items()
+    return (
+        f"{model} computes in another way after {name} = {length} tokens, and there is no memory to prove passes of "
+        f"{len(documents.long)} tokens. Give a --context of at most {length}, or a larger GPU."
+    )

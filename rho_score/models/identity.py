@@ -1,0 +1,44 @@
+"""What determines a model's losses, by content."""
+
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from rho_score.models.directory import ADAPTER, model_files
+
+log = logging.getLogger(__name__)
+
+
+def model_identity(model: str) -> dict[str, str]:
+    """SHA-256 of weights and configuration, so that a moved or renamed model stays the same, and the versions of torch and
+    transformers (and of peft, for an adapter)."""
+    base, adapter = model_files(model)
+    found = {
+        "weights_sha256": _all_sha256(sorted(base.glob("*.safetensors"))),
+        "config_sha256": _sha256(base / "config.json"),
+    }
+    if code := sorted(path for directory in (base, adapter) if directory for path in directory.glob("*.py")):
+        found["code_sha256"] = _all_sha256(code)
+    if adapter is not None:
+        found["adapter_sha256"] = _all_sha256([adapter / ADAPTER, *sorted(adapter.glob("*.safetensors"))])
+        found["peft"] = version("peft")
+    return {**found, "torch": version("torch").split("+")[0], "transformers": version("transformers")}
+
+
+def _all_sha256(files: list[Path]) -> str:
+    total = sum(path.stat().st_size for path in files)
+    if total > 10 << 30:
+        log.info("hashing %.0f GB of weights", total / 1e9)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return hashlib.sha256("".join(pool.map(_sha256, files)).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

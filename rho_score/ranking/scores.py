@@ -1,0 +1,129 @@
+"""The scores of a unit: what tokens and documents are ranked by. Pure functions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.files.arrow import list_column
+from rho_score.ranking.histogram import Expert
+from rho_score.ranking.kernel import to_float16
+from rho_score.ranking.keys import Bits, round_score
+
+Combine = Literal["min", "mean", "union"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitScores:
+    """One unit, ready to be ranked. Scores have the precision that they are ranked with (float16 or float32); NaN: there is none.
+
+    documents: the columns that were asked for of doc_id, group, input_ids. lengths: tokens a document, int64[n_docs].
+    tokens: the score that is stored, float[n_tokens]. rankings: the scores that are ranked, by expert (None: the only
+    one), float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens], where they matter. ref_loss, base_loss:
+    nats, float[n_tokens], of the tokens of `documents`. unaligned: documents that tokenizers do not read alike, bool[n_docs].
+    """
+
+    documents: pa.Table
+    lengths: np.ndarray
+    tokens: np.ndarray
+    rankings: Mapping[Expert, np.ndarray]
+    ref_loss: np.ndarray
+    base_loss: np.ndarray | None
+    n_bytes: np.ndarray | None = None
+    unaligned: np.ndarray | None = None
+
+    @property
+    def groups(self) -> pa.Array:
+        """Group of each document, string[n_docs]; null without a group column."""
+        if "group" not in self.documents.column_names:
+            return pa.nulls(len(self.lengths), pa.string())
+        return self.documents["group"].combine_chunks()
+
+    @property
+    def doc_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of the scored tokens of each document, int64[n_docs]."""
+        assert self.n_bytes is not None
+        return run_sums(np.where(np.isnan(self.tokens), 0, self.n_bytes), self.lengths).astype(np.int64)
+
+
+def combined(
+    refs: Mapping[str, np.ndarray], base: np.ndarray | None, how: Combine, bits: Bits
+) -> tuple[np.ndarray, np.ndarray, dict[Expert, np.ndarray]]:
+    """(reference loss, score, rankings) of tokens, from the losses under each reference and under the base model, float[n].
+
+    The score is the excess loss `base - ref`, or the loss of `ref` alone. `how`: ref is the lowest or the mean of the
+    references' losses; with union each reference ranks for itself, and ref is the lowest that there is.
+    """
+    losses = list(refs.values())
+    ref = losses[0]
+    if len(losses) > 1:
+        fold = {"min": np.minimum, "union": np.fmin}
+        ref = np.mean(losses, axis=0) if how == "mean" else fold[how].reduce(losses)
+
+    def score(loss: np.ndarray) -> np.ndarray:
+        return round_score(loss, bits) if base is None else _rounded_difference(base, loss, bits)
+
+    whole = score(ref)
+    if how == "union" and len(losses) > 1:
+        return ref, whole, {name: score(loss) for name, loss in refs.items()}
+    return ref, whole, {None: whole}
+
+
+def _rounded_difference(base: np.ndarray, ref: np.ndarray, bits: Bits) -> np.ndarray:
+    """`base - ref` as `round_score` rounds it."""
+    if bits == 16 and base.dtype == ref.dtype == np.float32:
+        return to_float16(base, ref)
+    with np.errstate(invalid="ignore"):  # inf - inf: no score
+        return round_score(base - ref, bits)
+
+
+def document_means(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Mean over each document's scored tokens (not NaN), float64[n_docs]; NaN for a document without any."""
+    present = ~np.isnan(tokens)
+    sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
+    counts = run_sums(present, lengths)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: np.ndarray = sums / counts
+    return means
+
+
+def document_rates(tokens: np.ndarray, lengths: np.ndarray, doc_bytes: np.ndarray) -> np.ndarray:
+    """Sum over each document's scored tokens, by their bytes, float64[n_docs]; NaN for a document without any."""
+    present = ~np.isnan(tokens)
+    sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates: np.ndarray = np.where(run_sums(present, lengths) > 0, sums / doc_bytes, np.nan)
+    return rates
+
+
+def score_lists(tokens: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """The tokens' scores (float[n_tokens]) as a list column of float32; null where there is none, -0.0 as 0.0."""
+    values = tokens.astype(np.float32) + np.float32(0)
+    missing = np.isnan(values)
+    return list_column(pa.array(values, mask=missing if missing.any() else None), lengths)
+
+
+def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sums of consecutive runs of `values` (float, int or bool [n]), float64[len(lengths)]."""
+    sums = np.zeros(len(lengths))
+    full = lengths > 0
+    if full.any():
+        starts = (np.cumsum(lengths) - lengths)[full]
+        with np.errstate(invalid="ignore"):  # inf - inf: no sum
+            sums[full] = np.add.reduceat(values, starts, dtype=np.float64)
+    return sums
+
+
+def longer_runs(mask: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
+    """`mask` (bool[n_tokens]) without runs of True shorter than `n` within a document."""
+    if n <= 1 or not len(mask):
+        return mask
+    starts = np.zeros(len(mask) + 1, bool)  # where a run may begin: at a document's start, or where the mask changes
+    starts[np.cumsum(lengths)] = starts[0] = starts[-1] = True
+    starts[1:-1] |= mask[1:] != mask[:-1]
+    edges = np.flatnonzero(starts)
+    long = np.diff(edges) >= n
+    kept: np.ndarray = mask & np.repeat(long, np.diff(edges))
+    return kept

@@ -1,0 +1,75 @@
+"""Token heat maps as HTML: a span a token, coloured by its score, every number on hover. No script; all text escaped."""
+
+import numpy as np
+from markupsafe import Markup, escape
+from transformers import PreTrainedTokenizerBase
+
+from rho_score import safe_text as shown
+from rho_score.reporting.sample import DocumentTokens, token_texts
+
+LEVELS = 11  # of colour: 0 lowest, 5 the middle, 10 highest
+
+_BLUES = ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#ecf3f7"]
+_REDS = ["#fbeee6", "#fddbc7", "#f4a582", "#d6604d", "#b2182b"]
+_COLOURS = [*_BLUES, "#f7f7f7", *_REDS]
+
+STYLE = Markup(
+    ".doc{font:14px/1.9 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;color:#1b1f24}"
+    ".doc span{position:relative;border-radius:2px;unicode-bidi:isolate;padding:1px 0}"
+    ".doc .off{opacity:.38}.doc .off:hover{opacity:1}"
+    ".doc span:hover{outline:1px solid #1b1f24;z-index:2}"
+    ".doc span:hover::after{content:attr(data-tip);position:absolute;left:0;top:1.6em;background:#1b1f24;color:#fff;"
+    "font:12px/1.5 system-ui,sans-serif;padding:4px 8px;border-radius:4px;white-space:pre;z-index:3;pointer-events:none}"
+    + "".join(
+        f".doc .h{i}{{background:{colour}{';color:#fff' if i in (0, 10) else ''}}}" for i, colour in enumerate(_COLOURS)
+    )
+)
+
+
+def heat_map(
+    document: DocumentTokens,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    score_name: str,
+    middle: float,
+    spread: float,
+    max_tokens: int = 600,
+) -> Markup:
+    """One document as a `<div class="doc">` of coloured tokens; needs `STYLE` once in the page.
+
+    Args:
+        score_name: "excess" or "loss", for the hover.
+        middle, spread: the score shown without colour, and how far from it the colour is full, nats.
+        max_tokens: the document's first tokens that are shown.
+    """
+    ids = document.input_ids[:max_tokens]
+    scores = document.score[:max_tokens]
+    scaled = np.nan_to_num((scores - middle) / max(spread, 1e-6), nan=0.0)
+    levels = np.clip(np.round((scaled + 1) / 2 * (LEVELS - 1)), 0, LEVELS - 1).astype(int)
+    spans = []
+    for i, text in enumerate(token_texts(tokenizer, ids)):
+        off = " off" if document.mask is not None and not document.mask[i] else ""
+        tip = escape(_tip(document, i, text, score_name))
+        spans.append(Markup(f'<span class="h{levels[i]}{off}" data-tip="{tip}">{escape(visible(text))}</span>'))
+    rest = len(document.input_ids) - len(ids)
+    tail = Markup("<i> … {} more tokens</i>").format(f"{rest:,}") if rest > 0 else Markup("")
+    return Markup('<div class="doc">') + Markup("").join(spans) + tail + Markup("</div>")
+
+
+def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
+    lines = [
+        f"{text!r}  token {document.input_ids[i]}, position {i}",
+        f"{score_name} {document.score[i]:.3f} nats",
+    ]
+    for name, losses in (("reference loss", document.ref_loss), ("base loss", document.base_loss)):
+        if losses is not None:
+            lines.append(f"{name} {losses[i]:.3f}")
+    if document.mask is not None:
+        lines.append("kept" if document.mask[i] else "left out")
+    return "\n".join(lines)
+
+
+def visible(text: str) -> str:
+    """`text` with control and formatting characters made visible; a new line also breaks the line."""
+    lines = ("⇥\t".join(map(shown.visible, line.split("\t"))) for line in text.split("\n"))
+    return "↵\n".join(lines)

@@ -1,0 +1,288 @@
+"""One self-contained HTML page about a store: what is in it, how it is distributed, what it looks like token by token."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from markupsafe import Markup
+from transformers import PreTrainedTokenizerBase
+
+from rho_score import charts
+from rho_score.config import ReportConfig
+from rho_score.files.arrow import as_numpy
+from rho_score.files.folder import file_at
+from rho_score.files.paths import check_writable
+from rho_score.files.urls import without_credentials
+from rho_score.reporting import heatmap
+from rho_score.reporting.sample import DocumentTokens, TokenSample, sample_tokens, scores_behind, token_texts
+from rho_score.safe_text import visible
+from rho_score.stores.counts import accounts_in
+from rho_score.stores.open import open_store
+from rho_score.stores.selection import Selection
+from rho_score.stores.store import Store
+from rho_score.stores.tokenizer import load_store_tokenizer
+
+RARE = 8  # tokens seen less often are not ranked
+RANKED = 20
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class _TokenRow:
+    """A vocabulary entry in the tables of extremes."""
+
+    text: str
+    count: int
+    value: float
+    mean_score: float
+
+
+def report(config: ReportConfig) -> str:
+    """Write the page; returns its place.
+
+    Raises:
+        InputError: `store` is not a finished store, or `ref` or `base` not the score sets that it was made from.
+    """
+    check_writable("OUTPUT", config.output, file=True)
+    store = open_store(config.store)
+    behind = scores_behind(store, ref=config.ref, base=config.base) if isinstance(store, Selection) else {}
+    sample = sample_tokens(store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base"))
+    tokenizer = load_store_tokenizer(store)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rho_score.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    style = Markup(environment.get_template("report.css").render()) + heatmap.STYLE
+    page = environment.get_template("report.html.j2").render(
+        kind=store.manifest["kind"],
+        place=visible(without_credentials(config.store)),
+        manifest=store.manifest,
+        facts=_facts(store),
+        groups=_groups(store),
+        figures=_figures(store, sample),
+        extremes=_extremes(store, sample, tokenizer),
+        documents=_documents(store, sample, tokenizer, config.documents),
+        style=style,
+        style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        score=store.score_column,
+        sample_note=_sample_note(sample),
+        losses_known=bool(behind) or not isinstance(store, Selection),
+    )
+    folder, name = file_at(config.output)
+    folder.publish(name, page.encode("utf-8", "replace"))
+    return config.output
+
+
+def _name(text: str) -> str:
+    """An id or a group as the page and its figures show it: on one line, nothing unseen, not endless."""
+    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
+
+
+def _sample_note(sample: TokenSample) -> str:
+    what = "all" if sample.whole else "a random sample of whole units:"
+    return f"{what} {len(sample.input_ids):,} tokens of {len(sample.lengths):,} documents"
+
+
+def _facts(store: Store) -> list[tuple[str, str]]:
+    """The counts on top of the page."""
+    if isinstance(store, Selection):
+        groups = accounts_in(store.summary).values()
+        tokens, kept = sum(g.tokens for g in groups), sum(g.tokens_kept for g in groups)
+        facts = [
+            ("documents", f"{sum(g.documents for g in groups):,}"),
+            ("tokens", f"{tokens:,}"),
+            ("tokens kept", f"{kept:,}"),
+            ("share kept", f"{kept / tokens:.2%}" if tokens else "–"),
+        ]
+        cuts = [row["threshold"] for row in store.summary["thresholds"]]
+        known = [cut for cut in cuts if cut is not None]
+        if known:
+            span = f"{min(known):.4f}" if min(known) == max(known) else f"{min(known):.3f} … {max(known):.3f}"
+            facts.append(("threshold, nats", span))
+        return facts
+    total = store.summary
+    mean = total["total_nats"] / total["losses"] if total["losses"] else float("nan")
+    return [
+        ("documents scored", f"{total['scored']:,}"),
+        ("quarantined", f"{total['quarantined']:,}"),
+        ("tokens", f"{total['tokens']:,}"),
+        ("mean loss, nats", f"{mean:.4f}"),
+        ("perplexity", f"{np.exp(mean):,.1f}"),
+    ]
+
+
+def _groups(store: Store) -> list[dict[str, Any]]:
+    """A row a group, the most kept first; empty without groups."""
+    if not isinstance(store, Selection) or not store.grouped:
+        return []
+    cuts = store.summary["thresholds"]
+    thresholds = {row["group"]: row["threshold"] for row in cuts}
+    if len(thresholds) < len(cuts):  # a union: each reference has its own
+        thresholds = {}
+    rows = [
+        {
+            "group": "(none)" if group is None else _name(group),
+            "documents": a.documents,
+            "tokens": a.tokens,
+            "kept": a.tokens_kept,
+            "share": a.share_kept,
+            "threshold": thresholds.get(group if store.manifest["parts"]["per_group"] else None),
+        }
+        for group, a in accounts_in(store.summary).items()
+    ]
+    return sorted(rows, key=lambda row: -float(row["share"]))
+
+
+def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
+    """Title, what it shows, and image of each figure that this store has."""
+    figures = []
+    selection = store if isinstance(store, Selection) else None
+    if selection:
+        table = selection.histogram()
+        cuts = selection.summary["thresholds"]
+        threshold = cuts[0]["threshold"] if len(cuts) == 1 else None
+        sampled = selection.manifest["parts"].get("sample")
+        label = f"rank of {sampled} sampling" if sampled else _LABEL[store.score_column]
+        if len(table):
+            what = "tokens" if selection.summary["level"] == "token" else "documents"
+            figure = charts.histogram_figure(
+                _by_expert(table),
+                label=label,
+                threshold=threshold,
+                high=selection.summary["high_first"],
+                items=what,
+            )
+            figures.append(
+                _figure(
+                    figure,
+                    f"Distribution of {label}",
+                    f"All {what}, exact; the kept side is tinted.",
+                )
+            )
+    losses = {"reference": sample.ref_loss, "base": sample.base_loss} if selection else {"loss": sample.score}
+    present = {name: v[~np.isnan(v)] for name, v in losses.items() if v is not None}
+    present = {name: v for name, v in present.items() if len(v)}
+    if present and not (selection and store.score_column == "loss"):
+        weighted = {name: (v, np.ones(len(v))) for name, v in present.items()}
+        figures.append(
+            _figure(charts.histogram_figure(weighted, label="loss"), "Distribution of loss", "Sampled tokens.")
+        )
+    groups = _groups(store)
+    if selection and groups:
+        shares = {row["group"]: row["share"] for row in groups[:30]}
+        kept, tokens = sum(r["kept"] for r in groups), sum(r["tokens"] for r in groups)
+        figure = charts.bars_figure(shares, label="share of tokens kept", reference=kept / tokens if tokens else None)
+        figures.append(_figure(figure, "Share kept per group", "Exact; the dashed line is the whole."))
+    elif not selection and store.grouped:
+        figure = charts.bars_figure(_mean_by_group(sample), label="mean loss (nats)")
+        figures.append(_figure(figure, "Mean loss per group", "Sampled tokens."))
+    if len(sample.input_ids):
+        value = sample.score if sample.mask is None else sample.mask.astype(np.float64)
+        label = "mean loss (nats)" if sample.mask is None else "share of tokens kept"
+        figure = charts.position_figure(sample.position, value, label=label)
+        figures.append(
+            _figure(
+                figure,
+                f"{'Loss' if sample.mask is None else 'Share kept'} by position",
+                "Sampled tokens; bins double.",
+            )
+        )
+    return figures
+
+
+def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Values and counts of each ranking; of the categories of token dynamics, of all together."""
+    names = histogram["expert"].unique().to_pylist()
+    if len(names) > 3 or names == [None]:
+        return {"all": (as_numpy(histogram["value"]), as_numpy(histogram["count"]))}
+    parts = {name: histogram.filter(pc.equal(histogram["expert"], name)) for name in names}
+    return {name: (as_numpy(part["value"]), as_numpy(part["count"])) for name, part in parts.items()}
+
+
+_LABEL = {"excess": "excess loss", "loss": "loss", "delta": "fitted change of loss"}
+
+
+def _figure(figure: Any, title: str, note: str) -> dict[str, str]:
+    return {"title": title, "note": note, "url": charts.data_url(figure)}
+
+
+def _mean_by_group(sample: TokenSample) -> dict[str, float]:
+    groups = np.repeat(np.array([_name(group or "(none)") for group in sample.doc_groups], object), sample.lengths)
+    names = sorted(set(groups.tolist()))
+    return {name: float(np.nanmean(sample.score[groups == name])) for name in names[:30]}
+
+
+def _extremes(
+    store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, list[_TokenRow]]]:
+    """The vocabulary entries most and least kept (selection), or with the highest and lowest mean loss (score set)."""
+    if not len(sample.input_ids):
+        return []
+    present = ~np.isnan(sample.score)
+    ids, scores = sample.input_ids[present], sample.score[present]
+    counts = np.bincount(ids)
+    means = np.bincount(ids, scores) / np.maximum(counts, 1)
+    ranked = means if sample.mask is None else np.bincount(ids, sample.mask[present]) / np.maximum(counts, 1)
+    often = np.flatnonzero(counts >= RARE)
+    order = often[np.lexsort((-counts[often], ranked[often]))]
+    names = ("highest mean loss", "lowest mean loss") if sample.mask is None else ("most kept", "least kept")
+
+    def rows(chosen: np.ndarray) -> list[_TokenRow]:
+        texts = (
+            [heatmap.visible(text).replace("\n", "") for text in token_texts(tokenizer, chosen)] if len(chosen) else []
+        )
+        return [
+            _TokenRow(t, int(counts[i]), float(ranked[i]), float(means[i])) for t, i in zip(texts, chosen, strict=True)
+        ]
+
+    last = often[np.lexsort((-counts[often], -ranked[often]))]
+    return [(names[0], rows(last[:RANKED])), (names[1], rows(order[:RANKED]))]
+
+
+def _documents(
+    store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase, n_documents: int
+) -> list[dict[str, Any]]:
+    """Heat maps of documents, in turn from each group."""
+    present = sample.score[~np.isnan(sample.score)]
+    if not len(present):
+        return []
+    low, middle, high = np.quantile(present, [0.05, 0.5, 0.95])
+    if isinstance(store, Selection):
+        cuts = [row["threshold"] for row in store.summary["thresholds"] if row["threshold"] is not None]
+        nats = store.summary["level"] == "token" and not store.manifest["parts"].get("sample")
+        middle = cuts[0] if len(cuts) == 1 and nats else middle
+    spread = max(high - middle, middle - low)
+    return [
+        {
+            "doc_id": _name(document.doc_id),
+            "group": None if document.group is None else _name(document.group),
+            "tokens": len(document.input_ids),
+            "kept": None if document.mask is None else float(document.mask.mean()),
+            "mean": float(np.nanmean(document.score)) if not np.isnan(document.score).all() else float("nan"),
+            "html": heatmap.heat_map(
+                document,
+                tokenizer,
+                score_name=_LABEL[store.score_column],
+                middle=float(middle),
+                spread=float(spread),
+            ),
+        }
+        for document in _in_turn(sample, n_documents)
+    ]
+
+
+def _in_turn(sample: TokenSample, n_documents: int) -> list[DocumentTokens]:
+    by_group: dict[str | None, list[DocumentTokens]] = {}
+    for document in sample.documents():
+        if len(document.input_ids):
+            by_group.setdefault(document.group, []).append(document)
+    rounds = max((len(documents) for documents in by_group.values()), default=0)
+    chosen = [documents[i] for i in range(rounds) for documents in by_group.values() if i < len(documents)]
+    return chosen[:n_documents]

@@ -1,0 +1,162 @@
+"""Look at a finished store: sampled documents with every number of every token. For the report and for notebooks.
+
+Reads the stores alone: no model, no corpus, no network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from rho_score.errors import InputError
+from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.stores.manifest import beside
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
+from rho_score.stores.store import Store
+
+
+@dataclass(frozen=True)
+class DocumentTokens:
+    """One document. Arrays are of length n_tokens; NaN: no score. `mask`, `ref_loss`, `base_loss` only where known."""
+
+    doc_id: str
+    group: str | None
+    input_ids: np.ndarray
+    score: np.ndarray
+    mask: np.ndarray | None = None
+    ref_loss: np.ndarray | None = None
+    base_loss: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """The tokens of sampled units as flat arrays, one entry a token, and where each document is among them.
+
+    lengths: int64[n_docs]. position: place in its document from 0, int64[n_tokens]. group: index into `group_names`,
+    int64[n_tokens]. score: excess or loss, float32[n_tokens], NaN where there is none. mask: bool[n_tokens] or None.
+    ref_loss, base_loss: float32[n_tokens] or None.
+    """
+
+    doc_ids: list[str]
+    doc_groups: list[str | None]
+    lengths: np.ndarray
+    input_ids: np.ndarray
+    score: np.ndarray
+    mask: np.ndarray | None
+    ref_loss: np.ndarray | None
+    base_loss: np.ndarray | None
+    whole: bool
+    """Whether the sample is the whole store."""
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """Place of each token in its document, from 0."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        places: np.ndarray = np.arange(len(self.input_ids)) - np.repeat(starts, self.lengths)
+        return places
+
+    def documents(self) -> Iterator[DocumentTokens]:
+        """The documents one by one."""
+        at = 0
+        for doc_id, group, n in zip(self.doc_ids, self.doc_groups, self.lengths.tolist(), strict=True):
+            part = slice(at, at + n)
+            at += n
+            known = [None if a is None else a[part] for a in (self.mask, self.ref_loss, self.base_loss)]
+            yield DocumentTokens(doc_id, group, self.input_ids[part], self.score[part], *known)
+
+
+def sample_tokens(
+    store: Store, *, n_tokens: int, ref: ScoreSet | None = None, base: ScoreSet | None = None, seed: int = 0
+) -> TokenSample:
+    """Tokens of randomly chosen whole units, until there are `n_tokens`; units stay in corpus order.
+
+    `ref`, `base`: the score sets of a selection, for the losses behind its scores.
+    """
+    columns = ["doc_id", "input_ids", store.score_column]
+    columns += (["group"] if store.grouped else []) + (["mask"] if isinstance(store, Selection) else [])
+    order = np.random.default_rng(seed).permutation(len(store.units))
+    tables: dict[int, pa.Table] = {}
+    total = 0
+    for i in order.tolist():
+        tables[i] = store.unit_table(store.units[i].unit, columns)
+        total += int(list_lengths(tables[i]["input_ids"]).sum())
+        if total >= n_tokens:
+            break
+    chosen = sorted(tables)
+    table = pa.concat_tables([tables[i] for i in chosen])
+    losses = {
+        name: None
+        if scores is None
+        else _flat(pa.concat_tables([scores.unit_table(store.units[i].unit, ["loss"]) for i in chosen])["loss"])
+        for name, scores in (("ref_loss", ref), ("base_loss", base))
+    }
+    return TokenSample(
+        doc_ids=table["doc_id"].to_pylist(),
+        doc_groups=table["group"].to_pylist() if store.grouped else [None] * len(table),
+        lengths=list_lengths(table["input_ids"]),
+        input_ids=_flat(table["input_ids"]),
+        score=_flat(table[store.score_column]),
+        mask=_flat(table["mask"]) if isinstance(store, Selection) else None,
+        whole=len(chosen) == len(store.units),
+        **losses,
+    )
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    values: np.ndarray = as_numpy(flat_values(column))
+    return values
+
+
+def scores_behind(selection: Selection, *, ref: str | None = None, base: str | None = None) -> dict[str, ScoreSet]:
+    """The score sets that a selection was made from, by "ref" and "base", as far as they are still to be found.
+
+    One of several references, a set that is cut into other units or one of another vocabulary is left out, also where it is given.
+
+    `ref`, `base`: where they are now, if not where the selection's manifest says.
+
+    Raises:
+        InputError: the store at a given place is not the one that the selection was made from.
+    """
+    found = {}
+    for name, given in (("ref", ref), ("base", base)):
+        place = given or selection.manifest.get("scores", {}).get(name)
+        if place is None:
+            continue
+        if given is None:
+            place = beside(selection.folder, place)
+        try:
+            scores = ScoreSet.open(place, finished=False)  # what the selection has of it is there
+        except InputError:
+            if given:
+                raise
+            continue
+        parts = selection.manifest["parts"]
+        held = parts.get("held", {}).get(name)  # where the score sets were finished
+        same = scores.manifest["fingerprint"] == parts["scores"].get(name)
+        same = same and (held is None or (scores.finished and held == scores.held))
+        if given and not same:
+            raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
+        if same and _same_rows(selection, scores):
+            found[name] = scores
+    return found
+
+
+def _same_rows(selection: Selection, scores: ScoreSet) -> bool:
+    """Whether the units of both have the same tokens row by row: neither cut otherwise nor of another vocabulary."""
+    same = selection.tokenizer_sha256 == scores.tokenizer_sha256
+    mine, theirs = (store.plan_names()["unit"].to_pylist() for store in (selection, scores))
+    return same and set(theirs).issuperset(mine)
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
+    """The text of each token by itself; a piece of a character shows as U+FFFD."""
+    unique, inverse = np.unique(ids, return_inverse=True)
+    texts = []
+    for token, token_id in zip(tokenizer.convert_ids_to_tokens(unique.tolist()), unique.tolist(), strict=True):
+        text = str(tokenizer.decode([token_id]))
+        texts.append(f" {text}" if token.startswith("▁") and not text.startswith(" ") else text)  # SentencePiece
+    return [texts[i] for i in inverse.tolist()]

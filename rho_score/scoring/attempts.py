@@ -1,0 +1,237 @@
+"""Bounded attempts: a unit that kills its worker again and again is found out, and the documents that do it are left out.
+
+What a worker has in hand is noted on storage before the model runs, as an empty file `attempts/<unit>~<start>-<stop>~…` of
+the documents start to stop of a unit, and removed when they are scored. A note that is left is an attempt that died. A unit
+that died often is scored in halves, and the half that dies again in halves of its own, until a document that dies alone is
+found. Nothing else is kept: whoever takes the unit next, on any node and in any run, reads the notes and goes on.
+"""
+
+import faulthandler
+import logging
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rho_score.errors import RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.inference.scorer import Scored
+
+log = logging.getLogger(__name__)
+
+FOLDER = "attempts"
+# An attempt weighs 4 if its worker died for sure of what it had in hand: in this run, on a node that is still there. It
+# weighs 1 if it may have died of something else: its node is gone, or its whole run was.
+CERTAIN, PERHAPS = 4, 1
+WHOLE, PART, SINGLE = 3 * CERTAIN, CERTAIN, 2 * CERTAIN
+MOST_POISONED = 16  # documents of a unit; more of them, and it is not about documents
+GOOD = (0, 0)  # the range of a note that stands for all documents but the poisoned ones
+
+Score = Callable[[Sequence[np.ndarray]], Scored]
+
+
+class Note(NamedTuple):
+    """An attempt: `range` of documents (start, stop) of a unit, and who made it."""
+
+    unit: str
+    range: tuple[int, int]
+    node: str
+    run: str
+    name: str
+
+    @classmethod
+    def parse(cls, name: str) -> "Note | None":
+        """From a file's name; None for one that is not ours."""
+        parts = name.rsplit("~", 4)
+        start, dash, stop = parts[1].partition("-") if len(parts) == 5 else ("", "", "")
+        if not (dash and start.isdecimal() and stop.isdecimal()):
+            return None
+        return cls(parts[0], (int(start), int(stop)), parts[2], parts[3], name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """The attempts of a run. Cheap to send to a worker.
+
+    run, node: names of this run and of this worker's node. alive: names of the nodes that are there. limit_s: a worker that
+    has a unit, or a part of it, in hand for longer is ended, which counts as a death.
+    """
+
+    output: Folder
+    run: str
+    node: str
+    alive: Callable[[], set[str]]
+    limit_s: float
+
+    def score(self, unit: str, ids: Sequence[np.ndarray], score: Score) -> tuple[Scored, dict[int, str]]:
+        """Losses of a unit's documents, and why a document has none, by its number.
+
+        The documents that have losses were scored together, whatever happened before: with the same documents left out,
+        the numbers are the same.
+
+        Raises:
+            RhoScoreError: so many documents fail that something else must be wrong.
+        """
+        if not ids:
+            return score(ids), {}
+        whole = (0, len(ids))
+        notes = self._notes(unit)
+        weights = self._weights(notes)
+        failed: dict[tuple[int, int], str] = {}
+        if weights[whole] < WHOLE:
+            scored = self._try(unit, whole, partial(score, ids), failed)
+            if scored:
+                self._forget(notes)
+                return scored, {}
+        log.warning("unit %s failed or killed its workers: looking for the document that does it", unit)
+        poisoned, parts = self._search(unit, ids, score, notes, weights, failed)
+        good = [i for i in range(len(ids)) if i not in poisoned]
+        scored = None
+        if weights[GOOD] < WHOLE:
+            scored = self._try(unit, GOOD, partial(score, [ids[i] for i in good]), failed)
+        self._forget(notes)
+        return _spread(scored, good, ids) if scored else _joined(parts, ids), poisoned
+
+    def _search(
+        self,
+        unit: str,
+        ids: Sequence[np.ndarray],
+        score: Score,
+        notes: Sequence[Note],
+        weights: Mapping[tuple[int, int], int],
+        failed: dict[tuple[int, int], str],
+    ) -> tuple[dict[int, str], dict[tuple[int, int], Scored]]:
+        """The documents that cannot be scored, with reasons; and the rest, scored in parts: the smallest, likeliest first."""
+        poisoned: dict[int, str] = {}
+        parts: dict[tuple[int, int], Scored] = {}
+        left = [(0, len(ids))]
+        failed.setdefault((0, len(ids)), "")
+        while left:
+            part = min(left, key=lambda part: (part[1] - part[0], part))
+            left.remove(part)
+            start, stop = part
+            scored = None
+            if part not in failed and weights[part] < (SINGLE if stop - start == 1 else PART):
+                scored = self._try(unit, part, partial(score, ids[start:stop]), failed)
+            if scored:
+                parts[part] = scored
+            elif stop - start > 1:
+                middle = (start + stop) // 2
+                left += [(start, middle), (middle, stop)]
+            else:
+                poisoned[start] = failed.get(part) or self._reason(notes, part)
+                if len(poisoned) > MOST_POISONED or 1 < len(ids) == len(poisoned):
+                    raise RhoScoreError(
+                        f"unit {unit}: {len(poisoned)} documents fail, each by itself, the last with: {poisoned[start]}. "
+                        "That is not about documents: look at the workers' logs, their memory and their driver. Then run the "
+                        f"same command again; remove {self.output.url}/{FOLDER} first."
+                    )
+        return poisoned, parts
+
+    def _try(
+        self, unit: str, part: tuple[int, int], call: Callable[[], Scored], failed: dict[tuple[int, int], str]
+    ) -> Scored | None:
+        """What `call` gives, noted as in hand; None where it raises, with the reason in `failed`."""
+        with self._in_hand(unit, part) as note:
+            try:
+                return call()
+            except RhoScoreError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"[:500]
+                log.warning("unit %s, documents %d to %d: %s", unit, *part, reason)
+                if isinstance(error, torch.AcceleratorError):  # whatever this process asks of the GPU now fails as well
+                    _end(self.output, note, reason)
+                failed[part] = reason
+                return None
+
+    @contextmanager
+    def _in_hand(self, unit: str, part: tuple[int, int]) -> Iterator[str]:
+        """Note that these documents are in hand, and end this process when they are for too long."""
+        note = f"{FOLDER}/{unit}~{part[0]}-{part[1]}~{self.node}~{self.run}~{uuid.uuid4().hex[:8]}"
+        self.output.publish(note, b"")
+        reason = f"not done after {self.limit_s:g} s (--unit-timeout)"
+        timer = threading.Timer(self.limit_s, _end, (self.output, note, reason))
+        timer.daemon = True
+        timer.start()
+        # where no thread of Python's can run
+        faulthandler.dump_traceback_later(self.limit_s * 1.1 + 60, exit=True, file=2)
+        try:
+            yield note
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            timer.cancel()
+        self.output.remove(note)
+
+    def _notes(self, unit: str) -> list[Note]:
+        notes = map(Note.parse, sorted(self.output.names(FOLDER)))
+        return [note for note in notes if note and note.unit == unit]
+
+    def _weights(self, notes: Sequence[Note]) -> Counter[tuple[int, int]]:
+        """What the attempts at each range of documents weigh together."""
+        alive = self.alive() if notes else set()
+        weights: Counter[tuple[int, int]] = Counter()
+        for note in notes:
+            weights[note.range] += CERTAIN if note.run == self.run and note.node in alive else PERHAPS
+        return weights
+
+    def _reason(self, notes: Sequence[Note], part: tuple[int, int]) -> str:
+        """Why a document is left out, from what its workers could still write."""
+        names = [note.name for note in notes if note.range == part]
+        last = next((text for name in names if (text := self.output.read(f"{FOLDER}/{name}").decode())), "")
+        return f"it killed its worker {len(names)} times, alone" + (f": {last}" if last else "")
+
+    def _forget(self, notes: Sequence[Note]) -> None:
+        for note in notes:
+            self.output.remove(f"{FOLDER}/{note.name}")
+
+
+def clear(output: Folder) -> None:
+    """Remove the notes that are left when a run is done: of units that others published."""
+    for name in output.names(FOLDER):
+        output.remove(f"{FOLDER}/{name}")
+
+
+def _end(output: Folder, note: str, reason: str) -> None:
+    """End this process, and leave the reason in its note."""
+    try:
+        log.error("ending this worker: %s", reason)
+        output.publish(note, reason.encode())
+    finally:
+        os._exit(1)
+
+
+def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> Scored:
+    """What was found for the documents `good`, at their places among all; NaN for the others."""
+
+    def all_of(found: list[np.ndarray]) -> list[np.ndarray]:
+        values = [np.full(len(document), np.nan, np.float32) for document in ids]
+        for i, value in zip(good, found, strict=True):
+            values[i] = value
+        return values
+
+    signals = {name: all_of(values) for name, values in scored.signals.items()}
+    return replace(scored, loss=all_of(scored.loss), signals=signals)
+
+
+def _joined(parts: dict[tuple[int, int], Scored], ids: Sequence[np.ndarray]) -> Scored:
+    """Parts of a unit as one."""
+    ordered = [parts[part] for part in sorted(parts)]
+    good = [i for start, stop in sorted(parts) for i in range(start, stop)]
+    names = ordered[0].signals if ordered else {}
+    together = Scored(
+        loss=[loss for part in ordered for loss in part.loss],
+        signals={name: [value for part in ordered for value in part.signals[name]] for name in names},
+        rescored=sum(part.rescored for part in ordered),
+        positions=sum(part.positions for part in ordered),
+        padding=sum(part.padding for part in ordered),
+    )
+    return _spread(together, good, ids)

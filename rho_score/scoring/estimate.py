@@ -1,0 +1,286 @@
+"""What a run would do and cost, from the plan and the documents of a part of the corpus; of a small one, of all.
+
+What was counted is told as exact, what was estimated as about.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from rho_score.config import PlanConfig
+from rho_score.corpus import jsonl_shards, parquet_shards
+from rho_score.corpus.columns import Columns, Document, folder_values
+from rho_score.corpus.plan import Plan, left_out, make_plan
+from rho_score.corpus.units import Unit
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.models.tokenizer import load_tokenizer
+from rho_score.safe_text import visible
+from rho_score.scoring.tokenize import encode
+
+SAMPLED_UNITS = 8  # of each format
+BYTES_PER_TOKEN = 4.0
+READ_BYTES = 64 << 20  # of text, that are read at most
+ROW_BYTES = 16  # that a row without text counts for
+EXPANDS = 4  # text may be so many times what a plan says: of compressed shards and of Parquet it guesses
+SMALL_BYTES, SMALL_UNITS = 32 << 20, 1000  # a corpus with no more of text and units is read whole
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """What was read of a unit, from its start. `consumed`: a share of its `_weight`, which held `documents_in` and `text_in`."""
+
+    unit: Unit
+    keep: int
+    documents: int = 0
+    text_bytes: int = 0
+    errors: int = 0
+    first_error: str = ""
+    texts: list[str] = field(default_factory=list)
+    """The first ones, for the tokenizer; empty ones too."""
+    consumed: float = 0.0
+    documents_in: int = 0
+    text_in: int = 0
+    whole: bool = False
+    tokens: int = 0
+    tokenized_bytes: int = 0
+    tokens_known: bool = False
+    """All of its texts were tokenized."""
+
+    def note(self, consumed: float) -> None:
+        """Note that what has been counted so far was in so much of the unit."""
+        self.consumed, self.documents_in, self.text_in = consumed, self.documents, self.text_bytes
+
+    def add(self, document: Document) -> None:
+        """Count a document; keep its text if there are not `keep` yet."""
+        self.documents += 1
+        if document.error is not None:
+            self.errors += 1
+            self.first_error = self.first_error or f"{document.doc_id}: {document.error}"
+        elif document.text is not None:
+            self.text_bytes += len(document.text.encode())
+            if len(self.texts) < self.keep:
+                self.texts.append(document.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Figures of a corpus, and of each whether it was counted."""
+
+    documents: int
+    documents_exact: bool
+    text_bytes: int
+    text_exact: bool
+    tokens: int
+    tokens_exact: bool
+    sampled: int
+    """Texts that were tokenized."""
+    read: int
+    """Documents that were read."""
+    errors: int
+    first_error: str
+
+
+def estimate(config: PlanConfig) -> str:
+    """Shards, units, documents, bytes, tokens, and with a speed and a price worker-hours and cost, as text to print.
+
+    Raises:
+        InputError: the corpus or the model's tokenizer cannot be read, or every document that was read would be
+            quarantined.
+    """
+    plan = make_plan(config)
+    return "\n".join(_lines(config, plan, count(config, plan)))
+
+
+def count(config: PlanConfig, plan: Plan) -> Estimate:
+    """Count the documents, text bytes and tokens of a corpus, or estimate them from a part of it.
+
+    Raises:
+        InputError: the tokenizer cannot be read, or every document that was read would be quarantined.
+    """
+    parts = _read_parts(config, plan)
+    n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
+    first_error = next((part.first_error for part in parts if part.first_error), "")
+    if n_read and errors == n_read:
+        raise InputError(
+            f"every one of the {n_read:,} documents of {plan.root} that were read would be quarantined, the first: "
+            f"{visible(first_error)}. A run would score nothing: name the right columns (--text-column, --id-column, "
+            "--group-column), or mend the corpus."
+        )
+    sampled = _tokenize(config, parts)
+    by_format: dict[str, list[Unit]] = defaultdict(list)
+    for unit in plan.units:
+        by_format[unit.format].append(unit)
+    documents = text = 0.0
+    for name, units in by_format.items():
+        of_format = [part for part in parts if part.unit.format == name]
+        documents += _documents(units, of_format)
+        text += _total(units, [(part, part.text_bytes, part.text_in) for part in of_format])
+    whole = len(parts) == len(plan.units) and all(part.whole for part in parts)
+    known = [part for part in parts if part.whole and part.tokens_known]
+    tokenized, bytes_seen = sum(part.tokens for part in parts), sum(part.tokenized_bytes for part in parts)
+    rest = text - sum(part.text_bytes for part in known)
+    per_byte = tokenized / bytes_seen if bytes_seen else 1 / BYTES_PER_TOKEN
+    return Estimate(
+        documents=round(documents),
+        documents_exact=whole or _documents_known(plan, parts),
+        text_bytes=round(text),
+        text_exact=whole,
+        tokens=sum(part.tokens for part in known) + round(max(rest, 0) * per_byte),
+        tokens_exact=whole and len(known) == len(parts),
+        sampled=sampled,
+        read=n_read,
+        errors=errors,
+        first_error=first_error,
+    )
+
+
+def _documents_known(plan: Plan, parts: list[_Part]) -> bool:
+    """Whether footers or reading tell the documents of every unit."""
+    read = {part.unit.unit for part in parts if part.whole}
+    return all(unit.rows is not None or unit.unit in read for unit in plan.units)
+
+
+def _documents(units: Sequence[Unit], parts: list[_Part]) -> float:
+    if all(unit.rows is not None for unit in units):
+        return sum(unit.rows or 0 for unit in units)
+    return _total(units, [(part, part.documents, part.documents_in) for part in parts])
+
+
+def _total(units: Sequence[Unit], found: list[tuple[_Part, int, int]]) -> float:
+    """What was found in whole units of a format, and for the rest as much as was found in what was consumed (the third value)."""
+    left = sum(map(_weight, units)) - sum(_weight(part.unit) for part, _, _ in found if part.whole)
+    exact = sum(n for part, n, _ in found if part.whole)
+    consumed = sum(part.consumed for part, _, _ in found)
+    return exact + left * sum(n for _, _, n in found) / consumed if left > 0 and consumed else exact
+
+
+def _weight(unit: Unit) -> int:
+    """What a unit's share of its format is measured in: bytes of text by Parquet's footer, of JSON lines bytes of the file."""
+    return max(unit.text_bytes, 1) if unit.rows is not None else unit.stop - unit.start
+
+
+def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
+    """The units to read, and whether they are all, to be read whole; else some of each format, spread over the corpus."""
+    if len(plan.units) <= SMALL_UNITS and sum(unit.text_bytes for unit in plan.units) <= SMALL_BYTES:
+        return list(plan.units), True
+    chosen: list[Unit] = []
+    for name in dict.fromkeys(unit.format for unit in plan.units):
+        units = [unit for unit in plan.units if unit.format == name]
+        chosen += units[:: max(1, len(units) // SAMPLED_UNITS)][:SAMPLED_UNITS]
+    return chosen, False
+
+
+def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
+    units, small = _chosen(plan)
+    columns = Columns(config.text_column, config.id_column, config.group_column)
+    root = Folder(plan.root)
+
+    def read(unit: Unit) -> _Part:
+        part = _Part(unit=unit, keep=config.sample_documents)
+        most = max(READ_BYTES // len(units), EXPANDS * unit.text_bytes if small else 0)
+        (_read_parquet if unit.format == parquet_shards.FORMAT else _read_jsonl)(root, part, columns, most)
+        return part
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(read, units))
+
+
+def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Read a unit until it ends, or its text has `most` bytes."""
+    unit = part.unit
+    for document in parquet_shards.read(root, unit, columns):
+        part.add(document)
+        if part.text_bytes + part.documents * ROW_BYTES >= most:
+            break
+    part.whole = part.documents == unit.rows
+    part.note(_weight(unit) * part.documents / (unit.rows or 1))
+
+
+def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Read a unit until it ends, or `most` bytes of its lines.
+
+    A compressed file is read ahead of its lines: just before more of it is fetched, what was fetched has been used up.
+    """
+    unit, folders = part.unit, folder_values(part.unit.shard)
+    plain, end = unit.format == jsonl_shards.PLAIN, unit.start
+    with root.open(unit.shard) as file:
+        fetched = 0
+        for line in jsonl_shards.lines_in(file, unit):
+            if not plain and file.tell() > fetched:
+                part.note(fetched)
+                fetched = file.tell()
+            part.add(jsonl_shards.document_of(line, unit, columns, folders))
+            end = line.offset + len(line.content or b"")
+            read = end - unit.start
+            if read >= most and (plain or part.consumed or read >= 4 * most):
+                break
+        else:
+            part.whole = True
+        if part.whole or plain:
+            part.note(_weight(unit) if part.whole else min(end - unit.start, _weight(unit)))
+        elif not part.consumed:
+            part.note(file.tell())
+
+
+def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
+    """Tokenize the sample: all texts where there are few enough, else some of each part. Returns how many."""
+    if not config.model:
+        return 0
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    scored = sum(part.documents - part.errors for part in parts)
+    most = config.sample_documents if scored <= config.sample_documents else config.sample_documents // len(parts)
+    return sum(_tokenize_part(tokenizer, part, max(most, 1)) for part in parts)
+
+
+def _tokenize_part(tokenizer: Any, part: _Part, most: int) -> int:
+    texts = part.texts[:most]
+    part.tokens = sum(len(ids) for ids in encode(tokenizer, texts)) if texts else 0
+    part.tokenized_bytes = sum(len(text.encode()) for text in texts)
+    part.tokens_known = part.whole and len(texts) == part.documents - part.errors
+    return len(texts)
+
+
+def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
+    every = "exact: every document was read"
+    some = f"about: from {found.read:,} documents that were read"
+    rows_known = all(unit.rows is not None for unit in plan.units)
+    documents = (
+        every
+        if found.text_exact
+        else "exact: from footers"
+        if rows_known
+        else "exact: footers, and all JSON lines were read"
+    )
+    tokens = "about: 4 bytes a token; give --model for a better figure"
+    if found.tokens_exact:
+        tokens = f"exact: tokenizer of {config.model}"
+    elif found.sampled:
+        tokens = f"about: from {found.sampled:,} documents, tokenizer of {config.model}"
+    lines = [
+        f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {visible(plan.root)}",
+        f"units        {len(plan.units):>16,}  of about {config.unit_bytes:,} bytes of text; one file each",
+        f"documents    {found.documents:>16,}  {documents if found.documents_exact else some}",
+        f"text bytes   {found.text_bytes:>16,}  {every if found.text_exact else some}",
+        f"tokens       {found.tokens:>16,}  {tokens}",
+    ]
+    if found.errors:
+        of_read = "documents" if found.text_exact else "documents that were read"
+        first = visible(found.first_error)
+        lines.append(f"quarantine   {found.errors:>16,}  of {found.read:,} {of_read}, the first: {first}")
+    for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
+        if names:
+            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}")
+    return [*lines, *_costs(config, found.tokens)]
+
+
+def _costs(config: PlanConfig, tokens: int) -> list[str]:
+    if not config.tokens_per_second:
+        return ["worker-hours: score a small part first and give its speed with --tokens-per-second"]
+    hours = tokens / config.tokens_per_second / 3600
+    lines = [f"worker-hours {hours:>16,.2f}  at {config.tokens_per_second:,.0f} tokens/s a worker"]
+    if config.price_per_hour is not None:
+        lines.append(f"cost         {hours * config.price_per_hour:>16,.2f}  at {config.price_per_hour} a worker-hour")
+    return lines

@@ -1,0 +1,171 @@
+"""The scoring job: plan → read → tokenize → Scorer (actor pool) → publish. One unit in, one file out."""
+
+import itertools
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from rho_score.cluster.progress import Progress
+from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
+from rho_score.config import ScoreConfig
+from rho_score.corpus.plan import left_out, make_plan
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.files.paths import check_writable
+from rho_score.files.retries import retries_counted
+from rho_score.models.tokenizer import tokenizer_files
+from rho_score.scoring.attempts import clear
+from rho_score.scoring.pipeline import _pipeline, configure_data
+from rho_score.scoring.preflight import check_pool
+from rho_score.scoring.settings import Job, check_limits, prepare_job, refuse_output_in_input, worker_range
+from rho_score.scoring.unit_stats import Passage, busy_share
+from rho_score.scoring.verify import Comparison
+from rho_score.scoring.verify import verify as compare_with_plain
+from rho_score.stores.claim import claim, refuse_changed_input
+from rho_score.stores.counts import Accounts
+from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units, quarantined_units
+from rho_score.stores.manifest import dump_json, read_manifest
+from rho_score.stores.score_set import accounts_of
+from rho_score.stores.shapes import Totals, read_json
+from rho_score.stores.unit_file import footers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What a run did. `computed` counts this run's units only, `accounts` the whole score set."""
+
+    output: str
+    units: int
+    computed: int
+    computed_tokens: int
+    accounts: Accounts
+    wall_s: float
+    busy_share: float
+    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
+    padding_share: float
+    """Share of padding in the positions that went through the model."""
+    weight_note: str
+    """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
+    retries: dict[str, int]
+    """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
+    not_shards: tuple[str, ...] = ()
+    """Files of the input that were left out, as their names are no shards'."""
+
+
+def score(config: ScoreConfig) -> ScoreSummary:
+    """Score a corpus, or go on where an earlier run of the same command stopped.
+
+    Raises:
+        InputError: wrong usage or input, found before anything was run.
+        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+    """
+    started = time.monotonic()
+    with retries_counted() as retries:
+        workers = worker_range(config.workers)
+        check_limits(config)
+        check_writable("OUTPUT", config.output)
+        with joined():
+            check_own_cluster()
+            plan = make_plan(config)
+            if plan.not_shards:
+                log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
+            output = Folder(config.output)
+            config = replace(config, output=output.url)
+            refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
+            found = read_manifest(output) if output.exists(MANIFEST) else None
+            refuse_changed_input(output, found, plan)
+            job = prepare_job(config, plan, found, workers)
+            if config.only_quarantined or not output.exists(SUCCESS):
+                check_pool(workers=workers[0], cpus=job.cpus, gpus=job.gpus)
+            summary = _run(job, output, started)
+    return replace(summary, retries=dict(retries))
+
+
+def verify(config: ScoreConfig) -> Comparison:
+    """Compare what `score` would compute with a plain float32 forward, on `config.verify` random documents.
+
+    Raises:
+        InputError: as `score`.
+    """
+    if config.verify is None or config.verify < 1:
+        raise InputError(f"--verify takes a number of documents, got {config.verify}.")
+    check_limits(config)
+    plan = make_plan(config)
+    job = prepare_job(config, plan, None, worker_range(config.workers))
+    if job.gpus and not torch.cuda.is_available():
+        raise InputError(
+            "--verify runs here, and here is no GPU. Give --gpus-per-worker 0, or run it on a node that has one."
+        )
+    torch.set_num_threads(job.cpus)
+    return compare_with_plain(config, plan, job.scorer, gpu=job.gpus > 0)
+
+
+def _run(job: Job, output: Folder, started: float) -> ScoreSummary:
+    tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(job.config.model)}
+    claim(output, job.manifest, {PLAN: job.plan.to_parquet(), **tokenizer})
+    done = _done(job, output)
+    todo = [unit for unit in job.plan.units if unit.unit not in done]
+    earlier = [unit.unit for unit in job.plan.units if unit.unit in done]
+    computed: list[Accounts] = []
+    passages: list[Passage] = []
+    if todo:
+        if earlier:
+            log.info(
+                "resuming: %d of %d units are published, %d to do",
+                len(earlier),
+                len(job.plan.units),
+                len(todo),
+            )
+        with (
+            cluster(local_cpus=job.workers[1] * job.cpus + 2),
+            Progress("score", n_units=len(todo)) as progress,
+        ):
+            configure_data()
+            for accounts, passage in _pipeline(job, todo):
+                computed.append(accounts)
+                passages.append(passage)
+                progress.add(documents=accounts.documents, tokens=accounts.tokens)
+        clear(output)
+    if not todo and output.exists(SUCCESS):
+        written = read_json(output, SUCCESS, Totals)
+        total = Accounts(**{name: value for name, value in written.items() if name != "units"})
+    else:
+        before = (
+            accounts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
+        )
+        total = Accounts.total(itertools.chain(computed, before))
+    if missing := len(todo) - len(computed):
+        raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
+    if not output.exists(SUCCESS):
+        output.publish(SUCCESS, dump_json({"units": len(job.plan.units), **asdict(total)}))
+    return ScoreSummary(
+        output=output.url,
+        units=len(job.plan.units),
+        computed=len(computed),
+        computed_tokens=sum(accounts.tokens for accounts in computed),
+        accounts=total,
+        wall_s=time.monotonic() - started,
+        busy_share=busy_share(passages),
+        padding_share=sum(p.padding for p in passages) / max(sum(p.positions for p in passages), 1),
+        weight_note=next((passage.note for passage in passages if passage.note), ""),
+        retries={},
+        not_shards=job.plan.not_shards,
+    )
+
+
+def _done(job: Job, output: Folder) -> set[str]:
+    """The units that this run need not score."""
+    done = published_units(output)
+    if job.config.only_quarantined:
+        if left := len(job.plan.units) - len(done):
+            raise InputError(
+                f"--only-quarantined is for a finished run, and {left} units are left. Run without it first, then with it."
+            )
+        if again := quarantined_units(output):
+            output.remove(SUCCESS)
+            done -= again
+    return done

@@ -1,0 +1,64 @@
+"""Units into documents: a block a unit, rows in input order, strings as they are.
+
+A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from rho_score.cluster.tasks import check_attempts
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.documents import check_unchanged, documents
+from rho_score.corpus.units import Unit
+from rho_score.files.folder import Folder
+from rho_score.files.retries import retries_counted
+from rho_score.files.urls import without_credentials
+from rho_score.scoring.blocks import DOCUMENTS
+from rho_score.scoring.unit_stats import noted_retries
+
+
+class CorpusUnits(Datasource):
+    """The units of a corpus as a Ray Data source: one read task, one block a unit."""
+
+    def __init__(self, root: str, units: Iterable[Unit], columns: Columns) -> None:
+        super().__init__()
+        self._root, self._units, self._columns = root, list(units), columns
+
+    def estimate_inmemory_data_size(self) -> int:
+        return sum(unit.text_bytes for unit in self._units)
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        return [self._task(unit) for unit in self._units]
+
+    def _task(self, unit: Unit) -> ReadTask:
+        root, columns = self._root, self._columns
+        metadata = BlockMetadata(unit.rows, unit.text_bytes, exec_stats=None, input_files=(unit.shard,))
+
+        def read() -> list[pa.Table]:
+            check_attempts(f"reading {without_credentials(root)}/{unit.shard} (unit {unit.unit})")
+            return [read_unit(Folder(root), unit, columns)]
+
+        return ReadTask(read, metadata, schema=DOCUMENTS)
+
+
+def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
+    """The documents of a unit, with columns `schema.DOCUMENTS`; one row of nulls if it has none.
+
+    Raises:
+        RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ), before it is read
+            or after.
+    """
+    with retries_counted() as made:
+        check_unchanged(root, unit)
+        try:
+            rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
+        except OSError as error:
+            raise root.error("read", unit.shard, error) from error
+        check_unchanged(root, unit)
+    rows = rows or [(unit.unit, None, None, None, None)]
+    arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
+    return noted_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)

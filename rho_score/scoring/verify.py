@@ -1,0 +1,132 @@
+"""`rho-score score --verify N`: how far the scores of a run would be from a plain float32 forward, on documents of the corpus."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rho_score.config import ScoreConfig
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.documents import documents
+from rho_score.corpus.plan import Plan
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.inference.scorer import Scorer
+from rho_score.inference.windows import windows
+from rho_score.models.load import ModelSource, load_model
+from rho_score.models.tokenizer import load_tokenizer
+from rho_score.scoring.tokenize import encode
+
+KEPT = 0.6  # the share of tokens that the paper keeps
+UNITS = 64  # units that documents are taken from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Absolute differences of losses, nats, over the tokens of a few documents."""
+
+    documents: int
+    tokens: int
+    mean: float
+    p99: float
+    largest: float
+    flips: float
+    """Share of tokens on the other side of the cut, where the 60 % with the lowest loss are kept."""
+    way: str
+    """The way that the scorer took."""
+
+    def __str__(self) -> str:
+        return (
+            f"verified {self.documents:,} documents, {self.tokens:,} tokens, going {self.way}, against a plain float32 forward\n"
+            f"mean difference {self.mean:.2e} nats, p99 {self.p99:.2e}, largest {self.largest:.2e}; "
+            f"{self.flips:.3%} of top-{KEPT:.0%} decisions flip\n"
+            "nothing was written"
+        )
+
+
+def compare(found: list[np.ndarray], expected: list[np.ndarray], way: str) -> Comparison:
+    """Differences of two scorings of the same documents, float[n] each.
+
+    Raises:
+        InputError: no token has a loss.
+    """
+    ours, plain = np.concatenate(found), np.concatenate(expected)
+    scored = ~np.isnan(plain)
+    if not scored.any():
+        raise InputError("none of the documents to verify has a token with a loss.")
+    difference = np.abs(ours[scored] - plain[scored])
+    return Comparison(
+        documents=len(found),
+        tokens=int(scored.sum()),
+        mean=float(difference.mean()),
+        p99=float(np.quantile(difference, 0.99)),
+        largest=float(difference.max()),
+        flips=float((_kept(ours[scored]) != _kept(plain[scored])).mean()),
+        way=way,
+    )
+
+
+def _kept(losses: np.ndarray) -> np.ndarray:
+    """Which of the losses are among the lowest 60 %, bool[n]; ties to the first."""
+    kept = np.zeros(len(losses), bool)
+    kept[np.argsort(losses, kind="stable")[: round(KEPT * len(losses))]] = True
+    return kept
+
+
+def verify(config: ScoreConfig, plan: Plan, scorer: dict[str, Any], *, gpu: bool) -> Comparison:
+    """Score `config.verify` random documents of the corpus with `Scorer(**scorer)` and by a plain float32 forward.
+
+    Raises:
+        InputError: the corpus has no document to verify.
+    """
+    source: ModelSource = scorer["model"]
+    tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
+    ids = encode(tokenizer, _random_texts(config, plan))
+    ours = Scorer(**scorer, device="cuda" if gpu else "cpu")
+    found = ours.score_documents(ids)
+    way = f"{ours.way} in {scorer['dtype']}"
+    del ours
+    device = torch.device("cuda" if gpu else "cpu")
+    whole = ModelSource(model=source.model, trust_remote_code=source.trust_remote_code, n_gpus=source.n_gpus)
+    model = load_model(whole, torch.float32, device)
+    cut = {name: scorer[name] for name in ("context", "overlap", "prefix_id")}
+    return compare(found, [plain_losses(model, document, **cut) for document in ids], way)
+
+
+@torch.inference_mode()
+def plain_losses(model: Any, ids: np.ndarray, *, context: int, overlap: int, prefix_id: int | None) -> np.ndarray:
+    """Losses of one document, float32[n], window by window from the whole logits of the model's own forward."""
+    losses = np.full(len(ids), np.nan, np.float32)
+    prefix = [] if prefix_id is None else [prefix_id]
+    for start, first, stop in windows(len(ids), context=context, overlap=overlap, has_prefix=prefix_id is not None):
+        tokens = torch.tensor([[*prefix, *ids[start : stop - 1].tolist()]], device=model.device)
+        logits = model(tokens, use_cache=False).logits[0, -(stop - first) :].float()
+        targets = torch.from_numpy(ids[first:stop].astype(np.int64)).to(logits.device)
+        found = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        losses[first:stop] = found.cpu().numpy()
+    return losses
+
+
+def _random_texts(config: ScoreConfig, plan: Plan) -> list[str]:
+    """`config.verify` texts, the same ones each time, from at most 64 units of the corpus."""
+    n = config.verify or 0
+    draw = random.Random(0)
+    units = draw.sample(plan.units, min(UNITS, len(plan.units)))
+    columns = Columns(config.text_column, config.id_column, config.group_column)
+    root = Folder(plan.root)
+    seen: list[str] = []
+    passed = 0
+    for unit in units:  # reservoir sampling: memory for n texts
+        for document in documents(root, unit, columns):
+            if not document.text:
+                continue
+            passed += 1
+            if len(seen) < n:
+                seen.append(document.text)
+            elif (place := draw.randrange(passed)) < n:
+                seen[place] = document.text
+    if not seen:
+        raise InputError(f"no document with text in {len(units)} units of {plan.root}; there is nothing to verify.")
+    return seen

@@ -1,0 +1,139 @@
+"""Before a selection runs: its rule is checked, its score sets are opened and compared, its manifest is made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rho_score.config import SelectConfig
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.models.vocabulary import Vocabulary
+from rho_score.ranking.keys import Bits
+from rho_score.selecting.join import Join
+from rho_score.selecting.masks import Selector
+from rho_score.selecting.options import check_rule, parse_refs
+from rho_score.selecting.unfinished import published_of_all
+from rho_score.stores.claim import claim
+from rho_score.stores.layout import PLAN
+from rho_score.stores.manifest import difference, new_manifest, relative_url
+from rho_score.stores.schema import SCHEMA_VERSION
+from rho_score.stores.score_set import ScoreSet
+
+COLUMNS = ["text_column", "id_column", "group_column"]
+COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS]
+NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")  # what does not determine the masks
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a selection is made of."""
+
+    selector: Selector
+    manifest: dict[str, Any]
+    main: ScoreSet
+    planned: int
+    """Units of the corpus; `main` has fewer where a score set is not finished."""
+    others: tuple[ScoreSet, ...]
+    """Sets that are cut into other units than the main one."""
+
+
+def prepare(config: SelectConfig) -> Prepared:
+    """Open and compare the score sets.
+
+    Raises:
+        InputError: wrong usage, or score sets that do not belong together; what differs is printed.
+    """
+    refs = parse_refs(config.ref)
+    check_rule(config, list(refs))
+    urls = ([config.base] if config.base else []) + list(refs.values())
+    sets = {url: ScoreSet.open(url, finished=not config.allow_unfinished) for url in urls}
+    main = next(iter(sets.values()))
+    for url, scores in sets.items():
+        names = ("base" if config.base else next(iter(refs)), _label(url, refs))
+        comparable(main, scores, names, by_bytes=config.align == "bytes")
+    if (config.per_group or config.quota) and not main.grouped:
+        raise InputError(
+            f"--per-group and --quota need groups, and {main.folder.url} has none: score with --group-column."
+        )
+    bits: Bits = 32 if all(scores.loss_bits == 32 for scores in sets.values()) else 16
+    others = cut_otherwise(main, sets.values())
+    if others and not all(scores.finished for scores in sets.values()):
+        raise InputError(
+            f"{others[0].folder.url} is cut into other units than {main.folder.url}; such sets are joined once both are finished."
+        )
+    some, unfinished = main, None
+    if config.allow_unfinished:
+        some, unfinished = published_of_all(main, sets.values(), Folder(config.output))
+    join = Join(
+        refs=refs, base=config.base, combine=config.combine, bits=bits, vocabularies=_vocabularies(config, main, sets)
+    )
+    high = config.base is not None if config.keep == "auto" else config.keep == "high"
+    places = refs | ({"base": config.base} if config.base else {})
+    parts = {
+        "schema_version": SCHEMA_VERSION,
+        "scores": {name: sets[url].manifest["fingerprint"] for name, url in places.items()},
+        **({} if unfinished else {"held": {name: sets[url].held for name, url in places.items()}}),
+        "main": _label(main.folder.url, refs),
+        "score": "excess" if config.base else "loss",
+        **{name: value for name, value in asdict(config).items() if name not in NO_RULE},
+        "keep": "high" if high else "low",
+        "bits": bits,
+        "group_column": main.manifest["parts"]["group_column"],
+        "tokenizer_sha256": main.tokenizer_sha256,
+        **({"unfinished": unfinished} if unfinished else {}),
+    }
+    where = {name: relative_url(url, config.output) for name, url in places.items()}
+    manifest = new_manifest("selection", parts, scores=where)
+    selector = Selector(config=config, join=join, fingerprint=manifest["fingerprint"], grouped=main.grouped, high=high)
+    return Prepared(selector, manifest, some, main.n_units, others)
+
+
+def _label(url: str, refs: Mapping[str, str]) -> str:
+    return next((name for name, place in refs.items() if place == url), "base")
+
+
+def claim_selection(output: str, manifest: Mapping[str, Any], main: ScoreSet) -> None:
+    """Begin the selection, with the main score set's plan and tokenizer, or go on with the one that is there."""
+    tokenizer = {
+        f"tokenizer/{name}": main.folder.read(f"tokenizer/{name}") for name in main.folder.listing("tokenizer")
+    }
+    claim(Folder(output), manifest, {PLAN: main.plan_content, **tokenizer})
+
+
+def cut_otherwise(main: ScoreSet, sets: Iterable[ScoreSet]) -> tuple[ScoreSet, ...]:
+    """Those of `sets` that are cut into other units than `main`."""
+    units = main.plan_names()["unit"]
+    return tuple(s for s in sets if s is not main and not s.plan_names()["unit"].equals(units))
+
+
+def comparable(main: ScoreSet, other: ScoreSet, names: tuple[str, str], *, by_bytes: bool = False) -> None:
+    """Raises InputError where the losses of two sets cannot be compared token by token, or by bytes, and says why."""
+    left, right = main.manifest["parts"], other.manifest["parts"]
+    same = main.tokenizer_sha256 == other.tokenizer_sha256
+    keys = COLUMNS if by_bytes and not same else COMPARABLE
+    if differs := difference(left, right, *names, keys):
+        hint = "" if same else " Losses of models with different tokenizers are compared with --align bytes."
+        raise InputError(
+            f"{main.folder.url} and {other.folder.url} cannot be compared token by token:\n{differs}\n"
+            f"Score both models over the same files with the same tokenizer, context, overlap and columns.{hint}"
+        )
+    shards = set.symmetric_difference(*(set(s.plan_names()["shard"].unique().to_pylist()) for s in (main, other)))
+    if shards:
+        raise InputError(
+            f"{main.folder.url} and {other.folder.url} are of different files: {len(shards)} shards are in one of them only, "
+            f"such as {min(shards)}. Score both models over the same corpus."
+        )
+
+
+def _vocabularies(config: SelectConfig, main: ScoreSet, sets: Mapping[str, ScoreSet]) -> dict[str, Vocabulary]:
+    """The bytes of each vocabulary's tokens, by URL, where losses are compared over bytes or bytes are counted."""
+    different = any(scores.tokenizer_sha256 != main.tokenizer_sha256 for scores in sets.values())
+    if not different and config.document_score != "per-byte" and config.align != "bytes":
+        return {}
+    from rho_score.stores.tokenizer import load_store_tokenizer  # transformers takes seconds to import
+
+    return {
+        url: Vocabulary.of(load_store_tokenizer(scores))
+        for url, scores in sets.items()
+        if scores is main or scores.tokenizer_sha256 != main.tokenizer_sha256
+    }

@@ -1,0 +1,148 @@
+"""The rule of a selection as the user gave it: parsed and checked."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from rho_score.config import SelectConfig
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.urls import absolute
+from rho_score.ranking.histogram import Expert, Group
+from rho_score.ranking.rules import Rule, check_budget, check_share, check_threshold
+
+
+def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
+    """URLs of the references by name; one without a name is "ref". Raises InputError."""
+    refs: dict[str, str] = {}
+    for text in given:
+        named = re.match(r"([A-Za-z0-9_.-]+)=(.+)", text)
+        name, url = (named[1], named[2]) if named else ("ref", text)
+        if name in refs:
+            raise InputError(
+                f"two references are called {name!r}: name each, --ref math=scores/math --ref code=scores/code."
+            )
+        refs[name] = absolute(url)
+    if "base" in refs:
+        raise InputError("a reference cannot be called base: that is the name of the base model's scores.")
+    if not refs:
+        raise InputError("--ref is missing: the score set of a reference model.")
+    return refs
+
+
+def check_rule(config: SelectConfig, refs: list[str]) -> None:
+    """Raises InputError where options are wrong or do not go together."""
+    _check_amount(config)
+    _check_numbers(config)
+    union = config.combine == "union" and len(refs) > 1
+    parse_shares(config.share, refs)
+    parse_quotas(config.quota)
+    together = {
+        "--share and --expert-masks need --combine union and several --ref": bool(config.share or config.expert_masks)
+        and not union,
+        "--share stands beside --ratio, for the references that it does not name; not beside --quota, --tokens or --threshold":
+        bool(config.share) and config.ratio is None,
+        "--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole. "
+        "Give each group its own with --quota": config.per_group and config.tokens is not None,
+        "--scope document and --scope batch keep a --ratio of tokens (no other rule, no groups, no --sample, no documents)":
+        config.scope != "corpus"
+        and (config.ratio is None or config.per_group or bool(config.quota) or config.sample is not None
+             or config.level == "document"),
+        "--batch-tokens belongs to --scope batch, and --scope batch needs it": (config.scope == "batch")
+        != (config.batch_tokens is not None),
+        "--document-score belongs to --level document": config.document_score != "mean" and config.level != "document",
+        "--token-ratio belongs to --document-score kept-share, which needs it": (config.document_score == "kept-share")
+        != (config.token_ratio is not None),
+        "--sample draws a --ratio or a number of --tokens; it has no --threshold and no --drop-top": config.sample
+        is not None
+        and (config.threshold is not None or config.drop_top > 0),
+        "--min-run is about tokens, not about documents": config.min_run > 1 and config.level == "document",
+    }  # fmt: skip
+    for words, wrong in together.items():
+        if wrong:
+            raise InputError(f"{words}.")
+
+
+def _check_amount(config: SelectConfig) -> None:
+    rules = {"--ratio": config.ratio, "--tokens": config.tokens, "--threshold": config.threshold}
+    given = [flag for flag, value in rules.items() if value is not None]
+    if config.quota:
+        if given:
+            raise InputError(f"--quota says how much each group keeps; leave out {' and '.join(given)}.")
+    elif len(given) != 1:
+        raise InputError(f"give exactly one of {', '.join(rules)}; got {' and '.join(given) or 'none'}.")
+
+
+def _check_numbers(config: SelectConfig) -> None:
+    shares = {"--ratio": config.ratio, "--drop-top": config.drop_top, "--token-ratio": config.token_ratio}
+    for flag, share in shares.items():
+        if share is not None:
+            check_share(flag, share)
+    if config.tokens is not None:
+        check_budget(config.tokens)
+    if config.threshold is not None:
+        check_threshold(config.threshold)
+    if not 1e-6 <= config.temperature <= 1e6:
+        raise InputError(f"--temperature is between 0.000001 and 1000000, got {config.temperature}.")
+    for flag, number in (
+        ("--min-run", config.min_run), ("--batch-tokens", config.batch_tokens), ("--workers", config.workers),
+    ):  # fmt: skip
+        if number is not None and number < 1:
+            raise InputError(f"{flag} is at least 1, got {number}.")
+
+
+def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
+    """Rules by group from GROUP=SHARE and GROUP=TOKENS; raises InputError."""
+    quotas: dict[str, Rule] = {}
+    for text in given:
+        name, number = _pair("--quota", text)
+        if name in quotas:
+            raise InputError(f"--quota {text}: {name} has two quotas.")
+        quotas[name] = _amount("--quota", text, number)
+    return quotas
+
+
+def parse_shares(given: Sequence[str], experts: Sequence[str]) -> dict[str, Rule]:
+    """Rules by expert from NAME=RATIO; raises InputError."""
+    shares: dict[str, Rule] = {}
+    for text in given:
+        name, number = _pair("--share", text)
+        if name in shares:
+            raise InputError(f"--share {text}: {name} has two shares.")
+        if name not in experts:
+            raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(experts)}.")
+        if (rule := _amount("--share", text, number)).ratio is None:
+            raise InputError(f"--share {text}: a ratio is written with a decimal point, such as {name}=0.3.")
+        shares[name] = rule
+    return shares
+
+
+def rule_of(group: Group, quotas: Mapping[str, Rule]) -> Rule:
+    """The quota of a group; raises RhoScoreError where it has none."""
+    for name in (group if group is not None else "*", "*"):
+        if name in quotas:
+            return quotas[name]
+    raise RhoScoreError(
+        f"--quota says nothing of the group {group!r}. Give it one, or '*=0' for every group that is not named (into another "
+        "output: this one was begun with these quotas)."
+    )
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, separator, number = text.rpartition("=")
+    if not separator or not name:
+        raise InputError(f"{flag} {text}: NAME=NUMBER is wanted.")
+    return name, number
+
+
+def _amount(flag: str, text: str, number: str) -> Rule:
+    try:
+        rule = Rule(tokens=int(number)) if number.lstrip("-").isdigit() else Rule(ratio=float(number))
+    except ValueError:
+        raise InputError(f"{flag} {text}: {number!r} is not a number.") from None
+    if not (rule.tokens or 0) >= 0 or not 0 <= (rule.ratio or 0) <= 1:
+        raise InputError(f"{flag} {text}: a share is between 0.0 and 1.0, a number of tokens is not negative.")
+    return rule
+
+
+def rule_of_expert(expert: Expert, shares: Mapping[str, Rule], rule: Rule) -> Rule:
+    """The share of an expert, else the rule for all."""
+    return shares.get(expert, rule) if expert is not None else rule

@@ -1,0 +1,47 @@
+"""Score sets that are not finished: the units that all of them have published, as a smaller plan. No Ray here."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from rho_score.corpus.plan import Plan
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.stores.layout import MANIFEST, PLAN, published_units
+from rho_score.stores.manifest import read_manifest
+from rho_score.stores.score_set import ScoreSet
+
+
+def published_of_all(
+    main: ScoreSet, sets: Iterable[ScoreSet], output: Folder
+) -> tuple[ScoreSet, dict[str, Any] | None]:
+    """(`main` with the units that all `sets` have published, what the manifest is to say of them); (`main`, None) where that
+    is all units.
+
+    output: of a selection that may have begun: it keeps the units that it began with, whatever was published since.
+
+    Raises:
+        InputError: no unit is published in all sets.
+    """
+    if (plan := _begun_with(output)) is None:
+        behind = [scores for scores in sets if not scores.finished]
+        if not behind:
+            return main, None
+        there = set.intersection(*(published_units(scores.folder) for scores in behind))
+        units = tuple(unit for unit in main.units if unit.unit in there)
+        if not units:
+            raise InputError(
+                f"no unit is published in all score sets yet; not finished: {', '.join(s.folder.url for s in behind)}."
+            )
+        plan = Plan(root="", units=units).to_parquet()
+    some = replace(main, plan_override=plan)
+    names = "\n".join(some.plan_names()["unit"].to_pylist())
+    return some, {"units": some.n_units, "of": main.n_units, "sha256": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def _begun_with(output: Folder) -> bytes | None:
+    """The plan of a selection that began with some units; None where there is no such selection."""
+    if not output.exists(MANIFEST) or not read_manifest(output)["parts"].get("unfinished"):
+        return None
+    return output.read(PLAN) if output.exists(PLAN) else None

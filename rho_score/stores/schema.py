@@ -1,0 +1,108 @@
+"""The columns of every file, and how they are laid out in Parquet. A mismatch raises; nothing is widened in silence."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+
+SCHEMA_VERSION = 2  # 1: losses were always nullable
+IDS = pa.list_(pa.int32())
+FLOATS = pa.list_(pa.float32())
+LOSSES = pa.list_(pa.field("item", pa.float32(), nullable=False))
+MASK = pa.list_(pa.bool_())
+CATEGORY = pa.list_(pa.int8())
+SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)}
+
+
+COLUMN_TYPES = {
+    "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
+    "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(),
+}  # fmt: skip
+"""Columns of the units' files of both stores, as far as they are read again."""
+
+
+QUARANTINE = pa.schema(
+    [pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
+)
+
+
+def score_schema(*, grouped: bool, signals: Sequence[str] = (), prefix: bool = False) -> pa.Schema:
+    """Columns of OUT/data/<unit>.parquet.
+
+    prefix: one stands before each document's first token, so that no loss is null; declared so, they are read faster.
+    """
+    group = [pa.field("group", pa.string())] if grouped else []
+    return pa.schema(
+        [
+            pa.field("doc_id", pa.string(), nullable=False),
+            *group,
+            pa.field("input_ids", IDS),
+            pa.field("loss", LOSSES if prefix else FLOATS),
+            *(SIGNALS[signal] for signal in signals),
+        ]
+    )
+
+
+def selection_schema(
+    *,
+    grouped: bool,
+    score: str,
+    level: str,
+    experts: Sequence[str] = (),
+    by_bytes: bool = False,
+    based: bool = False,
+) -> pa.Schema:
+    """Columns of SEL/data/<unit>.parquet; `score` is "excess", "loss" or "delta", `level` "token" or "document".
+
+    experts: whose masks are kept apart. by_bytes: with bytes and bits per byte; based: of the base model too.
+    """
+    group = [pa.field("group", pa.string())] if grouped else []
+    document = [pa.field("doc_score", pa.float32()), pa.field("kept", pa.bool_(), nullable=False)]
+    models = ["ref", "base"] if based else ["ref"]
+    in_bytes = [pa.field("bytes", pa.int64()), *(pa.field(f"{m}_bits_per_byte", pa.float32()) for m in models)]
+    return pa.schema(
+        [
+            pa.field("doc_id", pa.string(), nullable=False),
+            *group,
+            pa.field("input_ids", IDS),
+            pa.field(score, FLOATS),
+            pa.field("mask", MASK),
+            *(pa.field(f"mask_{expert}", MASK) for expert in experts),
+            *(document if level == "document" else []),
+            *(in_bytes if by_bytes else []),
+        ]
+    )
+
+
+def dynamics_schema(*, grouped: bool) -> pa.Schema:
+    """Columns of a selection by token dynamics: `category` is a code of `dynamics.CATEGORIES`, null without a loss."""
+    plain = selection_schema(grouped=grouped, score="delta", level="token")
+    at = plain.get_field_index("mask")
+    return plain.insert(at, pa.field("category", CATEGORY))
+
+
+def check_columns(schema: pa.Schema, wanted: Sequence[str] | None = None) -> None:
+    """Raises ValueError where a column that is wanted of a unit's file (None: any) is missing or has another type than the contract's."""
+    if missing := set(wanted or ()) - set(schema.names):
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    for field in schema if wanted is None else map(schema.field, wanted):
+        kind = MASK if field.name.startswith("mask") else COLUMN_TYPES.get(field.name)
+        if kind is not None and field.type != kind and not (kind == FLOATS and field.type == LOSSES):
+            raise ValueError(f"column {field.name} has type {field.type}, not {kind}")
+
+
+def content_sha256(doc_ids: pa.ChunkedArray, input_ids: pa.ChunkedArray) -> str:
+    """SHA-256 over doc_id and input_ids: equal for two files exactly if they hold the same documents and tokens.
+
+    Hashed in turn, little-endian: byte lengths of the ids (int64), their UTF-8 bytes, token counts (int64), tokens (int32).
+    """
+    digest = hashlib.sha256()
+    encoded = [doc_id.encode() for doc_id in doc_ids.to_pylist()]
+    digest.update(np.array([len(e) for e in encoded], "<i8").tobytes())
+    digest.update(b"".join(encoded))
+    digest.update(list_lengths(input_ids).astype("<i8").tobytes())
+    digest.update(as_numpy(flat_values(input_ids)).astype("<i4").tobytes())
+    return digest.hexdigest()

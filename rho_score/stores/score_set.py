@@ -1,0 +1,53 @@
+"""The score set: one corpus scored by one model."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from rho_score.files.folder import Folder
+from rho_score.files.parquet import read_table, readable
+from rho_score.stores import unit_file
+from rho_score.stores.counts import Accounts
+from rho_score.stores.layout import data_name, quarantine_name, quarantined_units
+from rho_score.stores.schema import QUARANTINE
+from rho_score.stores.store import Store
+
+
+def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:
+    """(doc_id, reason) of the quarantined documents of the first `n_units` units that have any."""
+    for unit in sorted(quarantined_units(folder))[:n_units]:
+        name = quarantine_name(unit)
+        for row in read_table(folder.read(name), QUARANTINE, f"{folder.url}/{name}").to_pylist():
+            yield row["doc_id"], row["reason"]
+
+
+class ScoreSet(Store):
+    """One corpus scored by one model. Columns of a unit: doc_id, [group], input_ids, loss (nats)."""
+
+    kind = "score set"
+
+    def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+        """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
+        return unit_file.parts(self._file(unit), columns)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Scored documents and tokens: what `score --only-quarantined` changes in a finished score set."""
+        return {name: self.summary[name] for name in ("scored", "tokens")}
+
+    @property
+    def loss_bits(self) -> int:
+        """Precision of the stored losses: 16 (float16 values) or 32."""
+        return 32 if self.manifest["parts"].get("precision") == "float32" else 16
+
+    @property
+    def score_column(self) -> str:
+        """The column with the tokens' scores."""
+        return "loss"
+
+
+def accounts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> Accounts:
+    """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
+    with readable(folder, data_name(unit)):
+        return Accounts(**metadata["accounts"])

@@ -1,0 +1,114 @@
+"""The score set and the selection on storage: what is written, when it counts, how it is read.
+
+Both stores have a manifest (what determines the numbers), a plan (which units there are), a Parquet file a unit, and a
+`_SUCCESS.json` (a selection: `summary.json`) with the totals, written last. A unit's file that exists is a commit: it is complete, and writing it
+again writes the same bytes.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+from rho_score.corpus.plan import plan_names, read_plan
+from rho_score.corpus.units import Unit
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.stores import unit_file
+from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, data_name
+from rho_score.stores.manifest import Kind, read_manifest
+from rho_score.stores.shapes import ScoreParts, SelectionSummary, Totals, check_shape, read_json
+
+
+@dataclass(frozen=True)
+class Store:
+    """What score sets and selections have in common: a folder with a manifest, a plan and a file a unit."""
+
+    folder: Folder
+    plan_override: bytes | None = None
+    """A `plan.parquet` that lists some of the units, to be used in place of the store's own."""
+    kind: ClassVar[Kind]
+    done_name: ClassVar[str] = SUCCESS
+    hint: ClassVar[str] = " (`select` takes what is published of it with --allow-unfinished.)"
+    parts: ClassVar[type] = ScoreParts
+    footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
+
+    @classmethod
+    def open(cls, url: str, *, finished: bool = True) -> Self:
+        """Open the store at `url`, by default only if it is finished.
+
+        Raises:
+            InputError: there is nothing at `url`, or another kind of store, or one that is not finished.
+        """
+        store = cls(Folder(url))
+        if store.manifest["kind"] != cls.kind:
+            raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {cls.kind}.")
+        check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
+        if finished and not store.finished:
+            raise InputError(
+                f"the {cls.kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
+                + cls.hint
+            )
+        return store
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether the file that is written last is there."""
+        return self.folder.exists(self.done_name)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Kind, fingerprint, the parts it is made of, input, software."""
+        return read_manifest(self.folder)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The totals, from the file that was written last."""
+        return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in corpus order."""
+        return read_plan(self.plan_content)
+
+    @property
+    def plan_content(self) -> bytes:
+        """`plan.parquet`."""
+        return self.folder.read(PLAN) if self.plan_override is None else self.plan_override
+
+    @cached_property
+    def n_units(self) -> int:
+        """How many units there are."""
+        return len(self.plan_names())
+
+    def plan_names(self) -> pa.Table:
+        """Columns unit and shard of all units, in corpus order."""
+        return plan_names(self.plan_content)
+
+    @property
+    @abstractmethod
+    def score_column(self) -> str:
+        """The column with the tokens' scores."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the store has a column `group`."""
+        return self.manifest["parts"]["group_column"] is not None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Of the files that make the tokenizer: equal where the same text gives the same ids."""
+        return str(self.manifest["parts"]["tokenizer_sha256"])
+
+    def unit_table(self, unit: str, columns: list[str] | None = None) -> pa.Table:
+        """The rows of one unit, in input order."""
+        return self.read_unit(unit, columns)[0]
+
+    def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+        """The rows of one unit, and our metadata in its footer; raises RhoScoreError as `unit_file.read` does."""
+        return unit_file.read(self._file(unit), columns)
+
+    def _file(self, unit: str) -> unit_file.UnitFile:
+        return unit_file.UnitFile(self.folder, data_name(unit), self.manifest["fingerprint"], self.footer_fields)

@@ -1,0 +1,31 @@
+"""The tokenizer that a store carries."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import PreTrainedTokenizerBase
+
+from rho_score.errors import InputError
+from rho_score.models.directory import wants_own_code
+from rho_score.models.tokenizer import read_tokenizer
+from rho_score.stores.store import Store
+
+
+def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
+    """The tokenizer whose files the store carries.
+
+    Raises:
+        InputError: it does not load; one that needs Python code of its own never does, since no code of a store is run.
+    """
+    with TemporaryDirectory() as directory:
+        for name in store.folder.names("tokenizer"):
+            (Path(directory) / name).write_bytes(store.folder.read(f"tokenizer/{name}"))
+        try:
+            return read_tokenizer(Path(directory), trust_remote_code=False)
+        except Exception as error:  # the parser of tokenizer.json raises Exception itself
+            if wants_own_code(error):
+                raise InputError(
+                    f"{store.folder.url}/tokenizer needs Python code of its own, and no code of a store is run. Reports, "
+                    "exports and comparisons by bytes need a model that has a tokenizer.json."
+                ) from error
+            raise InputError(f"{store.folder.url}/tokenizer does not load: {error}") from error

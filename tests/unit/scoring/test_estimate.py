@@ -1,0 +1,183 @@
+"""What `plan` tells: exact where it was counted, about where it was not, and never wrong by much."""
+
+import bz2
+import gzip
+import json
+import lzma
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from rho_score.config import PlanConfig
+from rho_score.corpus.plan import make_plan
+from rho_score.errors import InputError
+from rho_score.scoring import estimate as module
+from rho_score.scoring.estimate import Estimate, count, estimate
+
+TEXTS = ["one", "two words", "", "東京", "four", "five and more of it"]
+PRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lambda data: lzma.compress(data, preset=0),
+    ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
+
+
+def _jsonl(texts: list[str]) -> bytes:
+    return b"".join(json.dumps({"text": text, "more": "x" * 300}).encode() + b"\n" for text in texts)
+
+
+def _count(folder: Path, **options: Any) -> Estimate:
+    config = PlanConfig(input=str(folder), **options)
+    return count(config, make_plan(config))
+
+
+def _figures(found: Estimate) -> tuple[int, int, int]:
+    return found.documents, found.text_bytes, found.tokens
+
+
+def _expected(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
+    tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    return len(texts), sum(len(text.encode()) for text in texts), tokens
+
+
+@pytest.mark.parametrize("suffix", PRESS)
+def test_a_small_shard_is_counted(
+    suffix: str, tmp_path: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(PRESS[suffix](_jsonl(TEXTS)))
+    found = _count(tmp_path, model=str(make_model(1)))
+    assert _figures(found) == _expected(TEXTS, tokenizer)
+    assert found.documents_exact
+    assert found.text_exact
+    assert found.tokens_exact
+    said = estimate(PlanConfig(input=str(tmp_path), model=str(make_model(1)))).splitlines()
+    assert said[2] == "documents                   6  exact: every document was read"
+    assert said[3] == "text bytes                 41  exact: every document was read"
+    assert said[4].startswith("tokens ")
+    assert "exact: tokenizer of " in said[4]
+
+
+def test_a_mixture_is_counted(
+    tmp_path: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for suffix, press in PRESS.items():
+        (tmp_path / f"a.json{suffix}").write_bytes(press(_jsonl(TEXTS)))
+    pq.write_table(pa.table({"text": TEXTS * 20}), tmp_path / "b.parquet")
+    (tmp_path / "c.jsonl").write_bytes(b"\n\n" + _jsonl(["x"] * 50))
+    texts = TEXTS * 25 + ["x"] * 50
+    found = _count(tmp_path, model=str(make_model(1)), unit_bytes=300)
+    assert _figures(found) == _expected(texts, tokenizer)
+    assert found.tokens_exact
+
+
+def test_many_small_shards_are_counted(tmp_path: Path) -> None:
+    for i in range(150):
+        (tmp_path / f"{i}.jsonl").write_bytes(_jsonl(["word"] * (i + 1)))
+    found = _count(tmp_path)
+    assert (found.documents, found.documents_exact, found.text_exact) == (150 * 151 // 2, True, True)
+
+
+def test_texts_that_parquet_stores_once_are_counted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x" * 1000] * 5000}), tmp_path / "a.parquet")
+    found = _count(tmp_path)
+    assert (found.documents, found.text_bytes, found.text_exact) == (5000, 5_000_000, True)
+
+
+def test_documents_and_bytes_are_exact_where_tokens_are_not(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(_jsonl(["word"] * 3480)))
+    found = _count(tmp_path, model=str(make_model(1)))
+    assert (found.documents, found.text_bytes) == (3480, 4 * 3480)
+    assert found.documents_exact
+    assert found.text_exact
+    assert not found.tokens_exact
+    said = estimate(PlanConfig(input=str(tmp_path), model=str(make_model(1))))
+    assert "about: from 400 documents, tokenizer of" in said
+    assert "about: 4 bytes a token" in estimate(PlanConfig(input=str(tmp_path)))
+
+
+@pytest.mark.parametrize("suffix", PRESS)
+@pytest.mark.parametrize("more", [0, 2000])
+def test_a_large_corpus_is_estimated_within_a_tenth(
+    suffix: str, more: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of a record is not its text, and however well it is compressed."""
+    draw = random.Random(1)
+    records = [
+        {"text": draw.randbytes(draw.randrange(200)).hex(), "more": "x" * draw.randrange(more + 1)}
+        for _ in range(30_000)
+    ]
+    lines = [json.dumps(record).encode() + b"\n" for record in records]
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl{suffix}").write_bytes(PRESS[suffix](b"".join(lines[i::3])))
+    monkeypatch.setattr(module, "SMALL_BYTES", 1 << 20)
+    monkeypatch.setattr(module, "READ_BYTES", 6 << 20)
+    found = _count(tmp_path, unit_bytes=1 << 20)
+    assert not found.documents_exact
+    assert not found.text_exact
+    assert found.read < len(records)
+    assert found.documents == pytest.approx(len(records), rel=0.1)
+    assert found.text_bytes == pytest.approx(sum(len(record["text"]) for record in records), rel=0.1)
+    said = estimate(PlanConfig(input=str(tmp_path), unit_bytes=1 << 20)).splitlines()
+    assert f"about: from {found.read:,} documents that were read" in said[2]
+
+
+def test_rows_of_parquet_are_exact_and_their_text_is_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{i} " + "word " * (i % 60) for i in range(20_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=1000)
+    monkeypatch.setattr(module, "SMALL_BYTES", 1 << 16)
+    monkeypatch.setattr(module, "READ_BYTES", 1 << 20)
+    found = _count(tmp_path, unit_bytes=1 << 18)
+    assert (found.documents, found.documents_exact, found.text_exact) == (20_000, True, False)
+    assert found.text_bytes == pytest.approx(sum(map(len, texts)), rel=0.1)
+    assert "exact: from footers" in estimate(PlanConfig(input=str(tmp_path), unit_bytes=1 << 18))
+
+
+def test_empty_documents_are_counted(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_jsonl([""] * 7))
+    found = _count(tmp_path, model=str(make_model(1)))
+    assert _figures(found) == (7, 0, 0)
+    assert found.tokens_exact
+    (tmp_path / "a.jsonl").write_bytes(b" \n\n")
+    assert _figures(_count(tmp_path, model=str(make_model(1)))) == (0, 0, 0)
+
+
+def test_quarantined_documents_are_counted_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_jsonl(["one"]) + b'{"text": 7}\n{"text": null}\n')
+    said = estimate(PlanConfig(input=str(tmp_path)))
+    assert "documents                   3  exact" in said
+    assert "quarantine                  2  of 3 documents, the first: a.jsonl@" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": 7}\n', "column 'text' is int, not a string"),
+        (b'{"text": null}\n', "column 'text' is null"),
+        (b"[1]\n[2]\n", "a JSON list, not an object"),
+        (b"not JSON\n", "not valid JSON"),
+    ],
+)
+def test_a_corpus_that_would_be_quarantined_whole_is_refused(tmp_path: Path, line: bytes, reason: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line * 30)
+    with pytest.raises(
+        InputError, match=r"every one of the \d+ documents .* the first: a\.jsonl@0.*--text-column"
+    ) as error:
+        estimate(PlanConfig(input=str(tmp_path)))
+    assert reason in str(error.value)
+
+
+def test_five_files_that_are_left_out_are_named(tmp_path: Path) -> None:
+    (tmp_path / "z.jsonl").write_bytes(_jsonl(["one"]))
+    for i in range(7):
+        (tmp_path / f"{i}.csv").write_text("x")
+    (tmp_path / ".hidden").write_text("x")
+    said = estimate(PlanConfig(input=str(tmp_path)))
+    assert "not shards                  7  left out: 0.csv, 1.csv, 2.csv, 3.csv, 4.csv …" in said

@@ -1,0 +1,82 @@
+"""Workers, their CPUs and the nodes that are to hold them."""
+
+import logging
+import time
+
+import pytest
+
+from rho_score.errors import InputError
+from rho_score.scoring import preflight
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus"),
+    [
+        ([2], 1, 1),
+        ([16], 1, 15),
+        ([0, 16, 16], 1, 16),
+        ([16, 16, 16, 16], 4, 15),
+        ([16, 16, 16, 16], 8, 7),
+        ([3, 3], 2, 2),
+        ([4, 4, 4], 2, 4),
+        ([1], 1, 1),
+        ([4], 8, 1),
+    ],
+)
+def test_workers_have_what_the_nodes_can_give_and_leave_one_cpu(nodes: list[float], workers: int, cpus: int) -> None:
+    assert preflight.largest_share(nodes, workers) == cpus
+
+
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A cluster of one node of two CPUs that joined long ago."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(preflight, "starts_its_own", lambda: False)
+    monkeypatch.setattr(preflight, "connected", lambda: True)
+    monkeypatch.setattr(preflight, "_alive_cpus", lambda: [2.0])
+    monkeypatch.setattr(preflight, "_most_cpus", lambda: 0)
+    monkeypatch.setattr(preflight, "_youngest", lambda: 0.0)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    return monkeypatch
+
+
+def test_the_default_fits_a_cluster_of_two_cpus(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    two_cpus.setattr("os.cpu_count", lambda: 2)
+    with caplog.at_level(logging.INFO):
+        assert preflight.default_cpus(1, gpus=0) == 1
+        preflight.check_pool(workers=1, cpus=1, gpus=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "each worker has 1 of this machine's 2 cores: the cluster has 2 CPUs, and one is left for reading"
+    ]
+
+
+def test_what_can_never_fit_is_refused_at_once(two_cpus: pytest.MonkeyPatch) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match="1 workers of 2 CPUs and one CPU for reading need 3, the cluster has 2"):
+        preflight.check_pool(workers=1, cpus=2, gpus=0)
+    assert time.monotonic() - started < 5
+
+
+def test_waiting_for_nodes_is_told_at_once(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = iter([[2.0], [2.0, 2.0]])
+    now = time.time()
+    two_cpus.setattr(preflight, "_youngest", lambda: now)
+    two_cpus.setattr(preflight, "_alive_cpus", lambda: next(nodes))
+    with caplog.at_level(logging.INFO):
+        preflight.check_pool(workers=1, cpus=2, gpus=0)
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "need 3, the cluster has 2; waiting" in told
+    assert "for other nodes to join" in told
+
+
+def test_a_cluster_that_may_grow_is_waited_for(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    two_cpus.setattr(preflight, "_most_cpus", lambda: 64)
+    preflight.check_pool(workers=4, cpus=2, gpus=0)
+    assert "Waiting for its autoscaler" in caplog.text
+
+
+def test_a_cluster_of_one_cpu_is_refused_with_a_remedy_that_helps(two_cpus: pytest.MonkeyPatch) -> None:
+    two_cpus.setattr(preflight, "_alive_cpus", lambda: [1.0])
+    with pytest.raises(InputError, match="--num-cpus 2"):
+        preflight.check_pool(workers=1, cpus=preflight.default_cpus(1, gpus=0), gpus=0)

@@ -1,0 +1,86 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rho_score.errors import RhoScoreError, StorageError
+from rho_score.files.folder import Folder
+from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.publish import publish_unit
+from rho_score.stores.schema import FLOATS
+
+ROWS = [
+    {"doc_id": "a", "input_ids": [1, 2], "loss": [0.5, 1.5]},
+    {"doc_id": "b", "error": "no text"},
+    {"doc_id": "c", "input_ids": [], "loss": []},
+]
+
+
+def _publish(
+    rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3, again: bool = False
+) -> dict[str, Any]:
+    table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=SCORED)
+    accounts: dict[str, Any] = publish_unit(
+        table,
+        output=str(output),
+        fingerprint="f",
+        grouped=False,
+        signals=(),
+        prefix=prefix,
+        expected_rows={"u": planned},
+        again=again,
+    ).to_pylist()[0]["accounts"]
+    return accounts
+
+
+def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:
+    accounts = _publish(ROWS, tmp_path)
+    assert accounts == {
+        "documents": 3, "scored": 2, "quarantined": 1, "rescored": 0, "tokens": 2, "losses": 2, "total_nats": 2.0,
+    }  # fmt: skip
+    assert pq.ParquetFile(tmp_path / "data" / "u.parquet").read()["loss"].to_pylist() == [[0.5, 1.5], []]
+    quarantined = pq.ParquetFile(tmp_path / "quarantine" / "u.parquet").read().to_pylist()
+    assert quarantined == [{"doc_id": "b", "reason": "no text"}]
+
+
+def test_a_missing_loss_behind_a_prefix_is_refused(tmp_path: Path) -> None:
+    rows = [{"doc_id": "a", "input_ids": [1, 2], "loss": [None, 1.5]}, *ROWS[1:]]
+    with pytest.raises(RhoScoreError, match=r"unit u: 1 tokens have no loss, though a prefix .* Nothing was written"):
+        _publish(rows, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert _publish(rows, tmp_path, prefix=False)["losses"] == 1
+    found = pq.ParquetFile(tmp_path / "data" / "u.parquet").read()["loss"]
+    assert found.type.equals(FLOATS)
+    assert found.to_pylist() == [[None, 1.5], []]
+
+
+def test_other_rows_than_planned_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RhoScoreError, match=r"unit u: 4 rows planned, 3 read\. Nothing was written"):
+        _publish(ROWS, tmp_path, planned=4)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("step", "of"), [("remove", "quarantine/u.parquet"), ("publish", "data/u.parquet")])
+def test_a_unit_that_mends_is_unpublished_until_it_is_whole(
+    step: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(ROWS, tmp_path)
+    mended = [ROWS[0], {"doc_id": "b", "input_ids": [3], "loss": [2.5]}, ROWS[2]]
+    true = getattr(Folder, step)
+
+    def until(folder: Folder, name: str, *content: bytes) -> None:
+        if name == of:
+            raise StorageError("the disk is full")
+        true(folder, name, *content)
+
+    monkeypatch.setattr(Folder, step, until)
+    with pytest.raises(StorageError):
+        _publish(mended, tmp_path, again=True)
+    assert not (tmp_path / "data" / "u.parquet").exists(), (
+        "the document is in neither file, and the unit counts as done"
+    )
+    monkeypatch.undo()
+    assert _publish(mended, tmp_path)["scored"] == 3
+    assert not (tmp_path / "quarantine" / "u.parquet").exists()
