@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rho_score.config import (
     CurveConfig,
@@ -15,7 +15,9 @@ from rho_score.config import (
     SelectConfig,
 )
 from rho_score.safe_text import visible, visible_lines, without_secrets
-from rho_score.stores.counts import GroupCounts
+
+if TYPE_CHECKING:  # it imports numpy, and help needs none
+    from rho_score.stores.counts import GroupCounts
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -125,14 +127,14 @@ def _print_retries(retries: Mapping[str, int]) -> None:
         _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
 
 
-def _documents_known(total: GroupCounts) -> bool:
+def _documents_known(total: "GroupCounts") -> bool:
     """Not in a dry run of tokens: a histogram has none."""
     return total.documents > 0 or total.tokens == 0
 
 
 def _print_groups(
-    groups: dict[str | None, GroupCounts],
-    total: GroupCounts,
+    groups: "dict[str | None, GroupCounts]",
+    total: "GroupCounts",
     threshold_of: Callable[[str | None], float | None],
     whole: float | None,
 ) -> None:
@@ -193,18 +195,72 @@ def _report(config: ReportConfig) -> int:
 
 
 class Command(NamedTuple):
-    """A command's options, and what it does with them; that returns an exit code."""
+    """A command of the program."""
 
     config: type
+    """Its options."""
     run: Callable[[Any], int]
+    """Does the work, and returns the exit code."""
+    examples: Mapping[str, str]
+    """Command lines by what they are for."""
 
 
 COMMANDS = {
-    "plan": Command(PlanConfig, _plan),
-    "score": Command(ScoreConfig, _score),
-    "select": Command(SelectConfig, _select),
-    "curve": Command(CurveConfig, _curve),
-    "dynamics": Command(DynamicsConfig, _dynamics),
-    "export": Command(ExportConfig, _export),
-    "report": Command(ReportConfig, _report),
+    "plan": Command(
+        PlanConfig,
+        _plan,
+        {
+            "What a run would cost": "rho-score plan s3://corpora/web --model HuggingFaceTB/SmolLM2-135M "
+            "--tokens-per-second 40000 --price-per-hour 2",
+        },
+    ),
+    "score": Command(
+        ScoreConfig,
+        _score,
+        {
+            "On this machine": "rho-score score corpus/ scores/ref --model models/ref --group-column source",
+            "On a cluster of GPUs": "rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref "
+            "--workers 1:200 --gpus-per-worker 1",
+            "How far the scores would be from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
+        },
+    ),
+    "select": Command(
+        SelectConfig,
+        _select,
+        {
+            "The method of Rho-1": "rho-score select selection --ref scores/ref --base scores/base --ratio 0.6",
+            "The best billion tokens, as whole documents": "rho-score select selection --ref scores/ref "
+            "--tokens 1000000000 --level document",
+            "Two references, each with its own share": "rho-score select selection --ref math=scores/math "
+            "--ref code=scores/code --base scores/base --combine union --ratio 0.3 --share code=0.5",
+        },
+    ),
+    "curve": Command(
+        CurveConfig,
+        _curve,
+        {
+            "Common ratios": "rho-score curve selection",
+            "Two budgets, and a figure": "rho-score curve selection --tokens 1000000000 5000000000 --plot curve.svg",
+        },
+    ),
+    "dynamics": Command(
+        DynamicsConfig,
+        _dynamics,
+        {
+            "Keep the tokens that were learnt": "rho-score dynamics learnt "
+            "--scores scores/step-1000 scores/step-5000 scores/step-20000",
+            "Keep those that stayed hard too": "rho-score dynamics hard --scores scores/step-1000 scores/step-20000 "
+            "--keep H-L H-H --plot dynamics.svg",
+        },
+    ),
+    "export": Command(
+        ExportConfig,
+        _export,
+        {
+            "Blocks for Hugging Face's Trainer": "rho-score export selection train --format labels --block-size 2048",
+            "nanoGPT's .bin with a mask": "rho-score export selection train --format bin",
+            "The kept documents with all their columns": "rho-score export selection kept --format parquet",
+        },
+    ),
+    "report": Command(ReportConfig, _report, {"A page about a selection": "rho-score report selection report.html"}),
 }

@@ -1,6 +1,6 @@
-"""`rho-score plan | score | select | curve | dynamics | export | report`: parse into a frozen dataclass, make one library call, print what came out.
+"""The entry point: parse the command line into a frozen dataclass, run its command, and return the exit code.
 
-A configuration file (`--config FILE`, YAML) holds the same options under the same names; flags given beside it win.
+A configuration file (`--config FILE`, YAML) holds the same options under the same names. Flags win over it.
 """
 
 import functools
@@ -8,6 +8,7 @@ import gc
 import logging
 import operator
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -17,60 +18,10 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from rho_score.cli.commands import COMMANDS, fit
-from rho_score.cli.paths import with_home
+from rho_score.cli.help_text import command_help, overview
 from rho_score.cli.pipes import outlive_readers
 from rho_score.errors import InputError, RhoScoreError
-
-EXAMPLES = {
-    "plan": """Say what a run would do and cost; run nothing.
-
-Example: rho-score plan s3://corpora/web --model HuggingFaceTB/SmolLM2-135M""",
-    "score": """Score every token of a corpus with one model; write a score set. Run the same command again to resume.
-
-Example, on this machine: rho-score score corpus/ scores/ref --model models/ref --group-column source
-
-Example, how far from float32 its scores would be: rho-score score corpus/ scores/ref --model models/ref --verify 50
-
-Example, on a cluster: rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref --workers 1:200 --gpus-per-worker 1
-
-Exit codes: 0 all done; 1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined.""",
-    "select": """Keep the tokens (or documents) that score best over the whole corpus; write a selection. Reads scores, never a model.
-
-Example, the method of Rho-1: rho-score select --ref scores/ref --base scores/base selection --ratio 0.6
-
-Example, what would that keep? rho-score select --ref scores/ref --base scores/base selection --ratio 0.6 --dry-run
-
-Example, the best billion tokens as whole documents: rho-score select --ref scores/ref selection --tokens 1000000000 --level document
-
-Example, without the 5 % noisiest: rho-score select --ref scores/ref --base scores/base selection --ratio 0.6 --drop-top 0.05
-
-Example, quotas: rho-score select --ref scores/ref --base scores/base selection --quota code=0.8 --quota web=5000000000 --quota '*=0.5'
-
-Example, two experts: rho-score select --ref math=scores/math --ref code=scores/code --base scores/base selection --combine union --ratio 0.3 --share code=0.5
-
-Ties at the threshold go to the first in corpus order: shard's name, place in the shard, place in the document.""",
-    "curve": """Print what every ratio, budget or threshold would keep, per group, from the histogram of a selection: reads no scores.
-
-Example: rho-score curve selection
-
-Example: rho-score curve selection --tokens 1000000000 5000000000 --threshold 0 0.5 --plot curve.svg --csv curve.csv""",
-    "dynamics": """Sort every token by how its loss went over checkpoints of one model: H-H, L-H, H-L (learnt), L-L; write a selection.
-
-Example: rho-score dynamics --scores scores/step-1000 scores/step-5000 scores/step-20000 dynamics --plot dynamics.svg
-
-Example, train on what was learnt or stays hard: rho-score dynamics --scores scores/c0 scores/c1 dynamics --keep H-L H-H""",
-    "export": """Write a selection in a form that trainers read.
-
-Example, for Hugging Face's Trainer, in blocks: rho-score export selection train --format labels --block-size 2048
-
-Example, nanoGPT's .bin with a mask: rho-score export selection train --format bin
-
-Example, the kept documents with all their own columns: rho-score export sel-documents corpus-kept --format parquet""",
-    "report": """Write one self-contained HTML page about a score set or a selection. Needs the stores only: no model, no corpus.
-
-Example: rho-score report selection report.html""",
-}
-
+from rho_score.version import __version__
 
 EXTRAS = {"jinja2": "report", "markupsafe": "report", "matplotlib": "report"}
 """Modules that come with an extra, by their name; all are imported before a command does anything."""
@@ -111,32 +62,45 @@ class _Formatter(logging.Formatter):
 
 
 def parse(arguments: list[str]) -> Any:
-    """The configuration that these arguments mean; prints and exits as command lines do (`--help`: 0, wrong usage: 2).
+    """The configuration that these arguments mean.
+
+    It prints and exits as command lines do: with 0 after `--help` and `--version`, with 2 after wrong usage.
 
     Raises:
         InputError: the configuration file is not there, or has an unknown option or a value of another type.
     """
     arguments, file = _take_config_file(arguments)
-    named = arguments[0] if arguments else ""
-    given: dict[str, Any] = {}
-    if file and named in COMMANDS:
-        from rho_score.cli.config_file import from_file  # PyYAML, for those who need it
+    named, *rest = arguments or [""]
+    _answer(named, arguments)
+    if named not in COMMANDS:  # tyro says so, or writes the completions of a shell
+        commands = (Annotated[c.config, tyro.conf.subcommand(name)] for name, c in COMMANDS.items())
+        union: Any = functools.reduce(operator.or_, commands)
+        return tyro.cli(union, prog="rho-score", args=arguments)
+    kind, default = COMMANDS[named].config, {}
+    if file:
+        from rho_score.cli.config_file import from_file
 
-        given = {named: {"default": from_file(COMMANDS[named].config, file, arguments)}}
-    choices = tuple(
-        Annotated[command.config, tyro.conf.subcommand(name, description=EXAMPLES[name], **given.get(name, {}))]
-        for name, command in COMMANDS.items()
-    )
-    union: Any = functools.reduce(operator.or_, choices)
-    found = tyro.cli(
-        union,
-        prog="rho-score",
-        description="Score every token of a corpus with a reference model on Ray; select tokens by a global quantile.\n\n"
-        "Every command also takes --config FILE: the same options as YAML; flags win over the file.\nPaths in it may have ~ and $VARIABLE.",
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
+        default = {"default": from_file(kind, file, arguments)}
+    found = tyro.cli(kind, prog=f"rho-score {named}", args=rest, **default)
+    from rho_score.cli.paths import with_home
+
     return with_home(found)
+
+
+def _answer(named: str, arguments: list[str]) -> None:
+    """Print the version or the help if the command line asks for it, and exit."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if named == "--version":
+        print(f"rho-score {__version__}")
+    elif "-h" in options or "--help" in options:
+        width = min(max(shutil.get_terminal_size().columns, 60), 100)
+        if command := COMMANDS.get(named):
+            print(command_help(named, command.config, command.examples, width), end="")
+        else:
+            print(overview({name: command.config for name, command in COMMANDS.items()}, width), end="")
+    else:
+        return
+    raise SystemExit(0)
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:

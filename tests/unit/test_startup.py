@@ -25,6 +25,18 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
     assert _loaded("import rho_score") == set()
 
 
+@pytest.mark.parametrize("arguments", ["--help", "--version", "score --help", "select --help"])
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    code = """
+import contextlib, sys
+from rho_score.cli import main
+with contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+assert "rho_score.config" in sys.modules and "fsspec" not in sys.modules
+pass"""
+    assert _loaded(code, *arguments.split()) == set()
+
+
 def test_reading_and_publishing_tasks_start_without_torch() -> None:
     assert not _loaded("import rho_score.scoring.read, rho_score.scoring.publish") & {"torch", "transformers"}
 

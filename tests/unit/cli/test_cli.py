@@ -1,13 +1,19 @@
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from rho_score import __version__
+from rho_score.cli.commands import COMMANDS
 from rho_score.cli.entry import main, parse
 from rho_score.config import ScoreConfig, SelectConfig
+from rho_score.config.describe import EVERY_COMMAND, describe, paragraphs
 
 
 def test_flags_become_a_frozen_configuration() -> None:
@@ -60,13 +66,112 @@ def test_a_wrong_file_is_refused(
         assert word in said
 
 
-def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "score", "select", "curve", "dynamics", "export", "report"):
-        with pytest.raises(SystemExit) as end:
-            main([command, "--help"])
-        assert end.value.code == 0
-        said = capsys.readouterr().out
-        assert f"Example: rho-score {command}" in said or f"rho-score {command} " in said
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _printed(["--version"], capsys) == f"rho-score {__version__}\n"
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_help_of_the_program_is_one_screen(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    said = _printed(["--help"], capsys)
+    lines = said.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= width
+    for name, command in COMMANDS.items():
+        assert [line for line in lines if line.split()[:1] == [name] and line.endswith(paragraphs(command.config)[0])]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_every_option_once(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    said = _printed([command, "--help"], capsys)
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= width
+    assert said.isascii()  # whatever the encoding of the terminal
+    assert "None" not in said
+    words = " ".join(said.split())
+    for group in [*describe(COMMANDS[command].config), EVERY_COMMAND]:
+        assert lines.count(f"{group.title}:") == 1
+        assert group.note in words
+        for option in group.options:
+            invocation = " ".join([", ".join(option.flags), option.metavar]).strip()
+            assert len([line for line in lines if re.match(rf"  {re.escape(invocation)}(  |$)", line)]) == 1, invocation
+            assert option.help in words
+    for title, example in COMMANDS[command].examples.items():
+        assert f"  {title}:\n    {example}\n" in said.replace(" \\\n      ", " ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_field_is_described_in_one_group(command: str) -> None:
+    config = COMMANDS[command].config
+    groups = describe(config)
+    options = [option for group in groups for option in group.options]
+    assert sorted(option.name for option in options) == sorted(field.name for field in fields(config))
+    assert len({group.title for group in groups}) == len(groups)
+    assert groups[0].title == "Arguments"
+    assert not any(option.flags for option in groups[0].options)
+    assert all(option.flags for group in groups[1:] for option in group.options)
+    for text in [*paragraphs(config), *(option.help for option in options)]:
+        assert text[0].isupper()
+        assert text.endswith(".")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_parser_takes_what_is_described(command: str) -> None:
+    """A "1" is a text, a whole number and a number."""
+    config = COMMANDS[command].config
+    options = [option for group in describe(config) for option in group.options]
+    places = ["1" for option in options if not option.flags]
+    given = {
+        flag: [option.metavar.partition(",")[0].strip("{} .") if option.metavar.startswith("{") else "1"]
+        * bool(option.metavar)
+        for option in options
+        for flag in option.flags
+    }
+    assert isinstance(
+        parse([command, *places, *(word for flag, value in given.items() for word in (flag, *value))]), config
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_the_help_parse(command: str) -> None:
+    examples = COMMANDS[command].examples
+    assert 1 <= len(examples) <= 3
+    for example in examples.values():
+        program, *arguments = shlex.split(example)
+        assert program == "rho-score"
+        assert isinstance(parse(arguments), COMMANDS[command].config)
+
+
+def test_help_is_given_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = _printed(["select", "--help"], capsys)
+    assert _printed(["select", "-h"], capsys) == whole
+    assert _printed(["select", "--ratio", "0.5", "--help"], capsys) == whole
+    with pytest.raises(SystemExit) as end:
+        main(["select", "--ref", "a", "out", "--", "--help"])
+    assert end.value.code == 2
+
+
+def test_a_wrong_value_is_told_with_the_option_and_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["select", "--ref", "a", "out", "--ratio", "most"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    for words in ("--ratio RATIO", "most", "rho-score select --help"):
+        assert words in said
+    assert "(default: None)" not in said
+
+
+def _printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

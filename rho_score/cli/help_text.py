@@ -1,0 +1,91 @@
+"""The help of the command line.
+
+tyro parses, but its help shows Python types, and it groups options by nested dataclasses only, which
+would change the names of fields and flags. So argparse lays out what `describe` finds.
+"""
+
+import argparse
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraphs
+
+_ABOUT = "Score every token of a corpus with a language model, and select the tokens worth training on."
+_MORE = [
+    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined.",
+    "Run `rho-score COMMAND --help` to read about the options of a command, with examples.",
+]
+_SPACE, _HYPHEN = "\u00a0", "\u2011"
+"""Stand for those that no line is broken at, until the lines are made."""
+
+
+def overview(commands: Mapping[str, type], width: int) -> str:
+    """The help of the whole program. commands: their configuration classes by name."""
+    parser = _parser("rho-score COMMAND [OPTIONS]", _filled([_ABOUT], width), width)
+    section = parser.add_argument_group("Commands")
+    for name, config in commands.items():
+        section.add_argument(name, help=paragraphs(config)[0])
+    section = parser.add_argument_group("Options")
+    section.add_argument("-h", "--help", action="store_true", help="Show this help. After a command, show its help.")
+    section.add_argument("--version", action="store_true", help="Show the version.")
+    parser.epilog = _filled(_MORE, width)
+    return parser.format_help()
+
+
+def command_help(name: str, config: type, examples: Mapping[str, str], width: int) -> str:
+    """The help of one command. examples: command lines by what they are for."""
+    groups = describe(config)
+    options = [option for group in groups for option in group.options]
+    places = [option.metavar for option in options if not option.flags]
+    required = [f"{option.flags[0]} {_short(option)}" for option in options if option.flags and option.required]
+    usage = " ".join(["rho-score", name, *places, *required, "[OPTIONS]"])
+    shown = "\n".join(f"  {title}:\n{_continued(command, width)}" for title, command in examples.items())
+    parser = _parser(usage, f"{_filled(paragraphs(config), width)}\n\nExamples:\n{shown}", width)
+    for group in [*groups, EVERY_COMMAND]:
+        section = parser.add_argument_group(group.title, _filled([group.note], width - 2) or None)
+        for option in group.options:
+            _add(section, option)
+    return parser.format_help().replace(_SPACE, " ").replace(_HYPHEN, "-")
+
+
+def _short(option: Option) -> str:
+    return option.name.upper() if option.metavar.startswith("{") else option.metavar
+
+
+def _parser(usage: str, description: str, width: int) -> argparse.ArgumentParser:
+    def layout(prog: str) -> argparse.HelpFormatter:
+        return argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=width)
+
+    return argparse.ArgumentParser(usage=usage, description=description, formatter_class=layout, add_help=False)
+
+
+def _add(section: Any, option: Option) -> None:
+    """Put an option into a section of the help."""
+    text = option.help
+    if option.required and option.flags:
+        text += " (required)"
+    elif option.default:
+        text += f" (default:{_SPACE}{option.default.replace(' ', _SPACE)})"
+    text = text.replace("%", "%%").replace("-", _HYPHEN)
+    if not option.flags:
+        section.add_argument(option.metavar, help=text)
+    elif option.metavar:
+        section.add_argument(*option.flags, metavar=option.metavar, help=text)
+    else:
+        section.add_argument(*option.flags, action="store_true", help=text)
+
+
+def _filled(texts: Sequence[str], width: int) -> str:
+    return "\n\n".join(textwrap.fill(text, width, break_on_hyphens=False) for text in texts)
+
+
+def _continued(command: str, width: int) -> str:
+    """A command over several lines that can still be copied. Options stay with their first value."""
+    whole = re.sub(r"(?<= )(--\S+) (?!-)", rf"\1{_SPACE}", command)
+    lines = textwrap.wrap(
+        whole, width - 2, initial_indent="    ", subsequent_indent="      ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return " \\\n".join(lines)
