@@ -50,7 +50,7 @@ SELECTIONS = {
     "gumbel": f"{SELECT} --ratio 0.5 --sample gumbel --temperature 0.5 --seed 3",
     "random": f"{SELECT} --ratio 0.5 --sample random --per-group",
     "runs": f"{SELECT} --ratio 0.6 --min-run 3",
-    "lowest": f"select {REF} --ref out/code {BASE} OUT --ratio 0.5",
+    "lowest": f"select --ref a=out/ref --ref b=out/code {BASE} OUT --ratio 0.5",
     "mean": f"select --ref a=out/ref --ref b=out/code {BASE} OUT --combine mean --ratio 0.5",
     "union": f"{UNION} --ratio 0.3 --share code=0.5 --expert-masks",
     "union-budget": f"{UNION} --tokens 700 --expert-masks --min-run 2",
@@ -66,11 +66,12 @@ SELECTIONS = {
     "documents-bytes": f"{SELECT} {DOCUMENTS} --document-score per-byte --ratio 0.4",
     "documents-share": f"{SELECT} {DOCUMENTS} --document-score kept-share --token-ratio 0.3 --ratio 0.4",
     "documents-groups": f"{SELECT} {DOCUMENTS} --ratio 0.4 --per-group",
-    "documents-quota": f"{SELECT} {DOCUMENTS} --quota a=0.5 --quota c=900",
+    "documents-quota": f"{SELECT} {DOCUMENTS} --quota a=0.5 --quota c=900 --quota *=0",
     "documents-random": f"{SELECT} {DOCUMENTS} --ratio 0.4 --sample random --seed 9",
     "documents-pieces": f"select --ref out/pieces {BASE} OUT {DOCUMENTS} --align bytes --document-score per-byte --ratio 0.5",
     "wide": f"{WIDE} --ratio 0.6",
-    "wide-tokens": f"{WIDE} --tokens 999 --per-group",
+    "wide-tokens": f"{WIDE} --tokens 999",
+    "wide-quota": f"{WIDE} --quota a=0.3 --quota *=200",
     "wide-band": f"{WIDE} --ratio 0.3 --drop-top 0.2",
     "wide-documents": f"{WIDE} {DOCUMENTS} --tokens 2500",
     "wide-share": f"{WIDE} {DOCUMENTS} --document-score kept-share --token-ratio 0.5 --ratio 0.5",
@@ -86,16 +87,16 @@ SELECTIONS = {
     "again": "select --ref out/ref --base out/base out/ratio --ratio 0.6",
 }
 DYNAMICS = {
-    "dynamics": "dynamics --scores out/base out/code out/ref OUT",
-    "dynamics-steps": "dynamics --scores out/base out/code out/ref OUT --steps 1 2 10 --keep H-L H-H --rise 0.5 --fall 0.1"
+    "dynamics": "dynamics OUT --scores out/base out/code out/ref",
+    "dynamics-steps": "dynamics OUT --scores out/base out/code out/ref --steps 1 2 10 --keep H-L H-H --rise 0.5 --fall 0.1"
     " --plot OUT/shares.svg",
-    "dynamics-wide": "dynamics --scores out/wide-base out/wide-ref OUT --keep L-H L-L",
+    "dynamics-wide": "dynamics OUT --scores out/wide-base out/wide-ref --keep L-H L-L",
 }
 IN_RAY = {
     "ray-ratio": f"{SELECT} --ratio 0.6",
     "ray-union": f"{UNION} --ratio 0.3 --share code=0.5 --expert-masks --per-group",
     "ray-documents": f"{WIDE} {DOCUMENTS} --tokens 2500",
-    "ray-dynamics": "dynamics --scores out/base out/code out/ref OUT",
+    "ray-dynamics": "dynamics OUT --scores out/base out/code out/ref",
 }
 EXPORTS = {
     "labels": "export out/ratio OUT --format labels",
@@ -111,6 +112,7 @@ EXPORTS = {
     "megatron": "export out/ratio OUT --format megatron --units-per-part 5",
     "megatron-hard": "export out/documents-budget OUT --format megatron --order hard-first --eos-id 9",
     "originals": "export out/documents OUT --format parquet",
+    "originals-elsewhere": "export out/documents OUT --format parquet --input IN/every-format --scores out/base",
     "originals-parts": "export out/documents-budget OUT --format parquet --units-per-part 2",
     "lines": "export out/documents OUT --format jsonl",
     "lines-gzip": "export out/documents-groups OUT --format jsonl --compression gzip",
@@ -126,7 +128,7 @@ LOOKS = {
     "report-scores": "report out/ref OUT/page.html",
     "report-wide": "report out/wide-base OUT/page.html --documents 3",
     "report-ratio": "report out/ratio OUT/page.html",
-    "report-sample": "report out/per-group OUT/page.html --sample-tokens 1000",
+    "report-sample": "report out/per-group OUT/page.html --sample-tokens 1000 --ref out/ref --base out/base",
     "report-union": "report out/union OUT/page.html",
     "report-documents": "report out/documents OUT/page.html",
     "report-bytes": "report out/bytes OUT/page.html",
@@ -136,6 +138,7 @@ LOOKS = {
     "plan": "plan IN/every-format --model IN/model-ref --tokens-per-second 100 --price-per-hour 2",
 }
 REFUSED = {
+    "wide-groups": f"{WIDE} --tokens 999 --per-group",
     "no-amount": f"{SELECT}",
     "two-amounts": f"{SELECT} --ratio 0.5 --tokens 3",
     "other-tokenizer": f"select --ref out/pieces {BASE} OUT --ratio 0.5",
