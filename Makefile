@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests fuzz families faults chaos soak audit bench clean
+.PHONY: help setup lock demo check test tests fuzz families faults chaos soak same-bytes audit bench clean
 
 help:   ## this list
-	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
 
@@ -73,6 +73,9 @@ families: $(INSTALLED)   ## every causal family of transformers beside a plain f
 
 soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with units
 	$(BIN)/python -m tests.chaos.soak
+
+same-bytes: $(INSTALLED)   ## whether this code writes the same files as the checkout in BEFORE=… by a hundred commands (writes out/same-bytes)
+	$(BIN)/python -m tests.same_bytes $(BEFORE) .
 
 clean:   ## remove what the demo wrote; keeps .venv and .cache
 	rm -rf out

@@ -14,7 +14,7 @@ LONGEST = 5_000  # characters of a text: longer ones are scored by the thousand 
 LARGEST = 4 << 20  # bytes of a kind's files
 
 
-def _write(corpus: Path) -> dict[str, Kind]:
+def write_kinds(corpus: Path) -> dict[str, Kind]:
     """Each kind that has documents, in a folder of its own; by the folder's name."""
     kinds = {}
     for i, kind in enumerate(KINDS):
@@ -38,7 +38,7 @@ def _write(corpus: Path) -> dict[str, Kind]:
 def test_every_document_of_a_mixed_corpus_has_its_record(
     ray_cluster: str, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    kinds = _write(tmp_path / "corpus")
+    kinds = write_kinds(tmp_path / "corpus")
     options = [
         "--context",
         "64",
