@@ -42,8 +42,18 @@ check: $(INSTALLED)   ## ruff and mypy
 test: $(INSTALLED)   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
-tests: $(INSTALLED)   ## the tests alone
+tests: $(INSTALLED) browser   ## the tests alone
 	$(BIN)/python -m pytest
+
+BROWSERS := chromium chromium-browser google-chrome
+APT := timeout 300 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+browser:   ## Chromium for the three tests that open reports in a browser, from Debian's packages where one is root
+	@for name in $(BROWSERS); do command -v $$name > /dev/null && exit; done; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install it with apt-get"; \
+	elif $(APT) update > /dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive \
+		$(APT) install -y --no-install-recommends chromium > /dev/null 2>&1; then exit; \
+	else why="apt-get could not install it"; fi; \
+	echo "Chromium is missing, and $$why. The tests that need a browser are skipped."
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz

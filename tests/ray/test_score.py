@@ -69,7 +69,8 @@ def test_the_prefix_is_the_one_that_was_asked_for(
             )
     (tmp_path / "a.jsonl").write_text('{"text": "the model learns a token of text"}\n')
     (tmp_path / "notes.md").write_text("left out")
-    options = ["--model", "model", "--no-compile", "--dtype", "float32", "--context", "32", "--overlap", "8"]
+    options = ["--model", "model", "--dtype", "float32", "--context", "32", "--overlap", "8"]
+    options += [] if choice == "auto" else ["--no-compile"]  # a worker compiles once, as it does by default
     assert main(["score", "*.*", "out", *options, "--prefix", choice]) == 0
     told = capsys.readouterr()
     assert "notes.md" in told.out
