@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests fuzz families faults chaos soak audit bench clean
+.PHONY: help setup lock demo check test tests test-long browser fuzz families chaos soak audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,7 +39,7 @@ check: $(INSTALLED)   ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(INSTALLED)   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
+test: $(INSTALLED)   ## every check and every kind of test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
 tests: $(INSTALLED) browser   ## the tests alone
@@ -54,6 +54,10 @@ browser:   ## Chromium for the three tests that open reports in a browser, from 
 		$(APT) install -y --no-install-recommends chromium > /dev/null 2>&1; then exit; \
 	else why="apt-get could not install it"; fi; \
 	echo "Chromium is missing, and $$why. The tests that need a browser are skipped."
+
+test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
+	$(BIN)/python -m pytest -m long
+	$(MAKE) --no-print-directory chaos fuzz families
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
@@ -74,9 +78,6 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
-
-faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some, and a document that hangs
-	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage tests/poison
 
 families: $(INSTALLED)   ## every causal family of transformers beside a plain float32 forward; ten minutes on two cores (writes docs/families.md)
 	$(BIN)/python -m tests.families --page docs/families.md

@@ -29,6 +29,9 @@ FORKED = [sys.executable, str(Path(__file__).with_name("client.py"))]
 """In place of `python -m`, for a command that may be forked."""
 
 MODULES = (
+    "asyncio",
+    "jsonschema",  # this and pandas: for Ray
+    "pandas",
     "pyarrow.parquet",
     "pyarrow.dataset",
     "fsspec.implementations.local",

@@ -81,6 +81,8 @@ def test_the_prefix_is_the_one_that_was_asked_for(
     expected = plain_losses(load_float32(model), row["input_ids"], prefix=prefix, context=32, overlap=8)
     assert (row["loss"][0] is None) == (prefix is None)
     np.testing.assert_allclose(np.array(row["loss"], np.float32), expected, rtol=1e-3, atol=1e-3)
+    assert main(["score", "*.*", "out", *options, "--prefix", choice]) == 0
+    assert "finished already; nothing to do" in capsys.readouterr().out
     assert main(["score", "*.*", "out", *options, "--prefix", "9"]) == 2
     assert "prefix_id" in capsys.readouterr().err
     assert main(["score", "*.*", "other", *options, "--prefix", "900"]) == 2

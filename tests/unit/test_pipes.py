@@ -8,7 +8,17 @@ import pytest
 RUN = [sys.executable, "-c", "from rho_score.cli import run; run()"]
 
 
-@pytest.mark.parametrize("command", ["", "plan", "score", "select", "curve", "dynamics", "export", "report"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "score",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("plan", "select", "curve", "dynamics", "export", "report")
+        ),
+    ],
+)
 def test_help_into_a_reader_that_goes_away_is_quiet(command: str) -> None:
     process = subprocess.Popen([*RUN, *command.split(), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
