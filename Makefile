@@ -12,14 +12,14 @@ help:   ## this list
 setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
 
 # Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
-# Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used; some
-# packages hold files that no Python compiles.
+# Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used (every
+# process that scores imports `auto`, and most of them `llama`); some packages hold files that no Python compiles.
 $(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) install --no-compile --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) install --no-compile --constraint constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q -j 0 -x '/tests/|/transformers/models/' .venv/lib > .venv/compileall.log 2>&1 || true
+	$(BIN)/python -m compileall -q -j 0 -x '/tests/|/transformers/models/(?!auto/|llama/|__init__)' .venv/lib > .venv/compileall.log 2>&1 || true
 	touch $@
 
 UNHASHED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime \
