@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests fuzz families faults chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -12,14 +12,14 @@ help:   ## this list
 setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
 
 # Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
-# Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used; some
-# packages hold files that no Python compiles.
+# Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used (every
+# process that scores imports `auto`, and most of them `llama`); some packages hold files that no Python compiles.
 $(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) install --no-compile --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) install --no-compile --constraint constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q -j 0 -x '/tests/|/transformers/models/' .venv/lib > .venv/compileall.log 2>&1 || true
+	$(BIN)/python -m compileall -q -j 0 -x '/tests/|/transformers/models/(?!auto/|llama/|__init__)' .venv/lib > .venv/compileall.log 2>&1 || true
 	touch $@
 
 UNHASHED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime \
@@ -39,11 +39,25 @@ check: $(INSTALLED)   ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(INSTALLED)   ## every check and every test: unit, Ray, S3, jobs, notebook, the real model
+test: $(INSTALLED)   ## every check and every kind of test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
-tests: $(INSTALLED)   ## the tests alone
+tests: $(INSTALLED) browser   ## the tests alone
 	$(BIN)/python -m pytest
+
+BROWSERS := chromium chromium-browser google-chrome
+APT := timeout 300 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+browser:   ## Chromium for the three tests that open reports in a browser, from Debian's packages where one is root
+	@for name in $(BROWSERS); do command -v $$name > /dev/null && exit; done; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install it with apt-get"; \
+	elif $(APT) update > /dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive \
+		$(APT) install -y --no-install-recommends chromium > /dev/null 2>&1; then exit; \
+	else why="apt-get could not install it"; fi; \
+	echo "Chromium is missing, and $$why. The tests that need a browser are skipped."
+
+test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
+	$(BIN)/python -m pytest -m long
+	$(MAKE) --no-print-directory chaos fuzz families
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
@@ -64,9 +78,6 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
-
-faults: $(INSTALLED)   ## every kind of storage fault in scoring too, of which `make test` takes some, and a document that hangs
-	EVERY_FAULT=1 $(BIN)/python -m pytest tests/storage tests/poison
 
 families: $(INSTALLED)   ## every causal family of transformers beside a plain float32 forward; ten minutes on two cores (writes docs/families.md)
 	$(BIN)/python -m tests.families --page docs/families.md

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import ray
 
 from bench.score_sets import Sets
-from rho_score.cli import main as rho_score
+from rho_score.cli.entry import main as rho_score
 from rho_score.corpus.plan import read_plan
 from rho_score.ranking.sampling import uniforms
 

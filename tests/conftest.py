@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rho_score.cluster.ray_cluster import configure_own_cluster
 from rho_score.files.folder import Folder
 from tests.faults import FaultyProxy
+from tests.forkserver.server import START_WORKER, ForkServer
 
 settings.register_profile("rho-score", deadline=None)  # the machine may be busy
 settings.load_profile("rho-score")
@@ -208,7 +209,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
+def fork_server() -> Iterator[ForkServer]:
+    """Workers of the tests' clusters are forked by it; `setup_worker_path` of a node says so."""
+    with ForkServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3: FaultyProxy, fork_server: ForkServer) -> Iterator[str]:
     """A local cluster of 4 logical CPUs with a dashboard; the address of its job server. Its workers know the S3 server.
 
     Its dashboard and agent listen at any free port: Ray's default ones may be held by those of a cluster that was killed.
@@ -217,7 +225,8 @@ def ray_cluster(s3: FaultyProxy) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     configure_own_cluster(4)
-    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": None, "dashboard_agent_listen_port": 0}
+    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": None, "dashboard_agent_listen_port": 0,
+            "setup_worker_path": START_WORKER}  # fmt: skip
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=True)
     yield f"http://{cluster.webui_url}"

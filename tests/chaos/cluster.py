@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from tests.forkserver.server import START_WORKER, ForkServer
+
 SITE = Path(__file__).parent / "site"
 REPOSITORY = Path(__file__).parents[2]
 HEADROOM = 3 << 30
@@ -66,6 +68,7 @@ class ChaosCluster:
         self._spawn = multiprocessing.get_context("forkserver")
 
     def __enter__(self) -> "ChaosCluster":
+        self._fork_server = ForkServer().__enter__()
         self._before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
         self._spawn.set_forkserver_preload(["tests.chaos.driver"])
@@ -78,6 +81,7 @@ class ChaosCluster:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        self._fork_server.__exit__(None, None, None)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def start(self) -> None:
@@ -110,7 +114,9 @@ class ChaosCluster:
 
     def add_node(self, *, wait: bool = True) -> Any:
         """One more worker node."""
-        return self._cluster.add_node(wait=wait, num_cpus=self._cpus, object_store_memory=100 << 20)
+        return self._cluster.add_node(
+            wait=wait, num_cpus=self._cpus, object_store_memory=100 << 20, setup_worker_path=START_WORKER
+        )
 
     def add_small_node(self) -> None:
         """A worker node whose memory monitor ends workers once the machine uses `HEADROOM` bytes more than now."""
@@ -181,7 +187,8 @@ class ChaosCluster:
 
     def _below(self, node: Any) -> list[psutil.Process]:
         with contextlib.suppress(*GONE):
-            return psutil.Process(raylet_pid(node)).children(recursive=True)
+            below = psutil.Process(raylet_pid(node)).children(recursive=True)
+            return below + self._fork_server.workers_of(raylet_pid(node))
         return []
 
     def run(self, arguments: list[str], log: Path) -> Any:

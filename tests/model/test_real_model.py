@@ -8,7 +8,7 @@ import torch
 
 from demo.corpus import CURATED_GROUP, build, curated
 from demo.model import base_model
-from rho_score.config import CorpusConfig
+from rho_score.config.corpus import CorpusConfig
 from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan
@@ -21,7 +21,6 @@ from tests.oracle import load_float32, plain_losses
 
 # Mean nats of a document, the rounding of what is stored included.
 ALLOWED = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 8e-2}
-CONTEXT, OVERLAP, FIRST_TOKENS = 96, 24, 120
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +43,31 @@ def test_the_demo_corpus_is_what_it_says(demo_documents: list[Document]) -> None
     assert not {text.id for text in curated()} & {d.doc_id for d in demo_documents}
 
 
-def test_sixty_documents_against_a_plain_float32_forward(demo_documents: list[Document]) -> None:
+@pytest.mark.parametrize(
+    ("n_documents", "first_tokens", "context", "overlap"),
+    [(20, 60, 48, 12), pytest.param(60, 120, 96, 24, marks=pytest.mark.long)],
+)
+def test_documents_against_a_plain_float32_forward(
+    n_documents: int, first_tokens: int, context: int, overlap: int, demo_documents: list[Document]
+) -> None:
     model_path: Path = base_model()
     tokenizer = load_tokenizer(str(model_path))
     texts = [d.text for d in demo_documents if d.text]
-    ids = [document[:FIRST_TOKENS] for document in encode(tokenizer, texts[:: max(1, len(texts) // 60)][:60])]
-    assert len(ids) == 60
+    chosen = texts[:: max(1, len(texts) // n_documents)][:n_documents]
+    ids = [document[:first_tokens] for document in encode(tokenizer, chosen)]
+    assert len(ids) == n_documents
+    assert sum(len(document) > context for document in ids) >= n_documents // 2  # of two windows
     torch.set_num_threads(2)
     prefix = prefix_id(tokenizer)
     scorer = Scorer(
-        str(model_path), dtype=resolve_dtype("auto", gpu=False), context=CONTEXT, overlap=OVERLAP, prefix_id=prefix,
+        str(model_path), dtype=resolve_dtype("auto", gpu=False), context=context, overlap=overlap, prefix_id=prefix,
         batch_tokens=2048,
     )  # fmt: skip
     assert scorer.layout.kind == "packed"
     scored = scorer.score_documents(ids)
     model = load_float32(model_path)
     for document, losses in zip(ids, scored, strict=True):
-        expected = plain_losses(model, document.tolist(), prefix=prefix, context=CONTEXT, overlap=OVERLAP)
+        expected = plain_losses(model, document.tolist(), prefix=prefix, context=context, overlap=overlap)
         assert len(losses) == len(document)
         stored = losses.astype(np.float16).astype(np.float64)
         assert np.abs(stored - expected).mean() <= ALLOWED[scorer.dtype]

@@ -1,6 +1,8 @@
 """The job scripts as `ray job submit` runs them, on the tests' cluster."""
 
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +35,7 @@ def _submit(address: str, working_dir: Path, entrypoint: str, **runtime_env: dic
     end = time.monotonic() + 240
     while client.get_job_status(job) not in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED):
         assert time.monotonic() < end, client.get_job_logs(job)
-        time.sleep(0.5)
+        time.sleep(0.2)
     return client.get_job_info(job), client.get_job_logs(job)
 
 
@@ -47,18 +49,38 @@ def test_score_and_select_as_jobs(
     assert "units, " in log
     assert "tokens/s" in log
     assert "ETA" in log
-    info, log = _submit(ray_cluster, working_dir, f"{score} --allow-quarantine")
-    assert info.driver_exit_code == 0, log
-    assert "finished already; nothing to do" in log
     assert ScoreSet.open(f"{tmp_path}/ref").summary["quarantined"] == N_QUARANTINED
     info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/ref {tmp_path}/sel --ratio 0.6")
     assert info.driver_exit_code == 0, log
     assert Selection.open(f"{tmp_path}/sel").summary["units"] > 0
-    info, log = _submit(ray_cluster, working_dir, f"ray_jobs/report.py {tmp_path}/sel {tmp_path}/report.html")
-    assert info.driver_exit_code == 0, log
-    assert (tmp_path / "report.html").stat().st_size > 10_000
     info, log = _submit(ray_cluster, working_dir, f"ray_jobs/select.py --ref {tmp_path}/none {tmp_path}/x --ratio 0.6")
     assert info.driver_exit_code == 2, log
+
+
+@pytest.mark.long
+def test_a_finished_run_and_a_report_as_jobs(
+    ray_cluster: str,
+    working_dir: Path,
+    corpus: Path,
+    scores: dict[str, Path],
+    make_model: Callable[[int], Path],
+    tmp_path: Path,
+) -> None:
+    score = f"ray_jobs/score.py {corpus} {tmp_path}/ref --model {make_model(1)} --cpus-per-worker 1 --no-compile"
+    for options, code in (("", 3), (" --allow-quarantine", 0)):
+        info, log = _submit(ray_cluster, working_dir, score + options)
+        assert info.driver_exit_code == code, log
+    assert "finished already; nothing to do" in log
+    info, log = _submit(ray_cluster, working_dir, f"ray_jobs/report.py {scores['ref']} {tmp_path}/report.html")
+    assert info.driver_exit_code == 0, log
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_a_script_runs_its_command_where_nothing_is_installed(working_dir: Path, scores: dict[str, Path]) -> None:
+    """As a job's driver is run; a report needs no cluster."""
+    command = [sys.executable, "ray_jobs/report.py", scores["ref"], "report.html"]
+    subprocess.run(command, cwd=working_dir, env={**os.environ, "PYTHONPATH": ""}, check=True, timeout=200)
+    assert (working_dir / "report.html").stat().st_size > 10_000
 
 
 def test_a_job_whose_working_directory_is_that_of_the_scripts(

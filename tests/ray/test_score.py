@@ -14,7 +14,10 @@ from ray.util.state import list_actors
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectConfig
+from rho_score.config.corpus import CorpusConfig
+from rho_score.config.dynamics import DynamicsConfig
+from rho_score.config.export import ExportConfig
+from rho_score.config.select import SelectConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan
@@ -70,7 +73,8 @@ def test_the_prefix_is_the_one_that_was_asked_for(
             )
     (tmp_path / "a.jsonl").write_text('{"text": "the model learns a token of text"}\n')
     (tmp_path / "notes.md").write_text("left out")
-    options = ["--model", "model", "--no-compile", "--dtype", "float32", "--context", "32", "--overlap", "8"]
+    options = ["--model", "model", "--dtype", "float32", "--context", "32", "--overlap", "8"]
+    options += [] if choice == "auto" else ["--no-compile"]  # a worker compiles once, as it does by default
     assert main(["score", "*.*", "out", *options, "--prefix", choice]) == 0
     told = capsys.readouterr()
     assert "notes.md" in told.out
@@ -81,6 +85,8 @@ def test_the_prefix_is_the_one_that_was_asked_for(
     expected = plain_losses(load_float32(model), row["input_ids"], prefix=prefix, context=32, overlap=8)
     assert (row["loss"][0] is None) == (prefix is None)
     np.testing.assert_allclose(np.array(row["loss"], np.float32), expected, rtol=1e-3, atol=1e-3)
+    assert main(["score", "*.*", "out", *options, "--prefix", choice]) == 0
+    assert "finished already; nothing to do" in capsys.readouterr().out
     assert main(["score", "*.*", "out", *options, "--prefix", "9"]) == 2
     assert "prefix_id" in capsys.readouterr().err
     assert main(["score", "*.*", "other", *options, "--prefix", "900"]) == 2

@@ -2,20 +2,21 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import N_QUARANTINED
+from tests.forkserver.server import FORKED, ForkServer
 
 PROGRAM = """
 import os, sys
 from ray.cluster_utils import Cluster
 from rho_score import preflight
 from rho_score.cli import main
+from tests.forkserver.server import START_WORKER
 
 preflight.NODES_JOIN_S = 0.0  # what is there is all
-head = {"num_cpus": 2, "include_dashboard": False, "dashboard_agent_listen_port": 0}
+head = {"num_cpus": 2, "include_dashboard": False, "dashboard_agent_listen_port": 0, "setup_worker_path": START_WORKER}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 os.environ["RAY_ADDRESS"] = cluster.address
 try:
@@ -28,11 +29,12 @@ finally:
 
 
 def test_the_default_fits_a_running_cluster_of_two_cpus(
-    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
+    fork_server: ForkServer, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
     options = ["--model", str(make_model(1)), "--no-compile", "--gpus-per-worker", "0", "--group-column", "source"]
+    (tmp_path / "program.py").write_text(PROGRAM)
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "score", str(corpus), str(tmp_path / "out"), *options],
+        [*FORKED, tmp_path / "program.py", "score", str(corpus), str(tmp_path / "out"), *options],
         env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=300, check=False,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip

@@ -49,7 +49,7 @@ def test_score_select_and_resume_on_s3(
         "--id-column",
         "id",
     ]
-    score += ["--group-column", "source", "--unit-bytes", "3000", "--cpus-per-worker", "1"]
+    score += ["--group-column", "source", "--unit-bytes", "3000", "--cpus-per-worker", "1", "--no-compile"]
     code, said = _rho_score(capsys, *score)
     assert code == 3, said
     store = ScoreSet.open("s3://rho/scores/ref")

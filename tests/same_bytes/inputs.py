@@ -18,7 +18,7 @@ from demo.model import base_model
 from tests.conftest import damage_row_group, make_tokenizer, save_model, some_text, write_corpus
 from tests.fuzz.corpora import nested_jsonl, nested_parquet
 from tests.inputs.test_together import write_kinds
-from tests.unit.test_vocabulary import sentencepiece_bpe, wrapped
+from tests.unit.models.test_vocabulary import sentencepiece_bpe, wrapped
 
 
 def _model(seed: int) -> Callable[[Path], object]:

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.config import ReportConfig, SelectConfig
+from rho_score.config.report import ReportConfig
+from rho_score.config.select import SelectConfig
 from rho_score.reporting.heatmap import heat_map
 from rho_score.reporting.page import report
 from rho_score.reporting.sample import DocumentTokens
@@ -139,7 +140,9 @@ def test_a_notebooks_heat_map_is_spans_alone(text: str, tokenizer: PreTrainedTok
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a headless Chromium's DevTools."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine; the tests by an HTML parser ran")
+        pytest.skip(
+            "no Chromium here, and `make browser` installs it for root alone: install your system's package `chromium`"
+        )
     folder = tmp_path_factory.mktemp("chromium")
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",

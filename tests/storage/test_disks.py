@@ -1,20 +1,22 @@
 """Disks that are full, over quota, read-only or broken: a clear message, nothing left behind, and resume."""
 
 import errno
+import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rho_score.cli import main
+from rho_score.cluster import ray_cluster as engine
 from tests.ray.conftest import digests, score_into
 from tests.storage.conftest import Run
 from tests.stores import cut, random_documents, write_scores
 
-ROOT = Path(__file__).parents[2]
 PAGE = 4096
 
 
@@ -110,30 +112,35 @@ def test_a_disk_that_cannot_be_written_to_is_told_at_once(disk: SmallDisk, score
     assert "is on a read-only file system. Mount that disk for writing" in said
 
 
-_FAILING_FSYNC = """
-import os, sys
-number, first, times = map(int, sys.argv[1:4])
-real, calls = os.fsync, 0
-def fsync(file):
-    global calls
-    calls += 1
-    if first <= calls < first + times:
-        raise OSError(number, os.strerror(number))
-    real(file)
-os.fsync = fsync
-from rho_score.cli import main
-sys.exit(main(sys.argv[4:]))
-"""
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks as threads of this process, as without a cluster: whose calls of the system can be made to fail."""
+    monkeypatch.setattr(engine, "connected", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("rho_score.files.retries.PATIENCE_S", 1)
 
 
-def _select(score_set: Path, output: Path, number: int, first: int, times: int) -> "subprocess.CompletedProcess[str]":
-    """A selection in a process whose fsync fails with this number, from the first'th call on."""
-    return subprocess.run(
-        [sys.executable, "-c", _FAILING_FSYNC, *map(str, (number, first, times)), "select", "--ref", str(score_set),
-         str(output), "--ratio", "0.5"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "RHO_SCORE_STORAGE_PATIENCE_S": "1", "RAY_ADDRESS": ""},
-    )  # fmt: skip
+@contextmanager
+def _failing_fsync(number: int, times: int) -> Iterator[None]:
+    """From the 30th call on, `os.fsync` fails so many times with this number."""
+    real, calls = os.fsync, itertools.count(1)
+
+    def fsync(file: int) -> None:
+        if 30 <= next(calls) < 30 + times:
+            raise OSError(number, os.strerror(number))
+        real(file)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(score_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of a selection whose disk does not fail."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert main(["select", "--ref", str(score_set), str(output), "--ratio", "0.5"]) == 0
+    return digests(output)
 
 
 @pytest.mark.parametrize(
@@ -144,25 +151,30 @@ def _select(score_set: Path, output: Path, number: int, first: int, times: int) 
     ],
 )  # fmt: skip
 def test_a_disk_that_fails_ends_the_run_and_resume_is_right(
-    number: int, remedy: str, score_set: Path, tmp_path: Path
+    number: int, remedy: str, undisturbed: dict[str, str], threads: None, score_set: Path, tmp_path: Path, run: Run
 ) -> None:
-    failed = _select(score_set, tmp_path / "out", number, 30, 1_000_000)
-    assert failed.returncode == 1, failed.stderr
-    assert f"could not be written: {errno.errorcode[number]}: {os.strerror(number)}" in failed.stderr
-    assert remedy in failed.stderr
+    command = ["select", "--ref", str(score_set), str(tmp_path / "out"), "--ratio", "0.5"]
+    with _failing_fsync(number, 1_000_000):
+        code, said = run(*command)
+    assert code == 1, said
+    assert f"could not be written: {errno.errorcode[number]}: {os.strerror(number)}" in said
+    assert remedy in said
     assert not _temporary(tmp_path / "out")
     assert not (tmp_path / "out/summary.json").exists()
-    resumed = _select(score_set, tmp_path / "out", number, 30, 0)
-    assert resumed.returncode == 0, resumed.stderr
-    assert _select(score_set, tmp_path / "peace", number, 0, 0).returncode == 0
-    assert digests(tmp_path / "out") == digests(tmp_path / "peace")
+    code, said = run(*command)
+    assert code == 0, said
+    assert digests(tmp_path / "out") == undisturbed
 
 
-def test_a_file_server_that_stumbles_is_asked_again(score_set: Path, tmp_path: Path) -> None:
-    done = _select(score_set, tmp_path / "out", errno.ESTALE, 30, 2)
-    assert done.returncode == 0, done.stderr
-    assert "storage: 2 calls were made again (ESTALE 2)" in done.stdout
+def test_a_file_server_that_stumbles_is_asked_again(
+    undisturbed: dict[str, str], threads: None, score_set: Path, tmp_path: Path, run: Run
+) -> None:
+    with _failing_fsync(errno.ESTALE, 2):
+        code, said = run("select", "--ref", str(score_set), str(tmp_path / "out"), "--ratio", "0.5")
+    assert code == 0, said
+    assert "storage: 2 calls were made again (ESTALE 2)" in said
     assert not _temporary(tmp_path / "out")
+    assert digests(tmp_path / "out") == undisturbed
 
 
 def _differing(left: Path, right: Path) -> set[str]:

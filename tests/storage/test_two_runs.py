@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,13 +15,14 @@ from rho_score.stores.claim import claim
 from rho_score.stores.manifest import new_manifest
 from rho_score.stores.score_set import ScoreSet
 from tests.faults import FaultyProxy, Rule
+from tests.forkserver.server import FORKED, ForkServer
 from tests.ray.conftest import digests
 from tests.storage.conftest import SELECT, Run, files
 from tests.storage.contender import contend
 from tests.stores import cut, random_documents, write_scores
 
 ROOT = Path(__file__).parents[2]
-N_CONTENDERS, N_ROUNDS = 4, 6
+N_CONTENDERS, N_ROUNDS = 3, 6
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
@@ -61,10 +61,9 @@ def test_a_claim_that_was_left_behind_is_told_and_does_not_stop_its_own_command(
 
 def _together(*commands: Sequence[str], address: str = "") -> list[tuple[int, str]]:
     """Commands as processes that are started at once: exit codes and what they said."""
-    code = "from rho_score.cli import run; run()"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, *command], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address}, text=True,
+            [*FORKED, "tests.forkserver.command", *command], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         for command in commands
@@ -79,7 +78,9 @@ def score_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scores(tmp_path_factory.mktemp("two") / "ref", [cut(documents, [4] * 40)])
 
 
-def test_the_same_selection_twice_at_once_gives_the_same_bytes(score_set: Path, tmp_path: Path) -> None:
+def test_the_same_selection_twice_at_once_gives_the_same_bytes(
+    fork_server: ForkServer, score_set: Path, tmp_path: Path
+) -> None:
     command = ["select", "--ref", str(score_set), "--ratio", "0.5"]
     (peace,) = _together([*command, str(tmp_path / "peace")])
     both = _together([*command, str(tmp_path / "out")], [*command, str(tmp_path / "out")])
@@ -91,7 +92,7 @@ def test_the_same_selection_twice_at_once_gives_the_same_bytes(score_set: Path, 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
 def test_of_two_selections_at_once_the_other_is_refused(
-    where: str, score_set: Path, s3: FaultyProxy, bucket: Folder, tmp_path: Path
+    where: str, fork_server: ForkServer, score_set: Path, s3: FaultyProxy, bucket: Folder, tmp_path: Path
 ) -> None:
     first = ["select", "--ref", str(score_set)] if where == "disk" else SELECT[:-2]
     top = str(tmp_path) if where == "disk" else "s3://rho/storage/two"

@@ -33,7 +33,7 @@ def _install(root: str) -> None:
             time.sleep(30)
             return
         if action == "kill-node":
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(int(os.environ["RAY_RAYLET_PID"]), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def pass_through(moments: set[str]) -> None:

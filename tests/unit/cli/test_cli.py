@@ -12,8 +12,9 @@ import pytest
 from rho_score import __version__
 from rho_score.cli.commands import COMMANDS
 from rho_score.cli.entry import main, parse
-from rho_score.config import ScoreConfig, SelectConfig
 from rho_score.config.describe import EVERY_COMMAND, describe, paragraphs
+from rho_score.config.score import ScoreConfig
+from rho_score.config.select import SelectConfig
 
 
 def test_flags_become_a_frozen_configuration() -> None:
@@ -269,7 +270,9 @@ def test_what_cannot_be_run_is_2_and_says_why(
 
 def test_an_interrupt_ends_without_a_traceback() -> None:
     """By the signal itself, so that a shell's loop around the command ends too."""
-    code = "from rho_score.cli import entry\ndef main(argv): raise KeyboardInterrupt\nentry.main = main\nentry.run()"
+    code = (
+        "from rho_score.cli.entry import entry\ndef main(argv): raise KeyboardInterrupt\nentry.main = main\nentry.run()"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGINT
     assert ended.stderr == "rho-score: interrupted. What is published stays; the same command goes on from there.\n"
