@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from bench.score_sets import ROOT
 from bench.selection import Row, machine, table
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import Plan, read_plan
 from rho_score.corpus.units import Unit

@@ -28,7 +28,7 @@ from bench.shapes import SHAPES, random_llama
 from bench.texts import Slice, slices
 from demo.model import base_model
 from rho_score.cluster.ray_cluster import cluster
-from rho_score.config.score import ScoreConfig
+from rho_score.config import ScoreConfig
 from rho_score.inference.forward import CPU_BLOCK, CUDA_BLOCK, Layout
 from rho_score.inference.loss import Head
 from rho_score.inference.scorer import Scorer

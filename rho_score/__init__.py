@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from rho_score.version import __version__
 
 if TYPE_CHECKING:
-    from rho_score.config.curve import CurveConfig
-    from rho_score.config.dynamics import DynamicsConfig
-    from rho_score.config.export import ExportConfig
-    from rho_score.config.plan import PlanConfig
-    from rho_score.config.report import ReportConfig
-    from rho_score.config.score import ScoreConfig
-    from rho_score.config.select import SelectConfig
+    from rho_score.config import (
+        CurveConfig,
+        DynamicsConfig,
+        ExportConfig,
+        PlanConfig,
+        ReportConfig,
+        ScoreConfig,
+        SelectConfig,
+    )
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer

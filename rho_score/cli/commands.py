@@ -5,13 +5,15 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rho_score.config.curve import CurveConfig
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.export import ExportConfig
-from rho_score.config.plan import PlanConfig
-from rho_score.config.report import ReportConfig
-from rho_score.config.score import ScoreConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import (
+    CurveConfig,
+    DynamicsConfig,
+    ExportConfig,
+    PlanConfig,
+    ReportConfig,
+    ScoreConfig,
+    SelectConfig,
+)
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # it imports numpy, and help needs none

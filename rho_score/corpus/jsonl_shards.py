@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import MISSING, Columns, Document, document, folder_values, joined_id, paths_in, value_at
 from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
 from rho_score.corpus.json_heads import refuse_one_value

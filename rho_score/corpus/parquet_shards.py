@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns, Document, document, folder_values, joined_id, splits
 from rho_score.corpus.compression import DAMAGE, is_damage
 from rho_score.corpus.lines import LARGEST_SHARD

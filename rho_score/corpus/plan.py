@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.compression import DAMAGE
 from rho_score.corpus.units import Unit

@@ -22,7 +22,7 @@ import orjson
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
 from rho_score.cluster.tasks import in_tasks, result
-from rho_score.config.export import ExportConfig
+from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import cut_order

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rho_score.config.export import ExportConfig
+from rho_score.config import ExportConfig
 from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
 from rho_score.exporting.documents import Frame, Writer

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from rho_score.config.score import Signal
+from rho_score.config import Signal
 from rho_score.errors import InputError
 from rho_score.inference.batches import Passes, ignore
 from rho_score.inference.forward import Forward, Layout

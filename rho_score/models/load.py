@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from rho_score.config.score import Quantize
+from rho_score.config import Quantize
 from rho_score.errors import InputError
 from rho_score.models.directory import first_line, model_files, own_code, wants_own_code
 from rho_score.models.quantized import check_quantized, quantization_of, without_outliers

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rho_score.charts import check_plot, image_kind
-from rho_score.config.curve import CurveConfig
+from rho_score.config import CurveConfig
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_arrow, as_numpy
 from rho_score.files.folder import file_at

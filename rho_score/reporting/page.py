@@ -13,7 +13,7 @@ from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase
 
 from rho_score import charts
-from rho_score.config.report import ReportConfig
+from rho_score.config import ReportConfig
 from rho_score.files.arrow import as_numpy
 from rho_score.files.folder import file_at
 from rho_score.files.paths import check_writable

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from rho_score.config.plan import PlanConfig
+from rho_score.config import PlanConfig
 from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.columns import Columns, Document, folder_values
 from rho_score.corpus.plan import Plan, left_out, make_plan

@@ -9,7 +9,7 @@ import torch
 
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
-from rho_score.config.score import ScoreConfig
+from rho_score.config import ScoreConfig
 from rho_score.corpus.plan import left_out, make_plan
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rho_score.config.score import ScoreConfig, Signal
+from rho_score.config import ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError

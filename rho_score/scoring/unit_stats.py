@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 
 STATS = b"rho_score.stats"
-RETRIES = b"rho_score.files.retries"
+RETRIES = b"rho_score.retries"
 
 
 @dataclass(frozen=True, kw_only=True)

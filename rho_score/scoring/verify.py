@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rho_score.config.score import ScoreConfig
+from rho_score.config import ScoreConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import Plan

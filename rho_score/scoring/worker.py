@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from rho_score.cluster.ray_cluster import alive_nodes, node_name
-from rho_score.config.score import Precision
+from rho_score.config import Precision
 from rho_score.errors import RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
 from rho_score.files.folder import Folder

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from rho_score.charts import check_plot, image_kind
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
-from rho_score.config.dynamics import DynamicsConfig
+from rho_score.config import DynamicsConfig
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
 from rho_score.files.folder import Folder, file_at

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.models.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.files.folder import Folder
 from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted

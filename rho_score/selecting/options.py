@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.urls import absolute
 from rho_score.ranking.histogram import Group

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.ranking.cuts import Cut
 from rho_score.ranking.histogram import Group
 from rho_score.ranking.keys import Bits, round_score

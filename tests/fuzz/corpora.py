@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rho_score.config.corpus import CorpusConfig
-from rho_score.config.plan import PlanConfig
+from rho_score.config import CorpusConfig, PlanConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan, read_plan
 from rho_score.files.folder import Folder

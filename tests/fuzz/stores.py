@@ -12,10 +12,8 @@ import orjson
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from rho_score.cli.entry import commands
-from rho_score.config.curve import CurveConfig
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.select import SelectConfig
+from rho_score.cli import commands
+from rho_score.config import CurveConfig, DynamicsConfig, SelectConfig
 from rho_score.reporting.curve import curve
 from rho_score.reporting.page import _facts, _groups
 from rho_score.reporting.sample import sample_tokens, scores_behind

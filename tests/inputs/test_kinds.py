@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan

@@ -8,7 +8,7 @@ import torch
 
 from demo.corpus import CURATED_GROUP, build, curated
 from demo.model import base_model
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan

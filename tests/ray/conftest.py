@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rho_score.config.score import ScoreConfig
+from rho_score.config import ScoreConfig
 from rho_score.scoring.job import ScoreSummary, score
 
 OPTIONS: dict[str, Any] = {

@@ -8,8 +8,7 @@ import pytest
 
 from rho_score.charts import image, shares_figure
 from rho_score.cli import main
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import DynamicsConfig, SelectConfig
 from rho_score.errors import InputError
 from rho_score.ranking.trends import CATEGORIES
 from rho_score.reporting.curve import load_curves

@@ -26,8 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from rho_score.config.export import ExportConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import ExportConfig, SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.exporting.job import ExportSummary, export
 from rho_score.files.folder import Folder

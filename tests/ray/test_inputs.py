@@ -14,9 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.cli import main
-from rho_score.config.corpus import CorpusConfig
-from rho_score.config.export import ExportConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import CorpusConfig, ExportConfig, SelectConfig
 from rho_score.corpus.plan import make_plan
 from rho_score.exporting.job import export
 from rho_score.selecting.job import select

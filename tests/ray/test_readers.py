@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection

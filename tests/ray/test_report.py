@@ -11,9 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.report import ReportConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import DynamicsConfig, ReportConfig, SelectConfig
 from rho_score.errors import InputError
 from rho_score.reporting.page import report
 from rho_score.selecting.dynamics import dynamics

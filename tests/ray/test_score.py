@@ -14,10 +14,7 @@ from ray.util.state import list_actors
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config.corpus import CorpusConfig
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.export import ExportConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan

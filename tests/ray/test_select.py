@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from rho_score.cli import main
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.ranking.keys import round_score
 from rho_score.selecting.job import select

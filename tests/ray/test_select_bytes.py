@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rho_score.cli import main
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import RhoScoreError
 from rho_score.scoring.tokenize import encode
 from rho_score.selecting.job import select

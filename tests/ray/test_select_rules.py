@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rho_score.cli import main
 from rho_score.cluster import ray_cluster as ray_cluster_module
 from rho_score.cluster import tasks
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.parquet import footer
 from rho_score.selecting.job import select

@@ -6,12 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rho_score.config.corpus import CorpusConfig
-from rho_score.config.dynamics import DynamicsConfig
-from rho_score.config.export import ExportConfig
-from rho_score.config.report import ReportConfig
-from rho_score.config.score import ScoreConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, ReportConfig, ScoreConfig, SelectConfig
 from rho_score.files.parquet import parquet_bytes
 from tests.same_bytes.__main__ import chosen
 from tests.same_bytes.commands import COMMANDS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.plan import make_plan
 from rho_score.corpus.units import new_unit
 from rho_score.errors import InputError

@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.config.report import ReportConfig
-from rho_score.config.select import SelectConfig
+from rho_score.config import ReportConfig, SelectConfig
 from rho_score.reporting.heatmap import heat_map
 from rho_score.reporting.page import report
 from rho_score.reporting.sample import DocumentTokens

@@ -9,7 +9,7 @@ import pytest
 
 import rho_score.scoring.job
 import rho_score.scoring.read
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import RhoScoreError

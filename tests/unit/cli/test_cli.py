@@ -12,9 +12,8 @@ import pytest
 from rho_score import __version__
 from rho_score.cli.commands import COMMANDS
 from rho_score.cli.entry import main, parse
+from rho_score.config import ScoreConfig, SelectConfig
 from rho_score.config.describe import EVERY_COMMAND, describe, paragraphs
-from rho_score.config.score import ScoreConfig
-from rho_score.config.select import SelectConfig
 
 
 def test_flags_become_a_frozen_configuration() -> None:

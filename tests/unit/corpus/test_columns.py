@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import MISSING, Columns, Document, folder_values, paths_in, splits, value_at
 from rho_score.corpus.documents import documents
 from rho_score.corpus.parquet_shards import find_path, find_sources, paths_of

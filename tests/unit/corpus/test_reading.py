@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rho_score.config.corpus import CorpusConfig
+from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan, read_plan

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.config.plan import PlanConfig
+from rho_score.config import PlanConfig
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.scoring import estimate as module

@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from rho_score.config.select import SelectConfig
+from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.ranking.keys import round_score
 from rho_score.reporting.sample import sample_tokens, scores_behind
