@@ -63,7 +63,7 @@ def _legend(x: float, y: float, threshold: float) -> str:
     )
     after = x + 18 * LEVELS + 14
     scale = f"excess loss, {threshold - SPREAD:+.1f} to {threshold + SPREAD:+.1f} nats".replace("-", "−")
-    words = f"{scale}; tokens below {threshold:+.2f} are left out and faded"
+    words = f"{scale}; faded: below {threshold:+.2f}, left out"
     return (
         f'{boxes}<text x="{after}" y="{y + 11}" font-family="system-ui,sans-serif" font-size="12.5" '
         f'fill="{GREY}">{words}</text>'
