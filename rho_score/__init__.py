@@ -1,17 +1,101 @@
-"""rho-score: score every token of a corpus with a reference model, select globally by a quantile.
+"""rho-score: score every token of a corpus with a reference model, and select by a global quantile.
 
-The flow, a file a step:
+    import rho_score as rho
 
-    score   config → plan → read → tokens → worker (scorer) → publish; put together in score; verify checks it
-            parquet_shards, jsonl_shards: a format of input each; columns, values: ids and groups; reach, preflight: the cluster
-    scorer  windows → passes → forward (attention, loss); proof (lengths) says which way it may take
-    model   model_files → model (weights, quantized), tokenizer, identity: which files, what they hold, what they hash to
-    select  config → prepare → join → excess → histogram (kernel) → cuts → rules → masks → stages; put together in select
-            vocabulary, spans: references with another tokenizer; sampling: noise; accounts: what was kept
-    after   curve, dynamics; inspect, heatmap, charts, report: from the stores alone
-    export  parts → formats, streams (for trainers), originals (whole documents), order; put together in export
-    under   storage (any URL, atomic; retries, disk), claims (which run has an output), schema (columns), contents (what files
-            must hold), store (what is there), unit_file, engine (Ray), paths, pipes, errors, shown (hostile text and credentials)
+    rho.score(rho.ScoreConfig("corpus", "scores/ref", model="models/ref"))
+    rho.score(rho.ScoreConfig("corpus", "scores/base", model="models/base"))
+    rho.select(rho.SelectConfig("selection", ref=("scores/ref",), base="scores/base", ratio=0.6))
+    rho.export(rho.ExportConfig("selection", "train", format="labels"))
+
+Each call does what the command of the same name does, and returns what the command prints. A name is imported when it is
+first used, so that `import rho_score` takes no time. `docs/architecture.md` shows the packages and the layers.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rho_score.version import __version__
+
+if TYPE_CHECKING:
+    from rho_score.config import (
+        CurveConfig,
+        DynamicsConfig,
+        ExportConfig,
+        PlanConfig,
+        ReportConfig,
+        ScoreConfig,
+        SelectConfig,
+    )
+    from rho_score.errors import InputError, RhoScoreError, StorageError
+    from rho_score.exporting.job import ExportSummary, export
+    from rho_score.inference.scorer import Scorer
+    from rho_score.reporting.curve import Curves, load_curves
+    from rho_score.reporting.page import report
+    from rho_score.reporting.sample import sample_tokens
+    from rho_score.scoring.job import ScoreSummary, score
+    from rho_score.selecting.dynamics import DynamicsSummary, dynamics
+    from rho_score.selecting.job import SelectSummary, select
+    from rho_score.stores.open import open_store
+    from rho_score.stores.score_set import ScoreSet
+    from rho_score.stores.selection import Selection
+
+_MODULES = {
+    "config": (
+        "CurveConfig", "DynamicsConfig", "ExportConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+    ),
+    "errors": ("InputError", "RhoScoreError", "StorageError"),
+    "exporting.job": ("ExportSummary", "export"),
+    "inference.scorer": ("Scorer",),
+    "reporting.curve": ("Curves", "load_curves"),
+    "reporting.page": ("report",),
+    "reporting.sample": ("sample_tokens",),
+    "scoring.job": ("ScoreSummary", "score"),
+    "selecting.dynamics": ("DynamicsSummary", "dynamics"),
+    "selecting.job": ("SelectSummary", "select"),
+    "stores.open": ("open_store",),
+    "stores.score_set": ("ScoreSet",),
+    "stores.selection": ("Selection",),
+}  # fmt: skip
+_HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CurveConfig",
+    "Curves",
+    "DynamicsConfig",
+    "DynamicsSummary",
+    "ExportConfig",
+    "ExportSummary",
+    "InputError",
+    "PlanConfig",
+    "ReportConfig",
+    "RhoScoreError",
+    "ScoreConfig",
+    "ScoreSet",
+    "ScoreSummary",
+    "Scorer",
+    "SelectConfig",
+    "SelectSummary",
+    "Selection",
+    "StorageError",
+    "__version__",
+    "dynamics",
+    "export",
+    "load_curves",
+    "open_store",
+    "report",
+    "sample_tokens",
+    "score",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rho_score.corpus.plan import Plan, Unit
+from rho_score.corpus.plan import Plan
+from rho_score.corpus.units import Unit
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.stores.counts import Accounts

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.stores.schema import MASK
 
 BROKEN = (
     pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
 """What parsers raise on content that is not what it should be."""
+METADATA_KEY = b"rho_score"
 
 
 def read_table(content: bytes, schema: pa.Schema, what: str) -> pa.Table:
@@ -50,9 +50,6 @@ def readable(folder: Folder, name: str) -> Iterator[None]:
         raise RhoScoreError(f"{folder.url}/{name} cannot be read: {error}. Remove it and resume its run.") from error
 
 
-METADATA_KEY = b"rho_score"
-
-
 class ParquetBuffer:
     """A Parquet file in memory with exactly the columns of `schema`, a row group for each table that is added.
 
@@ -63,7 +60,11 @@ class ParquetBuffer:
 
     def __init__(self, schema: pa.Schema, split: Sequence[str] = ()) -> None:
         lists = {f.name: f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema}
-        plain = {"doc_id", "kept", *split, *(f.name for f in schema if f.type == MASK)}
+        plain = {
+            "doc_id",
+            *split,
+            *(f.name for f in schema if pa.types.is_boolean(getattr(f.type, "value_type", f.type))),
+        }
         self._schema, self._sink = schema, pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
             self._sink,

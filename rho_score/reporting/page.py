@@ -19,11 +19,12 @@ from rho_score.files.folder import file_at
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import without_credentials
 from rho_score.reporting import heatmap
-from rho_score.reporting.sample import DocumentTokens, Store, TokenSample, sample_tokens, scores_behind, token_texts
+from rho_score.reporting.sample import DocumentTokens, TokenSample, sample_tokens, scores_behind, token_texts
 from rho_score.safe_text import visible
 from rho_score.stores.counts import accounts_in
 from rho_score.stores.open import open_store
 from rho_score.stores.selection import Selection
+from rho_score.stores.store import Store
 from rho_score.stores.tokenizer import load_store_tokenizer
 
 RARE = 8  # tokens seen less often are not ranked

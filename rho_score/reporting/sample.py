@@ -16,8 +16,7 @@ from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.stores.manifest import beside
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
-
-Store = ScoreSet | Selection
+from rho_score.stores.store import Store
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def published_of_all(
                 f"no unit is published in all score sets yet; not finished: {', '.join(s.folder.url for s in behind)}."
             )
         plan = Plan(root="", units=units).to_parquet()
-    some = replace(main, some=plan)
+    some = replace(main, plan_override=plan)
     names = "\n".join(some.plan_names()["unit"].to_pylist())
     return some, {"units": some.n_units, "of": main.n_units, "sha256": hashlib.sha256(names.encode()).hexdigest()}
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import orjson
 from fsspec.implementations.local import LocalFileSystem
 
-from rho_score import __version__
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.urls import without_credentials
@@ -18,6 +17,7 @@ from rho_score.stores.shapes import (
     Manifest,
     read_json,
 )
+from rho_score.version import __version__
 
 Kind = Literal["score set", "selection", "export"]
 

@@ -11,7 +11,7 @@ from rho_score.stores import unit_file
 from rho_score.stores.counts import Accounts
 from rho_score.stores.layout import data_name, quarantine_name, quarantined_units
 from rho_score.stores.schema import QUARANTINE
-from rho_score.stores.store import _Store
+from rho_score.stores.store import Store
 
 
 def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:
@@ -22,13 +22,10 @@ def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, s
             yield row["doc_id"], row["reason"]
 
 
-class ScoreSet(_Store):
+class ScoreSet(Store):
     """One corpus scored by one model. Columns of a unit: doc_id, [group], input_ids, loss (nats)."""
 
-    @classmethod
-    def open(cls, url: str, *, finished: bool = True) -> "ScoreSet":
-        """Open a score set, by default a finished one; raises InputError if there is none at `url`."""
-        return cls._open(url, "score set", finished=finished)  # type: ignore[no-any-return]
+    kind = "score set"
 
     def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
         """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""

@@ -8,23 +8,19 @@ from rho_score.ranking.histogram import COUNTS
 from rho_score.ranking.keys import Bits, values_of
 from rho_score.stores.layout import HISTOGRAM, SUMMARY
 from rho_score.stores.shapes import SelectionParts
-from rho_score.stores.store import _Store
+from rho_score.stores.store import Store
 
 HISTOGRAM_SCHEMA = pa.schema([("value", pa.float32()) if f.name == "key" else f for f in COUNTS])
 
 
-class Selection(_Store):
+class Selection(Store):
     """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
 
+    kind = "selection"
     done_name = SUMMARY
     hint = ""
     parts = SelectionParts
     footer_fields = frozenset({"fingerprint", "groups"})
-
-    @classmethod
-    def open(cls, url: str) -> "Selection":
-        """Open a finished selection; raises InputError if there is none at `url`."""
-        return cls._open(url, "selection")  # type: ignore[no-any-return]
 
     @property
     def score_column(self) -> str:

@@ -5,9 +5,10 @@ Both stores have a manifest (what determines the numbers), a plan (which units t
 again writes the same bytes.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -22,29 +23,32 @@ from rho_score.stores.shapes import ScoreParts, SelectionSummary, Totals, check_
 
 
 @dataclass(frozen=True)
-class _Store:
+class Store:
+    """What score sets and selections have in common: a folder with a manifest, a plan and a file a unit."""
+
     folder: Folder
-    some: bytes | None = None
-    """A `plan.parquet` with the units that are meant, where not all are."""
+    plan_override: bytes | None = None
+    """A `plan.parquet` that lists some of the units, to be used in place of the store's own."""
+    kind: ClassVar[Kind]
     done_name: ClassVar[str] = SUCCESS
     hint: ClassVar[str] = " (`select` takes what is published of it with --allow-unfinished.)"
     parts: ClassVar[type] = ScoreParts
     footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 
     @classmethod
-    def _open(cls, url: str, kind: Kind, *, finished: bool = True) -> Any:
-        """Open a store, by default a finished one.
+    def open(cls, url: str, *, finished: bool = True) -> Self:
+        """Open the store at `url`, by default only if it is finished.
 
         Raises:
-            InputError: nothing there, another kind of store, or one that is not finished.
+            InputError: there is nothing at `url`, or another kind of store, or one that is not finished.
         """
         store = cls(Folder(url))
-        if store.manifest["kind"] != kind:
-            raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {kind}.")
+        if store.manifest["kind"] != cls.kind:
+            raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {cls.kind}.")
         check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
         if finished and not store.finished:
             raise InputError(
-                f"the {kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
+                f"the {cls.kind} {url} is not finished: it has no {cls.done_name}. Run its command again to resume."
                 + cls.hint
             )
         return store
@@ -72,7 +76,7 @@ class _Store:
     @property
     def plan_content(self) -> bytes:
         """`plan.parquet`."""
-        return self.folder.read(PLAN) if self.some is None else self.some
+        return self.folder.read(PLAN) if self.plan_override is None else self.plan_override
 
     @cached_property
     def n_units(self) -> int:
@@ -82,6 +86,11 @@ class _Store:
     def plan_names(self) -> pa.Table:
         """Columns unit and shard of all units, in corpus order."""
         return plan_names(self.plan_content)
+
+    @property
+    @abstractmethod
+    def score_column(self) -> str:
+        """The column with the tokens' scores."""
 
     @property
     def grouped(self) -> bool:

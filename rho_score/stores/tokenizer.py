@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from rho_score.errors import InputError
 from rho_score.models.directory import wants_own_code
 from rho_score.models.tokenizer import read_tokenizer
-from rho_score.reporting.sample import Store
+from rho_score.stores.store import Store
 
 
 def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:

@@ -82,7 +82,7 @@ def soak(root: Path, n_units: int) -> Samples:
     """
     write(root, n_units)
     command = [
-        sys.executable, "-c", "from rho_score.cli.entry.entry import run; run()", "score", f"{root}/corpus", f"{root}/out",
+        sys.executable, "-c", "from rho_score.cli import run; run()", "score", f"{root}/corpus", f"{root}/out",
         "--model", f"{root}/model", "--unit-bytes", str(line_bytes()), "--context", "32", "--overlap", "8",
         "--dtype", "float32", "--no-compile", "--cpus-per-worker", "1", "--gpus-per-worker", "0",
     ]  # fmt: skip

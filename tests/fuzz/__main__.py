@@ -21,7 +21,7 @@ from types import FrameType
 import tenacity
 from hypothesis import HealthCheck, Phase, given, settings
 
-import rho_score.files.folder
+import rho_score.files.retries
 from tests.fuzz.place import OURS, ROOT
 from tests.fuzz.targets import TARGETS, Target
 
@@ -130,7 +130,7 @@ def _limit() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    rho_score.files.folder.wait_random_exponential = lambda **_: tenacity.wait_none()  # type: ignore[assignment]
+    rho_score.files.retries.wait_random_exponential = lambda **_: tenacity.wait_none()  # type: ignore[assignment]
 
 
 class TimeoutHang(Exception):

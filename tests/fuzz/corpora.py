@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig, PlanConfig
+from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan, read_plan
 from rho_score.files.folder import Folder
 from rho_score.scoring.estimate import estimate
-from rho_score.scoring.read import Columns, read_unit
+from rho_score.scoring.read import read_unit
 from tests.fuzz.place import place
 
 

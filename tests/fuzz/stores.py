@@ -12,7 +12,7 @@ import orjson
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from rho_score.cli.entry import commands
+from rho_score.cli import commands
 from rho_score.config import CurveConfig, DynamicsConfig, SelectConfig
 from rho_score.reporting.curve import curve
 from rho_score.reporting.page import _facts, _groups

@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from rho_score.config import CorpusConfig
 from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards
+from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer
-from rho_score.scoring.read import Columns, read_unit
+from rho_score.scoring.read import read_unit
 from rho_score.scoring.tokenize import tokenize_unit
 from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused

@@ -19,7 +19,7 @@ def test_workers_are_started_on_gpus_and_say_what_their_node_lacks(
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 1, "include_dashboard": False})
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "from rho_score.cli.entry.entry import run; run()", "score", corpus, tmp_path / "out",
+            [sys.executable, "-c", "from rho_score.cli import run; run()", "score", corpus, tmp_path / "out",
              "--model", make_model(1), "--gpus-per-worker", "1"],
             env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip

@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
 from rho_score.config import CorpusConfig, DynamicsConfig, ExportConfig, SelectConfig
+from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.exporting.job import export
 from rho_score.files.folder import Folder
 from rho_score.models.identity import model_identity
-from rho_score.scoring.read import Columns
 from rho_score.selecting.dynamics import dynamics
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet

@@ -13,7 +13,7 @@ from rho_score.scoring.tokenize import encode
 from rho_score.selecting.job import select
 from rho_score.stores.selection import Selection
 from tests.stores import Doc, cut, write_scores
-from tests.unit.test_vocabulary import byte_level, oracle, sentencepiece_bpe, wrapped
+from tests.unit.models.test_vocabulary import byte_level, oracle, sentencepiece_bpe, wrapped
 
 TEXTS = [
     "the model learns", "", " leading", "東京 cut inside 🙂🙂", "e\u0301 a\u0323 combining", "runs   of \t space\n", "café naïve",

@@ -10,10 +10,11 @@ import pytest
 import rho_score.scoring.job
 import rho_score.scoring.read
 from rho_score.config import CorpusConfig
+from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.scoring.read import Columns, read_unit
+from rho_score.scoring.read import read_unit
 from tests.ray.conftest import OPTIONS
 from tests.storage.conftest import Run
 

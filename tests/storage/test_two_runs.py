@@ -61,7 +61,7 @@ def test_a_claim_that_was_left_behind_is_told_and_does_not_stop_its_own_command(
 
 def _together(*commands: Sequence[str], address: str = "") -> list[tuple[int, str]]:
     """Commands as processes that are started at once: exit codes and what they said."""
-    code = "from rho_score.cli.entry.entry import run; run()"
+    code = "from rho_score.cli import run; run()"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code, *command], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address}, text=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rho_score.cli import main, parse
+from rho_score.cli.entry import main, parse
 from rho_score.config import ScoreConfig, SelectConfig
 
 

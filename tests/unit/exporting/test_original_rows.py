@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus.plan import Unit, make_plan
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.plan import make_plan
+from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.exporting.original_rows import Corpus, JsonlRows, corpus_root, jsonl_rows, rows_to_keep
 from rho_score.files.folder import Folder
-from rho_score.scoring.read import Columns
 
 
 @dataclass

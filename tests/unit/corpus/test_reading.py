@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rho_score.config import CorpusConfig
+from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan, read_plan
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.scoring.blocks import DOCUMENTS
-from rho_score.scoring.read import Columns, Document, read_unit
+from rho_score.scoring.read import read_unit
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED, damage_row_group, write_corpus
 
 COLUMNS = Columns("text", "id", "source")

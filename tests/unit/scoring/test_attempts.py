@@ -126,7 +126,7 @@ def test_documents_that_only_fail_together_are_scored_apart(tmp_path: Path) -> N
 def test_a_worker_that_hangs_is_ended_and_says_so(tmp_path: Path) -> None:
     program = (
         "import sys, time; from dataclasses import replace; from pathlib import Path;"
-        "from tests.unit.test_attempts import _attempts, _documents;"
+        "from tests.unit.scoring.test_attempts import _attempts, _documents;"
         "replace(_attempts(Path(sys.argv[1])), limit_s=0.5).score('unit', _documents(1), lambda ids: time.sleep(600))"
     )
     for _ in range(2):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-RUN = [sys.executable, "-c", "from rho_score.cli.entry.entry import run; run()"]
+RUN = [sys.executable, "-c", "from rho_score.cli import run; run()"]
 
 
 @pytest.mark.parametrize("command", ["", "plan", "score", "select", "curve", "dynamics", "export", "report"])
