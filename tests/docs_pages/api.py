@@ -7,12 +7,23 @@ from types import ModuleType
 from typing import Any
 
 import rho_score
+from tests.docs_pages.describe import field_texts
+from tests.docs_pages.markdown import cell, code
 
 API = """# Python
 
 This page lists every name that `import rho_score` offers. It is generated from the docstrings by
-`python -m tests.docs_pages`. A function takes the configuration class of its command, whose fields
-are the options of [the command](cli.md) under their own names.
+`python -m tests.docs_pages`. A function takes the configuration of its command, whose fields are the
+options of [the command](cli.md) under their own names. It raises what the command would print.
+
+```python
+import rho_score as rho
+
+rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref"))
+rho.score(rho.ScoreConfig(input="corpus", output="scores/base", model="models/base"))
+summary = rho.select(rho.SelectConfig(output="selection", ref=("scores/ref",), base="scores/base", ratio=0.6))
+print(summary.total.share_kept, summary.threshold_of(None))
+```
 """
 
 
@@ -34,6 +45,7 @@ def api_page(module: ModuleType = rho_score) -> str:
     for title, found in chapters.items():
         if found:
             parts.append(f"\n## {title}\n")
+            parts += ["\n"] if title == "Configurations" else []
             parts += [_entry(name, value) for name, value in found]
     return "".join(parts)
 
@@ -49,11 +61,31 @@ def _is_error(value: Any) -> bool:
 def _entry(name: str, value: Any) -> str:
     text = _docstring(value)
     if _is_config(value):
-        return f"\n### {name}\n\n{text.splitlines()[0]}\n"
+        command = name.removesuffix("Config").lower()
+        return f"- `{name}`: the options of [`{command}`](cli.md#{command})\n"
     if _is_error(value):
         return f"\n### {name}\n\n{text}\n"
-    entry = f"\n### {name}\n\n```python\n{_signature(name, value)}\n```\n\n{text}\n"
+    entry = f"\n### {name}\n\n"
+    if dataclasses.is_dataclass(value):  # made by a function of ours, not by the reader
+        entry += f"{text}\n{_fields(value)}"
+    else:
+        entry += f"```python\n{_signature(name, value)}\n```\n\n{text}\n"
     return entry + (_members(value) if inspect.isclass(value) else "")
+
+
+def _fields(owner: Any) -> str:
+    """The public fields of a dataclass whose meaning is written under them; those that methods use are left out."""
+    texts = field_texts(owner)
+    rows = "".join(
+        f"| `{field.name}` | {code(_type_name(field.type))} | {cell(texts.get(field.name, ''))} |\n"
+        for field in dataclasses.fields(owner)
+        if owner.__name__.endswith("Summary") or field.name in texts
+    )
+    return f"\n| field | type | |\n|---|---|---|\n{rows}" if rows and not hasattr(owner, "open") else ""
+
+
+def _type_name(annotation: Any) -> str:
+    return _short(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
 
 
 def _members(owner: type) -> str:
@@ -63,7 +95,7 @@ def _members(owner: type) -> str:
         if name.startswith("_") or not _is_ours(owner, name):
             continue
         inner = getattr(value, "fget", None) or getattr(value, "func", None) or getattr(value, "__func__", value)
-        if not callable(inner) or not inspect.getdoc(inner):
+        if not callable(inner) or inspect.isclass(inner) or not inspect.getdoc(inner):
             continue
         call = _signature(name, inner, bound=True) if inner is value or hasattr(value, "__func__") else name
         first = " ".join(_docstring(inner).split("\n\n")[0].split()).replace("|", "\\|")
@@ -84,12 +116,20 @@ def _signature(name: str, value: Any, *, bound: bool = False) -> str:
     if bound:
         parameters = list(signature.parameters.values())[1:]
         signature = signature.replace(parameters=parameters)
-    text = re.sub(r"\b(?:[a-z_]+\.)+([A-Z])", r"\1", str(signature).replace("'", ""))
+    text = _short(
+        str(signature.replace(return_annotation=inspect.Signature.empty) if inspect.isclass(value) else signature)
+    )
     if len(name) + len(text) > 88 and not bound:
         inside, _, after = text.partition("(")[2].rpartition(")")
         lines = ",\n    ".join(_split(inside))
         text = f"(\n    {lines},\n){after}"
     return f"{name}{text}"
+
+
+def _short(annotation: str) -> str:
+    """An annotation without the modules of its classes, and without the quotes of a forward reference."""
+    unquoted = re.sub(r"(: |-> )'([^']*)'", r"\1\2", annotation)
+    return re.sub(r"\b(?:[a-z_]+\.)+([A-Z])", r"\1", unquoted)
 
 
 def _split(arguments: str) -> list[str]:

@@ -34,7 +34,7 @@ class OptionGroup(NamedTuple):
 def describe(config: type) -> list[OptionGroup]:
     """The options of a configuration class by group, the positional arguments first."""
     hints = get_type_hints(config, include_extras=True)
-    texts = _texts(config)
+    texts = field_texts(config)
     options = [_option(field, hints[field.name], texts[field.name]) for field in fields(config)]
     groups = (
         OptionGroup("Arguments", "", [option for option in options if not option.flags]),
@@ -70,7 +70,7 @@ def _default(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _texts(config: type) -> dict[str, str]:
+def field_texts(config: type) -> dict[str, str]:
     """The docstring under each field of a class and of the classes that it inherits from."""
     found: dict[str, str] = {}
     for owner in config.__mro__[:-1]:

@@ -460,7 +460,9 @@ def test_without_a_cluster_threads_give_the_same_bytes(folder: Path, tmp_path: P
     places = _write(tmp_path, random_documents(200, seed=12, values=[0.5, 1.0, 2.0]), [3] * 60)
     arguments = ["select", "--ref", places["ref"], "--base", places["base"]]
     assert main([*arguments, f"{tmp_path}/ray", *options]) == 0
-    program = "import sys; from rho_score.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'ray' in sys.modules)"
+    program = (
+        "import sys; from rho_score.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'ray' in sys.modules)"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", program, *arguments, f"{tmp_path}/alone", *options]
     assert subprocess.run(command, env=environment, check=False).returncode == 0
