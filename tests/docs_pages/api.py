@@ -81,7 +81,7 @@ def _fields(owner: Any) -> str:
         for field in dataclasses.fields(owner)
         if owner.__name__.endswith("Summary") or field.name in texts
     )
-    return f"\n| field | type | |\n|---|---|---|\n{rows}" if rows and not hasattr(owner, "open") else ""
+    return f"\n| field | type | meaning |\n|---|---|---|\n{rows}" if rows and not hasattr(owner, "open") else ""
 
 
 def _type_name(annotation: Any) -> str:
@@ -100,7 +100,7 @@ def _members(owner: type) -> str:
         call = _signature(name, inner, bound=True) if inner is value or hasattr(value, "__func__") else name
         first = " ".join(_docstring(inner).split("\n\n")[0].split()).replace("|", "\\|")
         rows.append(f"| `{call}` | {first} |\n".replace(" | None", " \\| None"))
-    return "\n| member | |\n|---|---|\n" + "".join(rows) if rows else ""
+    return "\n| member | meaning |\n|---|---|\n" + "".join(rows) if rows else ""
 
 
 def _is_ours(owner: type, name: str) -> bool:

@@ -85,7 +85,7 @@ def _usage(name: str, groups: list[OptionGroup]) -> str:
 def _group(group: OptionGroup) -> str:
     note = f"{group.note}\n\n" if group.note else ""
     rows = "".join(f"| {_name(option)} | {_default(option)} | {cell(option.help)} |\n" for option in group.options)
-    return f"\n**{group.title}**\n\n{note}| option | default | |\n|---|---|---|\n{rows}"
+    return f"\n**{group.title}**\n\n{note}| option | default | meaning |\n|---|---|---|\n{rows}"
 
 
 def _name(option: Option) -> str:

@@ -8,12 +8,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rho_score"
 
 
-def _block(name: str) -> list[str]:
-    """The lines of the page's ```text block of this name."""
+def _block(heading: str) -> str:
+    """The ```text block under this heading of the page."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    found = re.search(rf"^```text {name}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert found, f"docs/architecture.md has no block ```text {name}"
-    return found[1].splitlines()
+    found = re.search(rf"^## {heading}$.*?^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/architecture.md has no ```text block under {heading}"
+    return found[1]
 
 
 def _modules(folder: Path) -> set[str]:
@@ -21,14 +21,14 @@ def _modules(folder: Path) -> set[str]:
 
 
 def test_the_tree_is_that_of_the_package() -> None:
-    shown = {}
-    for line in _block("tree"):
-        room, _, modules = line.strip().partition("/")
-        shown[room] = {name.strip() for name in modules.split("·")}
+    entries = re.findall(r"^ *(\w+)/ +([^/]*?)(?=\n *\w+/|\Z)", _block("The tree"), re.MULTILINE)
+    shown = {room: {name.strip() for name in modules.split("·")} for room, modules in entries}
     rooms = [path for path in PACKAGE.iterdir() if path.is_dir() and _modules(path)]
     assert shown == {room.name: _modules(room) for room in [PACKAGE, *rooms]}
 
 
 def test_the_layers_are_those_of_the_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    assert _block("layers") == next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert _block("The layers").splitlines() == next(
+        contract["layers"] for contract in contracts if contract["type"] == "layers"
+    )
