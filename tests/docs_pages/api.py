@@ -14,14 +14,16 @@ API = """# Python
 
 This page lists every name that `import rho_score` offers. It is generated from the docstrings by
 `python -m tests.docs_pages`. A function takes the configuration of its command, whose fields are the
-options of [the command](cli.md) under their own names. It raises what the command would print.
+options of [the command](cli.md) under their own names. Where the command exits with 1 or 2, the
+function raises one of the [errors](#errors).
 
 ```python
 import rho_score as rho
 
 rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref"))
 rho.score(rho.ScoreConfig(input="corpus", output="scores/base", model="models/base"))
-summary = rho.select(rho.SelectConfig(output="selection", ref=("scores/ref",), base="scores/base", ratio=0.6))
+rule = rho.SelectConfig(output="selection", ref=("scores/ref",), base="scores/base", ratio=0.6)
+summary = rho.select(rule)
 print(summary.total.share_kept, summary.threshold_of(None))
 ```
 """
