@@ -34,6 +34,7 @@ lock:   ## requirements.lock from pyproject.toml and constraints.txt, for every 
 demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
 	$(BIN)/python -m demo.run
 
+# zensical keeps a cache beside mkdocs.yml, so it works on a copy: its --clean would empty the .cache of this clone.
 docs: $(INSTALLED)   ## the documentation as a site, without network (writes out/site)
 	mkdir -p out/docs-build
 	rm -rf out/docs-build/docs out/docs-build/site out/site
