@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from rho_score.cli import entry as cli
 from rho_score.cli.config_file import from_file
+from rho_score.cli import entry as cli
 from rho_score.errors import RhoScoreError
 from tests.fuzz.place import OURS, place
 
