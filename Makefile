@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo docs check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,7 +34,16 @@ lock:   ## requirements.lock from pyproject.toml and constraints.txt, for every 
 demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
 	$(BIN)/python -m demo.run
 
-check: $(INSTALLED)   ## ruff and mypy
+# zensical keeps a cache beside mkdocs.yml, so it works on a copy: its --clean would empty the .cache of this clone.
+docs: $(INSTALLED)   ## the documentation as a site, without network (writes out/site)
+	mkdir -p out/docs-build
+	rm -rf out/docs-build/docs out/docs-build/site out/site
+	cp -R docs mkdocs.yml out/docs-build
+	cd out/docs-build && $(abspath $(BIN))/zensical build --strict > build.log 2>&1 || { cat build.log; exit 1; }
+	mv out/docs-build/site out/site
+	$(BIN)/python -m tests.links out/site
+
+check: $(INSTALLED) docs   ## ruff, mypy, and every link of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

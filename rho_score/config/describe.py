@@ -59,7 +59,7 @@ def describe(config: type) -> list[OptionGroup]:
     """The options of a configuration class by group, in the order of its fields. Positional
     arguments come first."""
     hints = get_type_hints(config, include_extras=True)
-    texts = _texts(config)
+    texts = field_texts(config)
     groups: dict[Group, list[Option]] = {_ARGUMENTS: []}
     for field in fields(config):
         kind, *notes = get_args(hints[field.name])
@@ -94,7 +94,7 @@ def _default(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _texts(config: type) -> dict[str, str]:
+def field_texts(config: type) -> dict[str, str]:
     """The docstring under each field of a class and of the classes that it inherits from."""
     found: dict[str, str] = {}
     for owner in config.__mro__[:-1]:

@@ -11,7 +11,8 @@ LEVELS = 11  # of colour: 0 lowest, 5 the middle, 10 highest
 
 _BLUES = ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#ecf3f7"]
 _REDS = ["#fbeee6", "#fddbc7", "#f4a582", "#d6604d", "#b2182b"]
-_COLOURS = [*_BLUES, "#f7f7f7", *_REDS]
+COLOURS = [*_BLUES, "#f7f7f7", *_REDS]
+"""The colour of each level."""
 
 STYLE = Markup(
     ".doc{font:14px/1.9 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;color:#1b1f24}"
@@ -21,7 +22,7 @@ STYLE = Markup(
     ".doc span:hover::after{content:attr(data-tip);position:absolute;left:0;top:1.6em;background:#1b1f24;color:#fff;"
     "font:12px/1.5 system-ui,sans-serif;padding:4px 8px;border-radius:4px;white-space:pre;z-index:3;pointer-events:none}"
     + "".join(
-        f".doc .h{i}{{background:{colour}{';color:#fff' if i in (0, 10) else ''}}}" for i, colour in enumerate(_COLOURS)
+        f".doc .h{i}{{background:{colour}{';color:#fff' if i in (0, 10) else ''}}}" for i, colour in enumerate(COLOURS)
     )
 )
 

@@ -11,23 +11,26 @@ from tests.inputs.path_kinds import PATHS
 
 INTRODUCTION = f"""# Input: what is read, quarantined, refused
 
-This page is made from the tables in `tests/inputs/`, where each kind is a file that a test writes and reads:
-`python -m tests.inputs.page > docs/inputs.md`.
+This page lists every kind of input with its answer. It is made from the tables in `tests/inputs/`, where each kind is a file
+that a test writes and reads: `python -m tests.inputs.page > docs/inputs.md`.
 
 - **Scored**: the document has a row with its tokens, unchanged. Its tokens decode to its text.
 - **Quarantined**: the document has a record in `OUT/quarantine/` with its id and this reason; the run ends with exit code 3.
 - **Refused**: exit code 2 before anything is run. The message names the file, the value and the remedy.
 
-Shards are `.parquet`, and JSON lines: `.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or `.xz` behind it. What they are
-compressed with their first bytes tell. Names with a part that begins with `_` are left out and named, with a dot left out.
+Shards are `.parquet` files, and JSON Lines named `.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or
+`.xz` behind the name. The first bytes of a file tell how it is compressed, not its name. Files with a part of their name that
+begins with `_` are left out, and `rho-score plan` names them. Names that begin with a dot are ignored.
 
-A column is a name, or a path into structs and JSON objects (`meta.source`), or, for ids and groups where the file has none,
-a folder named `KEY=VALUE`. Ids and groups may have any scalar type: dates and times are ISO 8601, durations seconds, binary of
-a fixed size hexadecimal. Several columns make an id with `/` between them: `--id-column lang,id`.
+A column is a name, or a path into structs and JSON objects (`meta.source`). For ids and groups it may also be a folder named
+`KEY=VALUE`, where the file has no such column. Ids and groups may have any scalar type: dates and times become ISO 8601,
+durations become seconds, and binary of a fixed size becomes hexadecimal. Several columns make an id with `/` between them:
+`--id-column lang,id`.
 
-Documents in = scored + quarantined, always. Where the reason or the message depends on a library's words it ends with `…`.
-A line of JSONL, and a text in Parquet, may have {LONGEST_LINE >> 20} MiB; of a compressed JSONL shard {LARGEST_SHARD >> 30} GiB
-of text are read, of a unit of Parquet {LARGEST_SHARD >> 30} Gi characters of text, ids and groups. `rho-score plan` names what is left out.
+The number of documents is always the number scored plus the number quarantined. A reason or a message that depends on the
+words of a library ends with `…`. A line of JSON Lines and a text in Parquet may have {LONGEST_LINE >> 20} MiB. At most
+{LARGEST_SHARD >> 30} GiB of text are read from a compressed JSON Lines shard, and {LARGEST_SHARD >> 30} Gi characters of text,
+ids and groups from a unit of Parquet.
 """
 
 
