@@ -43,10 +43,11 @@ docs: $(INSTALLED)   ## the documentation as a site, without network (writes out
 	mv out/docs-build/site out/site
 	$(BIN)/python -m tests.links out/site
 
-check: $(INSTALLED) docs   ## ruff, mypy, and every link of the documentation
+check: $(INSTALLED) docs   ## ruff, mypy, the layers, and every link of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 test: $(INSTALLED)   ## every check and every kind of test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests

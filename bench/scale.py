@@ -29,6 +29,7 @@ from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import Plan, read_plan
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import Folder
+from rho_score.files.json import dump_json
 from rho_score.files.parquet import parquet_bytes
 from rho_score.ranking.histogram import COUNTS, merge
 from rho_score.scoring.read import CorpusUnits
@@ -36,7 +37,7 @@ from rho_score.selecting.batches import FAN_IN, UNITS_PER_BATCH, batches_of
 from rho_score.selecting.inputs import prepare
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units
-from rho_score.stores.manifest import dump_json, new_manifest
+from rho_score.stores.manifest import new_manifest
 from rho_score.stores.schema import SCHEMA_VERSION, score_schema
 from rho_score.stores.unit_file import footers
 

@@ -32,7 +32,8 @@ from rho_score.config import ScoreConfig
 from rho_score.inference.forward import CPU_BLOCK, CUDA_BLOCK, Layout
 from rho_score.inference.loss import Head
 from rho_score.inference.scorer import Scorer
-from rho_score.models.load import ModelSource, load_model, resolve_dtype
+from rho_score.models.load import ModelSource, load_model
+from rho_score.models.model_config import resolve_dtype
 from rho_score.models.tokenizer import load_tokenizer, prefix_id
 from rho_score.scoring.job import score
 from rho_score.scoring.verify import compare, plain_losses

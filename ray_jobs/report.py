@@ -1,12 +1,5 @@
-"""`rho-score report` as a Ray job: `ray job submit --working-dir . -- python ray_jobs/report.py …`; the same arguments."""
+"""`rho-score report` as a Ray job: `ray job submit --working-dir . -- python ray_jobs/report.py …`, with the same arguments."""
 
-import sys
+from rho_score.cli import run_job
 
-# Not this folder but the one above: rho_score is there, and select.py here would hide the standard library's `select`.
-# Nothing else may be imported before.
-sys.path[0] = sys.path[0].rpartition("/")[0] or "."
-
-from rho_score.cli import run
-
-if __name__ == "__main__":
-    run(["report", *sys.argv[1:]])
+run_job(__file__)

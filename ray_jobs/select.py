@@ -1,10 +1,12 @@
-"""`rho-score select` as a Ray job: `ray job submit --working-dir . -- python ray_jobs/select.py …`; the same arguments."""
+"""`rho-score select` as a Ray job: `ray job submit --working-dir . -- python ray_jobs/select.py …`, with the same arguments."""
 
 import sys
 
-if (
-    __name__ == "select"
-):  # this folder is a job's working directory, and somebody imports the standard library's `select`
+if __name__ == "__main__":
+    from rho_score.cli import run_job
+
+    run_job(__file__)
+elif __name__ == "select":  # this folder is on the path of every job, and a library imports the standard `select`
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
@@ -14,12 +16,3 @@ if (
         raise ImportError(f"{__file__} hides the standard library's module {__name__}. Submit the folder above it.")
     sys.modules[__name__] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[__name__])
-
-if __name__ == "__main__":
-    # Not this folder but the one above: rho_score is there, and select.py here would hide the standard library's `select`.
-    # Nothing else may be imported before.
-    sys.path[0] = sys.path[0].rpartition("/")[0] or "."
-
-    from rho_score.cli import run
-
-    run(["select", *sys.argv[1:]])

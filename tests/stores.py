@@ -12,10 +12,11 @@ import pyarrow as pa
 from rho_score.corpus.plan import Plan
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import Folder
+from rho_score.files.json import dump_json
 from rho_score.files.parquet import parquet_bytes
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name
-from rho_score.stores.manifest import dump_json, new_manifest
+from rho_score.stores.manifest import new_manifest
 from rho_score.stores.schema import SCHEMA_VERSION, content_sha256, score_schema
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import tyro
@@ -118,7 +119,7 @@ def _fail(error: RhoScoreError) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the console script and of the jobs."""
+    """Entry point of the console script."""
     outlive_readers()
     try:
         code = main(argv)
@@ -129,3 +130,8 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         raise
     gc.freeze()  # else Python looks for garbage among all that was imported before it ends: a tenth of a second
     sys.exit(code)
+
+
+def run_job(script: str) -> NoReturn:
+    """Entry point of `ray_jobs/X.py`: run the command X with the arguments of the process."""
+    run([Path(script).stem, *sys.argv[1:]])

@@ -41,7 +41,7 @@ def check_attempts(what: str) -> None:
 
 
 def in_tasks(
-    work: Callable[[Any], Any], items: Iterable[Any], *, workers: int | None = None
+    work: Callable[[T], R], items: Iterable[T], *, workers: int | None = None
 ) -> Iterator[tuple[int, Reference]]:
     """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
 
@@ -54,7 +54,7 @@ def in_tasks(
     import ray
 
     @ray.remote(num_cpus=1, max_retries=TASK_RETRIES, num_returns=2)
-    def task(item: Any) -> Any:
+    def task(item: T) -> tuple[dict[str, int], R]:
         with retries_counted() as made:
             done = work(item)
         return made, done
@@ -76,11 +76,11 @@ def in_tasks(
         yield from finished()
 
 
-def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], n_threads: int) -> Iterator[tuple[int, Any]]:
-    running: dict[Future[Any], int] = {}
+def _in_threads(work: Callable[[T], R], items: Iterable[T], n_threads: int) -> Iterator[tuple[int, R]]:
+    running: dict[Future[R], int] = {}
     limit = 2 * n_threads  # as many wait, so that no thread does while the caller looks at a result
 
-    def finished() -> Iterator[tuple[int, Any]]:
+    def finished() -> Iterator[tuple[int, R]]:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), future.result()
 

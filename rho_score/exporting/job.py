@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
-from typing import Any
 
 import orjson
 
@@ -29,11 +28,11 @@ from rho_score.exporting.difficulty import cut_order
 from rho_score.exporting.settings import ExportSettings, resolve_settings
 from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject, dump_json
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
-from rho_score.stores.manifest import dump_json
 from rho_score.stores.selection import Selection
 
 RUNS = "runs"
@@ -90,7 +89,7 @@ def export(config: ExportConfig) -> ExportSummary:
     )
 
 
-def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]) -> dict[str, Any]:
+def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]) -> JsonObject:
     """The whole job; returns the content of `_SUCCESS.json`."""
     n, seen = config.units_per_part, ExportCounts()
     parts = {f"part-{i // n:05}": units[i : i + n] for i in range(0, len(units), n)}
@@ -117,7 +116,7 @@ def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]
     return {"counts": asdict(seen + _total(done)), "files": len(sizes), "bytes": sum(sizes), "parts": done}
 
 
-def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, dict[str, Any]]:
+def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, JsonObject]:
     """Run the tasks whose result is not there yet; all results by the task's name, in the tasks' order."""
     output = Folder(config.output)
     there = {name.removesuffix(".json") for name in output.listing(under) if name.endswith(".json")}
@@ -127,7 +126,7 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
         found = dict(zip(sorted(there), read, strict=True))
     with Progress(what, n_units=sum(task.n_units for task in todo)) as progress:
         for index, reference in in_tasks(run_task, todo, workers=config.workers):
-            content: dict[str, Any] = result(reference)
+            content: JsonObject = result(reference)
             found[todo[index].name] = content
             counts = ExportCounts(**content["counts"])
             progress.add(
@@ -143,7 +142,7 @@ def _remove_runs(output: Folder) -> None:
         list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
 
 
-def _total(results: Mapping[str, dict[str, Any]]) -> ExportCounts:
+def _total(results: Mapping[str, JsonObject]) -> ExportCounts:
     return reduce(
         ExportCounts.__add__, (ExportCounts(**result["counts"]) for result in results.values()), ExportCounts()
     )

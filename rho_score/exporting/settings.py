@@ -1,7 +1,6 @@
 """What an export is made of: every option resolved, every wrong one refused, before anything is written."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rho_score.config import ExportConfig
 from rho_score.corpus.columns import Columns
@@ -12,6 +11,7 @@ from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, bin_dtype
 from rho_score.exporting.original_rows import Compression, Corpus, corpus_root, open_score_set
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.models.tokenizer import prefix_id
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.selection import Selection
@@ -60,7 +60,7 @@ class ExportSettings:
         return LabelsWriter(self.frame)
 
 
-def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[ExportSettings, dict[str, Any]]:
+def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[ExportSettings, JsonObject]:
     """Check the options and resolve every default; the work of a task, and the manifest."""
     whole = config.format in ORIGINALS
     _check_options(config)

@@ -27,7 +27,7 @@ from rho_score.exporting.original_rows import (
 from rho_score.exporting.settings import ExportSettings
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
-from rho_score.stores.manifest import dump_json
+from rho_score.files.json import JsonObject, dump_json
 from rho_score.stores.selection import Selection
 
 
@@ -37,17 +37,17 @@ class Task:
 
     name: str
     n_units: int
-    work: Callable[..., dict[str, Any]]
+    work: Callable[..., JsonObject]
     settings: ExportSettings
     rest: tuple[Any, ...]
 
 
-def run_task(task: Task) -> dict[str, Any]:
+def run_task(task: Task) -> JsonObject:
     """Do the task's work."""
     return task.work(task.settings, task.name, *task.rest)
 
 
-def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
     """Write the files of consecutive units in a token format; returns the content of the part's counts."""
     selection, writer, counts = Selection(Folder(settings.selection)), settings.writer(), ExportCounts()
     for unit in units:
@@ -57,7 +57,7 @@ def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> 
     return _publish(settings, part, writer.files(), counts + _written(writer))
 
 
-def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> JsonObject:
     """Write the documents of consecutive units as a sorted run; returns its counts and its tokens by key."""
     selection = Selection(Folder(settings.selection))
     read = [_trainable(settings, selection, unit) for unit in units]
@@ -80,7 +80,7 @@ def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> di
     return content
 
 
-def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys: KeyRange) -> dict[str, Any]:
+def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys: KeyRange) -> JsonObject:
     """Write the files of a range of the order by difficulty; the selection's documents are counted in the runs."""
     writer, counts = settings.writer(), ExportCounts()
     for documents in read_range(Folder(settings.output), [f"runs/{run}.parquet" for run in runs], keys):
@@ -89,7 +89,7 @@ def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys:
     return _publish(settings, part, writer.files(), counts + _written(writer))
 
 
-def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> dict[str, Any]:
+def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
     """Write the kept documents of consecutive units with all their own columns."""
     assert settings.corpus is not None
     selection, counts = Selection(Folder(settings.selection)), ExportCounts()
@@ -157,7 +157,7 @@ def _written(writer: Writer) -> ExportCounts:
     return ExportCounts(tokens_written=writer.written, tokens_trained=writer.trained)
 
 
-def _publish(settings: ExportSettings, part: str, files: dict[str, bytes], counts: ExportCounts) -> dict[str, Any]:
+def _publish(settings: ExportSettings, part: str, files: dict[str, bytes], counts: ExportCounts) -> JsonObject:
     folder = Folder(settings.output)
     for suffix, data in files.items():
         folder.publish(f"data/{part}{suffix}", data)

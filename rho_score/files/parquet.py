@@ -2,9 +2,8 @@
 
 import errno
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 
 BROKEN = (
     pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, RecursionError,
@@ -83,7 +83,7 @@ class ParquetBuffer:
             raise TypeError(f"columns differ from the contract\nhave: {table.schema}\nwant: {self._schema}")
         self._writer.write_table(table)
 
-    def finish(self, metadata: Mapping[str, Any] | None = None) -> bytes:
+    def finish(self, metadata: JsonObject | None = None) -> bytes:
         """The whole file, with `metadata` as JSON in the footer under `rho_score`."""
         if metadata is not None:
             self._writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)})
@@ -92,14 +92,14 @@ class ParquetBuffer:
         return content
 
 
-def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> bytes:
+def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: JsonObject | None = None) -> bytes:
     """`table` as a Parquet file, see `ParquetBuffer`."""
     buffer = ParquetBuffer(schema)
     buffer.add(table)
     return buffer.finish(metadata)
 
 
-def footer(file: pq.ParquetFile) -> dict[str, Any]:
+def footer(file: pq.ParquetFile) -> JsonObject:
     """Our metadata in a file's footer; empty where there is none."""
     content = (file.metadata.metadata or {}).get(METADATA_KEY)
     return dict(orjson.loads(content)) if content else {}

@@ -1,5 +1,6 @@
 """Where a model's files are: a directory, or a snapshot from the Hugging Face hub; an adapter's beside those of its base model."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,3 +109,9 @@ def own_code(what: str, directory: Path) -> str:
 def first_line(error: BaseException) -> str:
     """Kind and first line of a library's error, as one sentence."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip(' .:!')}."
+
+
+def require_package(package: str, what: str, *, extra: str = "large") -> None:
+    """Raises InputError, naming the extra that brings it, where a package that `what` needs is not installed."""
+    if find_spec(package) is None:
+        raise InputError(f"{what} needs the package {package}: pip install 'rho-score[{extra}]' on every node.")

@@ -13,6 +13,7 @@ from rho_score.config import ScoreConfig
 from rho_score.corpus.plan import left_out, make_plan
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
+from rho_score.files.json import dump_json
 from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted
 from rho_score.models.tokenizer import tokenizer_files
@@ -33,7 +34,7 @@ from rho_score.scoring.verify import verify as compare_with_plain
 from rho_score.stores.claim import claim, refuse_changed_input
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units, quarantined_units
-from rho_score.stores.manifest import dump_json, read_manifest
+from rho_score.stores.manifest import read_manifest
 from rho_score.stores.score_set import score_counts_of
 from rho_score.stores.shapes import Totals, read_json
 from rho_score.stores.unit_file import footers

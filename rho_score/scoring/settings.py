@@ -12,17 +12,12 @@ from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
-from rho_score.models.load import (
-    ModelSource,
-    default_context,
-    load_config,
-    longest_context,
-    refuse_quantizing_twice,
-    resolve_dtype,
-)
+from rho_score.models.load import ModelSource, refuse_quantizing_twice
+from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix
 from rho_score.scoring.preflight import default_cpus
@@ -57,7 +52,7 @@ class ScoringSettings:
 
     config: ScoreConfig
     plan: Plan
-    manifest: dict[str, Any]
+    manifest: JsonObject
     scorer: ScorerSettings
     identity: dict[str, str]
     """What determines the model's losses, see `models.identity`."""
@@ -81,7 +76,7 @@ class ScoringSettings:
 
 
 def resolve_settings(
-    config: ScoreConfig, plan: Plan, begun: dict[str, Any] | None, workers: tuple[int, int]
+    config: ScoreConfig, plan: Plan, begun: JsonObject | None, workers: tuple[int, int]
 ) -> ScoringSettings:
     """Resolve every default.
 
@@ -108,7 +103,7 @@ def resolve_settings(
     )
 
 
-def _scorer_settings(config: ScoreConfig, begun: dict[str, Any] | None, gpus: float) -> tuple[ScorerSettings, str]:
+def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, str]:
     """What the model is loaded with, and the SHA-256 of its tokenizer."""
     model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
@@ -143,7 +138,7 @@ def _scorer_settings(config: ScoreConfig, begun: dict[str, Any] | None, gpus: fl
 
 def _manifest(
     config: ScoreConfig, plan: Plan, scorer: ScorerSettings, tokenizer_sha256: str, identity: dict[str, str]
-) -> dict[str, Any]:
+) -> JsonObject:
     """The manifest. identity: what determines the model's losses, and the device."""
     parts = {
         "schema_version": SCHEMA_VERSION,

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
 import pyarrow as pa
+
+from rho_score.files.json import JsonObject
 
 STATS = b"rho_score.stats"
 RETRIES = b"rho_score.retries"
@@ -54,7 +55,7 @@ def read_stats(unit: pa.Table) -> UnitStats:
 
 def attach_retries(unit: pa.Table, retries: Mapping[str, int]) -> pa.Table:
     """The table with the storage calls that reading it made again, by kind of error, in its metadata."""
-    return _with(unit, RETRIES, retries)
+    return _with(unit, RETRIES, dict(retries))
 
 
 def read_retries(unit: pa.Table) -> dict[str, int]:
@@ -62,5 +63,5 @@ def read_retries(unit: pa.Table) -> dict[str, int]:
     return dict(orjson.loads((unit.schema.metadata or {}).get(RETRIES, b"{}")))
 
 
-def _with(unit: pa.Table, key: bytes, content: Mapping[str, Any]) -> pa.Table:
+def _with(unit: pa.Table, key: bytes, content: JsonObject) -> pa.Table:
     return unit.replace_schema_metadata({**(unit.schema.metadata or {}), key: orjson.dumps(content)})

@@ -4,19 +4,19 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.files.parquet import footer, parquet_bytes, readable
 from rho_score.ranking.cuts import Cut
 from rho_score.ranking.histogram import COUNTS, Counter, Ranking
 from rho_score.ranking.rules import KeptRange
 from rho_score.selecting.batches import Batch
-from rho_score.selecting.counts import group_codes
+from rho_score.selecting.group_counts import group_codes
 from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
 
@@ -59,7 +59,7 @@ class BatchCounter:
         self._output.publish(name, parquet_bytes(counted, COUNTS, about))
         return counted
 
-    def _counted_before(self, name: str, about: Mapping[str, Any]) -> pa.Table | None:
+    def _counted_before(self, name: str, about: JsonObject) -> pa.Table | None:
         try:
             content = self._output.read(name)
         except FileNotFoundError:

@@ -5,41 +5,33 @@ delta > rise: L→H; else L→L where the last loss is at most the mean of all l
 (Lin et al. 2024, arXiv 2404.07965). The result is a selection: its score is delta, its mask the categories asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rho_score.charts import check_plot, image_kind
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.config import DynamicsConfig
 from rho_score.errors import InputError
-from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
 from rho_score.files.folder import Folder, file_at
-from rho_score.files.parquet import parquet_bytes
+from rho_score.files.json import JsonObject, dump_json
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
-from rho_score.ranking.histogram import NO_COUNTS, Counter, Group, merge
-from rho_score.ranking.keys import round_score
-from rho_score.ranking.scores import UnitScores, score_lists
-from rho_score.ranking.trends import CATEGORIES, categories, fitted_change
+from rho_score.ranking.histogram import NO_COUNTS, Group, merge
+from rho_score.ranking.trends import CATEGORIES
 from rho_score.selecting.batches import Batch, batches_of, written
-from rho_score.selecting.counts import count_groups, group_codes
+from rho_score.selecting.categorize import CategoryWriter, write_batch
 from rho_score.selecting.inputs import claim_selection, comparable, cut_otherwise
 from rho_score.selecting.join import Join
-from rho_score.selecting.row_ranges import JoinedUnit
 from rho_score.stores.counts import GroupCounts, group_counts_in
-from rho_score.stores.layout import HISTOGRAM, SUMMARY, data_name, published_units
-from rho_score.stores.manifest import dump_json, new_manifest, relative_url
-from rho_score.stores.schema import SCHEMA_VERSION, dynamics_schema
+from rho_score.stores.layout import HISTOGRAM, SUMMARY, published_units
+from rho_score.stores.manifest import new_manifest, relative_url
+from rho_score.stores.schema import SCHEMA_VERSION
 from rho_score.stores.score_set import ScoreSet
-from rho_score.stores.selection import Selection, histogram_file
+from rho_score.stores.selection import histogram_file
 from rho_score.stores.shapes import DynamicsSummaryFile, read_json
-from rho_score.stores.unit_file import footers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +67,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
         comparable(main, scores, ("checkpoint 0", f"checkpoint {i}"))
     last = sets[-1].summary
     manifest = _manifest(config, sets, steps)
-    sorter = Sorter(
+    writer = CategoryWriter(
         join=Join(
             refs={str(i): url for i, url in enumerate(config.scores)},
             base=None,
@@ -95,7 +87,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
     if not (output.exists(SUMMARY) and len(done) == main.n_units):
         with cluster_or_threads():
             batches = batches_of(main, cut_otherwise(main, sets))
-            computed = _run(config, sorter, batches, done)
+            computed = _run(config, writer, batches, done)
     summary = _summary(config, read_json(output, SUMMARY, DynamicsSummaryFile), main.n_units, computed)
     if config.plot:
         from rho_score import charts
@@ -105,7 +97,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
     return summary
 
 
-def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], done: set[str]) -> int:
+def _run(config: DynamicsConfig, writer: CategoryWriter, batches: Sequence[Batch], done: set[str]) -> int:
     """Write the units, the histogram and the summary; how many units were written."""
     histogram = NO_COUNTS
 
@@ -115,7 +107,7 @@ def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], don
 
     items = ((batch, done.intersection(batch.names)) for batch in batches)
     computed, groups = written(
-        "dynamics", partial(_sort_batch, sorter), items, batches, workers=config.workers, each=add
+        "dynamics", partial(write_batch, writer), items, batches, workers=config.workers, each=add
     )
     output = Folder(config.output)
     output.publish(HISTOGRAM, histogram_file(histogram, 16))
@@ -131,14 +123,14 @@ def _run(config: DynamicsConfig, sorter: "Sorter", batches: Sequence[Batch], don
         "bits": 16,
         "groups": [{"group": group, **asdict(groups[group])} for group in names],
         "thresholds": [],
-        "mean_last_loss": sorter.mean_last,
+        "mean_last_loss": writer.mean_last,
         "categories": [{"group": group, **{c: counts.get((group, c), 0) for c in CATEGORIES}} for group in names],
     }
     output.publish(SUMMARY, dump_json(content))
     return computed
 
 
-def _summary(config: DynamicsConfig, content: Mapping[str, Any], units: int, computed: int) -> DynamicsSummary:
+def _summary(config: DynamicsConfig, content: JsonObject, units: int, computed: int) -> DynamicsSummary:
     groups = group_counts_in(content)
     return DynamicsSummary(
         output=config.output,
@@ -179,7 +171,7 @@ def _check(config: DynamicsConfig) -> tuple[float, ...]:
     return config.steps or tuple(float(i) for i in range(n))
 
 
-def _manifest(config: DynamicsConfig, sets: Sequence[ScoreSet], steps: tuple[float, ...]) -> dict[str, Any]:
+def _manifest(config: DynamicsConfig, sets: Sequence[ScoreSet], steps: tuple[float, ...]) -> JsonObject:
     main = sets[0]
     parts = {
         "schema_version": SCHEMA_VERSION,
@@ -198,72 +190,3 @@ def _manifest(config: DynamicsConfig, sets: Sequence[ScoreSet], steps: tuple[flo
     }
     places = {f"checkpoint-{i}": relative_url(url, config.output) for i, url in enumerate(config.scores)}
     return new_manifest("selection", parts, scores=places)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sorter:
-    """The categories of any unit; small, and sent to every worker."""
-
-    join: Join
-    config: DynamicsConfig
-    steps: tuple[float, ...]
-    mean_last: float
-    fingerprint: str
-    grouped: bool
-
-    @cached_property
-    def _output(self) -> Folder:
-        return Folder(self.config.output)
-
-    def write(self, unit: JoinedUnit) -> tuple[dict[str, Any], pa.Table]:
-        """Publish a unit; its metadata and its table."""
-        found = self.join.losses(unit, ["doc_id", "input_ids", *(["group"] if self.grouped else [])])
-        losses = [found.by_url[url] for url in self.config.scores]
-        with np.errstate(invalid="ignore"):
-            delta = fitted_change(losses, self.steps)
-            codes = categories(delta, losses[-1], self.mean_last, rise=self.config.rise, fall=self.config.fall)
-        kept = np.isin(codes, [CATEGORIES.index(c) for c in self.config.keep])
-        scores = UnitScores(
-            documents=found.documents,
-            lengths=found.lengths,
-            tokens=round_score(delta),
-            rankings={},
-            ref_loss=losses[-1],
-            base_loss=None,
-        )
-        schema = dynamics_schema(grouped=self.grouped)
-        columns: dict[str, Any] = {name: found.documents[name] for name in found.documents.column_names}
-        columns["delta"] = score_lists(scores.tokens, scores.lengths)
-        columns["category"] = list_column(pa.array(codes, mask=codes < 0), scores.lengths)
-        columns["mask"] = list_column(kept, scores.lengths)
-        table = pa.table([columns[f.name] for f in schema], schema=schema)
-        metadata = {
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": self.fingerprint,
-            "unit": unit.unit,
-            "groups": [{"group": group, **asdict(a)} for group, a in count_groups(scores, kept).items()],
-        }
-        self._output.publish(data_name(unit.unit), parquet_bytes(table, schema, metadata))
-        return metadata, table
-
-    def read(self, unit: str) -> tuple[dict[str, Any], pa.Table]:
-        """A published unit: its metadata and what is counted of its table."""
-        columns = ["delta", "category", *(["group"] if self.grouped else [])]
-        return next(footers(self._output, [unit])), Selection(self._output).unit_table(unit, columns)
-
-
-def _sort_batch(sorter: Sorter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupCounts], pa.Table]:
-    """Write a batch: how many units that were, its accounts, and its histogram of delta, a category for an expert."""
-    batch, published = item
-    counter, groups = Counter(16), dict[Group, GroupCounts]()
-    for unit in batch.units:
-        metadata, table = sorter.read(unit.unit) if unit.unit in published else sorter.write(unit)
-        for group, one in group_counts_in(metadata).items():
-            groups[group] = groups.get(group, GroupCounts()) + one
-        delta = as_numpy(flat_values(table["delta"])).astype(np.float32)
-        codes = as_numpy(pc.fill_null(flat_values(table["category"]), -1))
-        groups_of = table["group"].combine_chunks() if sorter.grouped else pa.nulls(len(table), pa.string())
-        owners, found = group_codes(groups_of)
-        for code, name in enumerate(CATEGORIES):
-            counter.add(name, np.where(codes == code, delta, np.nan), list_lengths(table["delta"]), owners, found)
-    return len(batch.units) - len(published), groups, counter.table()

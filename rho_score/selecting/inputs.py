@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.keys import Bits
 from rho_score.selecting.join import Join
@@ -29,7 +29,7 @@ class Prepared:
     """What a selection is made of."""
 
     ranker: Ranker
-    manifest: dict[str, Any]
+    manifest: JsonObject
     main: ScoreSet
     planned: int
     """Units of the corpus; `main` has fewer where a score set is not finished."""
@@ -92,7 +92,7 @@ def _label(url: str, refs: Mapping[str, str]) -> str:
     return next((name for name, place in refs.items() if place == url), "base")
 
 
-def claim_selection(output: str, manifest: Mapping[str, Any], main: ScoreSet) -> None:
+def claim_selection(output: str, manifest: JsonObject, main: ScoreSet) -> None:
     """Begin the selection, with the main score set's plan and tokenizer, or go on with the one that is there."""
     tokenizer = {
         f"tokenizer/{name}": main.folder.read(f"tokenizer/{name}") for name in main.folder.listing("tokenizer")

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import orjson
@@ -17,6 +16,7 @@ import orjson
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.config import SelectConfig
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject, dump_json
 from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted
 from rho_score.files.urls import absolute
@@ -33,7 +33,6 @@ from rho_score.selecting.summary import SelectSummary, foreseen_groups, summary_
 from rho_score.selecting.write import MaskWriter
 from rho_score.stores.counts import GroupCounts, group_counts_in
 from rho_score.stores.layout import HISTOGRAM, SUMMARY, published_units
-from rho_score.stores.manifest import dump_json
 from rho_score.stores.selection import histogram_file
 from rho_score.stores.shapes import SelectionSummary, read_json
 
@@ -73,7 +72,7 @@ def select(config: SelectConfig) -> SelectSummary:
     )
 
 
-def _select(config: SelectConfig, prepared: Prepared) -> tuple[dict[str, Any], int]:
+def _select(config: SelectConfig, prepared: Prepared) -> tuple[JsonObject, int]:
     """The content of `summary.json`, and how many units were written."""
     output = Folder(config.output)
     if not config.dry_run:
@@ -89,7 +88,7 @@ def _select(config: SelectConfig, prepared: Prepared) -> tuple[dict[str, Any], i
     return orjson.loads(written_down), computed
 
 
-def _run(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> tuple[dict[str, Any], int]:
+def _run(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> tuple[JsonObject, int]:
     """Count, cut and write; the content of `summary.json`, and how many units were written."""
     config, n_units = ranker.config, sum(len(batch.units) for batch in batches)
     if config.document_score == "kept-share":

@@ -8,13 +8,14 @@ the documents of a shard in the same order. There ids and tokens are compared th
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 
 from rho_score.errors import RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.files.json import JsonObject
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.keys import Bits
 from rho_score.ranking.scores import Combine, UnitScores, combined
@@ -66,7 +67,7 @@ class Join:
         places = (self.main, *self.refs.values())  # the driver saw whether they are finished
         return {url: ScoreSet.open(url, finished=False) for url in places}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> JsonObject:
         return {name: value for name, value in self.__dict__.items() if name != "_sets"}
 
     def load(self, unit: JoinedUnit, columns: Iterable[str]) -> UnitScores:
@@ -122,9 +123,7 @@ class Join:
         needed = {"doc_id", "input_ids"} if unit.row_ranges or self.vocabularies else set()
         return sorted({"loss", *wanted, *needed})
 
-    def _other(
-        self, url: str, unit: JoinedUnit, main: pa.Table, metadata: Mapping[str, Any], found: "Losses"
-    ) -> np.ndarray:
+    def _other(self, url: str, unit: JoinedUnit, main: pa.Table, metadata: JsonObject, found: "Losses") -> np.ndarray:
         """The losses of another set on the main set's tokens."""
         other = self._sets[url]
         by_bytes = other.tokenizer_sha256 != self._sets[self.main].tokenizer_sha256
@@ -161,7 +160,7 @@ class Join:
             self._refuse(url, unit, first_difference(main, table))
         return _losses(table)
 
-    def _compare(self, url: str, unit: JoinedUnit, metadata: Mapping[str, Any], footer: Mapping[str, Any]) -> None:
+    def _compare(self, url: str, unit: JoinedUnit, metadata: JsonObject, footer: JsonObject) -> None:
         """Raises RhoScoreError where two files of a unit do not hold the same documents; metadata: of the main set's."""
         if footer["content_sha256"] != metadata["content_sha256"]:
             tables = [self._sets[place].unit_table(unit.unit, ["doc_id", "input_ids"]) for place in (self.main, url)]

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rho_score.files.arrow import as_numpy
+from rho_score.files.json import JsonObject
 from rho_score.ranking.cuts import Cut
 from rho_score.ranking.histogram import Group, Ranking, by_ranking
 from rho_score.ranking.rules import KeptRange
@@ -28,7 +28,7 @@ class SelectSummary:
     total: GroupCounts
     groups: dict[Group, GroupCounts]
     """By the group's name; one group, None, where there are none."""
-    cuts: list[dict[str, Any]]
+    cuts: list[JsonObject]
     """A row for each ranking: expert, group, threshold (nats; None where no item is kept), kept (items)."""
     per_group: bool
     retries: dict[str, int]
@@ -53,7 +53,7 @@ def summary_content(
     ranges: Mapping[Ranking, KeptRange],
     kept: Mapping[Ranking, int],
     groups: Mapping[Group, GroupCounts],
-) -> dict[str, Any]:
+) -> JsonObject:
     """The content of `summary.json`. kept: how many items each ranking keeps."""
     config, bits = ranker.config, ranker.bits
     names = sorted(groups, key=lambda group: (group is None, group or ""))

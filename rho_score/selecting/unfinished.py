@@ -3,19 +3,17 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.stores.layout import MANIFEST, PLAN, published_units
 from rho_score.stores.manifest import read_manifest
 from rho_score.stores.score_set import ScoreSet
 
 
-def published_of_all(
-    main: ScoreSet, sets: Iterable[ScoreSet], output: Folder
-) -> tuple[ScoreSet, dict[str, Any] | None]:
+def published_of_all(main: ScoreSet, sets: Iterable[ScoreSet], output: Folder) -> tuple[ScoreSet, JsonObject | None]:
     """(`main` with the units that all `sets` have published, what the manifest is to say of them); (`main`, None) where that
     is all units.
 

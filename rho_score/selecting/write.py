@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from rho_score.files.arrow import list_column
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.files.parquet import ParquetBuffer, readable
 from rho_score.ranking.histogram import Group, Ranking
 from rho_score.ranking.keys import round_score
 from rho_score.ranking.rules import KeptRange, local_mask
 from rho_score.ranking.scores import UnitScores, longer_runs, score_lists
 from rho_score.selecting.batches import Batch
-from rho_score.selecting.counts import byte_columns, count_groups
+from rho_score.selecting.group_counts import byte_columns, count_groups
 from rho_score.selecting.ranked_items import RankedItems, Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
 from rho_score.stores.counts import GroupCounts, group_counts_in
@@ -76,7 +77,7 @@ class MaskWriter:
                     groups[group] = groups.get(group, GroupCounts()) + counts
         return len(batch.units) - len(known), groups, None
 
-    def _write_unit(self, unit: JoinedUnit, left: Ties) -> dict[str, Any]:
+    def _write_unit(self, unit: JoinedUnit, left: Ties) -> JsonObject:
         """Publish a unit, in a dry run only count it; returns the metadata in its footer."""
         config = self.ranker.config
         columns = ["doc_id", "input_ids", *(["group"] if self.ranker.grouped else [])]

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from rho_score.corpus.plan import Plan, changed_shards, read_plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject, dump_json
 from rho_score.stores.layout import MANIFEST, PLAN
-from rho_score.stores.manifest import difference, dump_json, read_manifest
+from rho_score.stores.manifest import difference, read_manifest
 
 CLAIM, WAIT_S, YIELD_S, POLL_S = "claim-", 15.0, 1.0, 0.2
 
 
-def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> None:
     """Begin a store with this manifest, or go on with the one that is there. Of two runs that begin at once one is refused,
     unless they are the same.
 
@@ -41,7 +41,7 @@ def claim(folder: Folder, manifest: Mapping[str, Any], files: Mapping[str, bytes
         folder.create(name, content)
 
 
-def _begin(folder: Folder, manifest: Mapping[str, Any]) -> None:
+def _begin(folder: Folder, manifest: JsonObject) -> None:
     """Write the manifest, unless another run does.
 
     A run first leaves a claim under its fingerprint, then looks for others' claims, then for a manifest, and only then
@@ -70,7 +70,7 @@ def _begin(folder: Folder, manifest: Mapping[str, Any]) -> None:
         folder.remove(mine)
 
 
-def refuse_changed_input(output: Folder, found: Mapping[str, Any] | None, plan: Plan) -> None:
+def refuse_changed_input(output: Folder, found: JsonObject | None, plan: Plan) -> None:
     """Refuse a corpus that is not the one that the score set was begun with. Another plan of the same shards is told by `claim`.
 
     found: the manifest that is there, if any.

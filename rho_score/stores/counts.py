@@ -2,10 +2,10 @@
 
 import array
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
 
+from rho_score.files.json import JsonObject
 from rho_score.ranking.histogram import Group
 
 
@@ -42,7 +42,7 @@ class GroupCounts:
         return nats / math.log(2) / self.bytes if self.bytes else None
 
 
-def group_counts_in(metadata: Mapping[str, Any]) -> dict[Group, GroupCounts]:
+def group_counts_in(metadata: JsonObject) -> dict[Group, GroupCounts]:
     """The accounts in a footer's metadata. Fields of other versions are left alone."""
     names = [f.name for f in fields(GroupCounts)]
     return {row["group"]: GroupCounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}

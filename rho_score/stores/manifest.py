@@ -2,7 +2,7 @@
 
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.files.urls import without_credentials
 from rho_score.safe_text import without_secrets
 from rho_score.stores.layout import MANIFEST
@@ -22,20 +23,15 @@ from rho_score.version import __version__
 Kind = Literal["score set", "selection", "export"]
 
 
-def dump_json(content: Mapping[str, Any]) -> bytes:
-    """Readable JSON, the same bytes for the same content."""
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
-
-
-def new_manifest(kind: Kind, parts: Mapping[str, Any], **about: Any) -> dict[str, Any]:
+def new_manifest(kind: Kind, parts: JsonObject, **about: Any) -> JsonObject:
     """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
     parts = orjson.loads(orjson.dumps(parts))
     return {"kind": kind, "fingerprint": _fingerprint(parts), "parts": parts, "rho_score": __version__, **about}
 
 
 def difference(
-    left: Mapping[str, Any],
-    right: Mapping[str, Any],
+    left: JsonObject,
+    right: JsonObject,
     left_name: str,
     right_name: str,
     keys: Sequence[str] | None = None,
@@ -49,7 +45,7 @@ def difference(
     )
 
 
-def read_manifest(folder: Folder) -> dict[str, Any]:
+def read_manifest(folder: Folder) -> JsonObject:
     """The manifest of a store; raises InputError if there is none, or it is not one."""
     try:
         found = read_json(folder, MANIFEST, Manifest)
@@ -60,7 +56,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     return found
 
 
-def _fingerprint(parts: Mapping[str, Any]) -> str:
+def _fingerprint(parts: JsonObject) -> str:
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

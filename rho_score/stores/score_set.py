@@ -1,11 +1,11 @@
 """The score set: one corpus scored by one model."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.files.parquet import read_table, readable
 from rho_score.stores import unit_file
 from rho_score.stores.counts import ScoreCounts
@@ -27,7 +27,7 @@ class ScoreSet(Store):
 
     kind = "score set"
 
-    def unit_parts(self, unit: str, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+    def unit_parts(self, unit: str, columns: list[str]) -> tuple[JsonObject, Iterator[pa.Table]]:
         """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
         return unit_file.parts(self._file(unit), columns)
 
@@ -47,7 +47,7 @@ class ScoreSet(Store):
         return "loss"
 
 
-def score_counts_of(folder: Folder, unit: str, metadata: Mapping[str, Any]) -> ScoreCounts:
+def score_counts_of(folder: Folder, unit: str, metadata: JsonObject) -> ScoreCounts:
     """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
     with readable(folder, data_name(unit)):
         return ScoreCounts(**metadata["accounts"])

@@ -7,6 +7,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 
 T = TypeVar("T")
 
@@ -16,7 +17,7 @@ class Manifest(TypedDict):
 
     kind: Literal["score set", "selection", "export"]
     fingerprint: str
-    parts: dict[str, Any]
+    parts: JsonObject
 
 
 class ScoreParts(TypedDict):
@@ -102,7 +103,7 @@ class DynamicsSummaryFile(SelectionSummary):
     categories: list[CategoriesRow]
 
 
-def read_json(folder: Folder, name: str, shape: type[T]) -> dict[str, Any]:
+def read_json(folder: Folder, name: str, shape: type[T]) -> JsonObject:
     """The object in a JSON file, which has at least what `shape` (a TypedDict) asks for.
 
     Raises:

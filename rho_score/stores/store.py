@@ -8,7 +8,7 @@ again writes the same bytes.
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from rho_score.corpus.plan import plan_names, read_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.stores import unit_file
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, data_name
 from rho_score.stores.manifest import Kind, read_manifest
@@ -59,12 +60,12 @@ class Store:
         return self.folder.exists(self.done_name)
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> JsonObject:
         """Kind, fingerprint, the parts it is made of, input, software."""
         return read_manifest(self.folder)
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """The totals, from the file that was written last."""
         return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
 
@@ -106,7 +107,7 @@ class Store:
         """The rows of one unit, in input order."""
         return self.read_unit(unit, columns)[0]
 
-    def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, JsonObject]:
         """The rows of one unit, and our metadata in its footer; raises RhoScoreError as `unit_file.read` does."""
         return unit_file.read(self._file(unit), columns)
 

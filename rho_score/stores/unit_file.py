@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
 from rho_score.files.parquet import footer, readable
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import check_columns
@@ -25,7 +26,7 @@ class UnitFile(NamedTuple):
     fingerprint: str
     fields: frozenset[str]
 
-    def check(self, metadata: dict[str, Any]) -> None:
+    def check(self, metadata: JsonObject) -> None:
         """Raises ValueError where the footer lacks a field, RhoScoreError where it is of another run."""
         if missing := self.fields - metadata.keys():
             raise ValueError(f"its footer has no {', '.join(sorted(missing))}")
@@ -35,7 +36,7 @@ class UnitFile(NamedTuple):
             )
 
 
-def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, JsonObject]:
     """The rows of a unit, in input order, and our metadata in its footer.
 
     Raises:
@@ -46,7 +47,7 @@ def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, di
         return file.read(columns, use_threads=False), metadata
 
 
-def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+def parts(unit: UnitFile, columns: list[str]) -> tuple[JsonObject, Iterator[pa.Table]]:
     """Our metadata in the footer of a score set's unit, and its rows in parts of about `PART_TOKENS` tokens.
 
     How many rows a part has depends on the unit's accounts alone. On a local disk a part is decoded when it is asked for;
@@ -66,7 +67,7 @@ def parts(unit: UnitFile, columns: list[str]) -> tuple[dict[str, Any], Iterator[
         return metadata, _decoded(unit, source, file, columns, _rows(metadata))
 
 
-def _opened(unit: UnitFile, source: Any, columns: list[str] | None) -> tuple[pq.ParquetFile, dict[str, Any]]:
+def _opened(unit: UnitFile, source: Any, columns: list[str] | None) -> tuple[pq.ParquetFile, JsonObject]:
     """The file, whose footer is the store's and has these columns, and our metadata in it."""
     remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
     file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
@@ -90,15 +91,15 @@ def _decoded(
             yield pa.Table.from_batches([batch])
 
 
-def _rows(metadata: dict[str, Any]) -> int:
+def _rows(metadata: JsonObject) -> int:
     rows, tokens = (int(metadata["accounts"][name]) for name in ("scored", "tokens"))
     return max(1, rows * PART_TOKENS // max(tokens, 1))
 
 
-def footers(folder: Folder, units: Iterable[str]) -> Iterator[dict[str, Any]]:
+def footers(folder: Folder, units: Iterable[str]) -> Iterator[JsonObject]:
     """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
 
-    def read(unit: str) -> dict[str, Any]:
+    def read(unit: str) -> JsonObject:
         with readable(folder, data_name(unit)), folder.open_mapped(data_name(unit)) as file:
             return footer(pq.ParquetFile(file))
 

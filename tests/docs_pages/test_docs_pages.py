@@ -3,10 +3,10 @@ from types import ModuleType
 import pytest
 
 from rho_score.cli.commands import COMMANDS
+from rho_score.config.describe import describe
 from tests.docs_pages import PAGES, ROOT
 from tests.docs_pages.api import api_page
 from tests.docs_pages.commands import cli_page
-from rho_score.config.describe import describe
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -76,10 +76,12 @@ def test_a_finished_run_and_a_report_as_jobs(
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_a_script_runs_its_command_where_nothing_is_installed(working_dir: Path, scores: dict[str, Path]) -> None:
-    """As a job's driver is run; a report needs no cluster."""
+def test_a_script_runs_its_command_from_the_working_directory(working_dir: Path, scores: dict[str, Path]) -> None:
+    """As a job's driver is run: Ray puts the working directory on PYTHONPATH. A report needs no cluster."""
     command = [sys.executable, "ray_jobs/report.py", scores["ref"], "report.html"]
-    subprocess.run(command, cwd=working_dir, env={**os.environ, "PYTHONPATH": ""}, check=True, timeout=200)
+    subprocess.run(
+        command, cwd=working_dir, env={**os.environ, "PYTHONPATH": str(working_dir)}, check=True, timeout=200
+    )
     assert (working_dir / "report.html").stat().st_size > 10_000
 
 

@@ -14,7 +14,8 @@ import torch
 
 from rho_score.cli import main
 from rho_score.errors import InputError
-from rho_score.models.load import ModelSource, load_config, load_model
+from rho_score.models.load import ModelSource, load_model
+from rho_score.models.model_config import load_config
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.tokenizer import load_store_tokenizer

@@ -288,7 +288,9 @@ def test_a_wrong_fast_path_is_found_out_and_not_used(
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BertLMHeadModel(BertConfig(**WITHOUT, is_decoder=False)).save_pretrained(tmp_path)
-    monkeypatch.setattr("rho_score.models.load.MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})  # as if its kind were not known
+    monkeypatch.setattr(
+        "rho_score.models.model_config.MODEL_FOR_MASKED_LM_MAPPING_NAMES", {}
+    )  # as if its kind were not known
     with pytest.raises(InputError, match="is not causal"):
         _scorer(tmp_path)
 

@@ -75,7 +75,7 @@ def test_an_adapters_identity_is_that_of_both(model: Path, tmp_path: Path) -> No
         (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path=None), "names no base model"),
         (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path="/no/such"), "base model is not to be had"),
         (lambda folder, _: (folder / "adapter_model.safetensors").write_bytes(b"x"), "not a readable safetensors file"),
-        (lambda folder, patch: patch.setattr("rho_score.models.load.find_spec", lambda name: None), r"needs the package peft.*rho-score\[adapters\]"),
+        (lambda folder, patch: patch.setattr("rho_score.models.directory.find_spec", lambda name: None), r"needs the package peft.*rho-score\[adapters\]"),
     ],
     ids=["no base named", "no base there", "weights cut off", "no peft"],
 )  # fmt: skip

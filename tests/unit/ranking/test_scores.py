@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rho_score.files.arrow import list_lengths
 from rho_score.ranking.scores import UnitScores, combined, document_means, longer_runs, score_lists
-from rho_score.selecting.counts import count_groups
+from rho_score.selecting.group_counts import count_groups
 from rho_score.selecting.join import first_difference
 from rho_score.stores.schema import score_schema
 

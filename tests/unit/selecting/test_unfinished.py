@@ -8,11 +8,11 @@ import pytest
 
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError
+from rho_score.files.json import dump_json
 from rho_score.ranking.keys import round_score
 from rho_score.reporting.sample import sample_tokens, scores_behind
 from rho_score.selecting.job import select
 from rho_score.stores.layout import data_name
-from rho_score.stores.manifest import dump_json
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from tests.stores import Doc, cut, random_documents, write_scores
