@@ -1,7 +1,9 @@
-"""Attention over documents packed one behind the other, without padding and without a mask: `attn_implementation=PACKED`.
+"""Attention over documents that are packed one after the other, without padding and without a mask.
 
-Sequence i of a pack is [cu_seq_lens_q[i], cu_seq_lens_q[i + 1]) and sees itself alone. On CUDA in half precision it is torch's
-own variable-length FlashAttention kernel; elsewhere one `scaled_dot_product_attention` a sequence.
+A model uses it with `attn_implementation=PACKED`. Sequence i of a pack has the positions
+[cu_seq_lens_q[i], cu_seq_lens_q[i + 1]) and attends to itself alone. On CUDA in half precision this
+is torch's variable-length FlashAttention kernel. Elsewhere it is one call of
+`scaled_dot_product_attention` per sequence.
 """
 
 from itertools import pairwise
@@ -13,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 PACKED = "rho_score_packed"
-MASK_ENTRIES = 1 << 22  # an explicit mask is made for so many queries x keys at a time
+MASK_ENTRIES = 1 << 22  # largest explicit mask, queries x keys
 
 
 def packed_attention(
@@ -29,19 +31,21 @@ def packed_attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention in the form that Hugging Face models call; heads are grouped where key has fewer.
+    """Returns causal attention, shape (1, N, H, D), with the arguments of Hugging Face models.
 
-    query: Shape (1, H, N, D). key, value: Shape (1, G, M, D); M > N where a cache holds the start of the one sequence.
-    cu_seq_lens_q: Shape (n_sequences + 1,), int32. Returns Shape (1, N, H, D).
+    query: shape (1, H, N, D). key, value: shape (1, G, M, D). Heads are grouped if G < H. M is
+    larger than N if a cache holds the start of the one sequence. cu_seq_lens_q: int32, shape
+    (n_sequences + 1,).
 
     Raises:
-        ValueError: the model asks for something that this does not do (soft cap, sinks, position bias, a mask).
+        ValueError: the model asks for something that packed attention does not support (soft cap,
+            sinks, position bias, a mask).
     """
     for name in ("softcap", "s_aux", "position_bias", "head_mask"):
         if others.get(name) is not None:
-            raise ValueError(f"packed attention has no {name}")
+            raise ValueError(f"packed attention does not support {name}")
     if attention_mask is not None:
-        raise ValueError("packed attention takes no mask")
+        raise ValueError("packed attention does not support a mask")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     return _packed(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window or 0), None
 
@@ -56,7 +60,10 @@ def _packed(
     scale: float,
     window: int,
 ) -> torch.Tensor:
-    """One opaque operator, so that `torch.compile` sees neither the loop nor the lengths. window: 0 means none."""
+    """Returns packed attention as one opaque operator: `torch.compile` sees no loop and no lengths.
+
+    window: the sliding window in tokens, 0 for none.
+    """
     if query.is_cuda and query.dtype != torch.float32:
         return _flash(query, key, value, cu_seq_lens, max_length, scale, window)
     _, heads, n, _ = query.shape
@@ -76,14 +83,15 @@ def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> t
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int) -> torch.Tensor:
-    """One sequence whose last N of M positions are queries. Returns Shape (1, H, N, D)."""
+    """Returns the attention of one sequence's last N positions, shape (1, H, N, D)."""
     n, m = query.shape[2], key.shape[2]
     if n == m and not 0 < window < m:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
     parts = []
     step = max(1, MASK_ENTRIES // m)
     for at in range(0, n, step):
-        rows = torch.arange(m - n + at, m - n + min(at + step, n), device=query.device)[:, None]  # the queries' places
+        # the positions of the queries
+        rows = torch.arange(m - n + at, m - n + min(at + step, n), device=query.device)[:, None]
         last = int(rows[-1]) + 1
         first = max(0, int(rows[0]) - window + 1) if window else 0
         columns = torch.arange(first, last, device=query.device)
@@ -111,7 +119,8 @@ def _flash(
     window: int,
 ) -> torch.Tensor:
     past = key.shape[2] - query.shape[2]
-    # Causal masks of this kernel are aligned to the last key. One split: no sequence's sums depend on its neighbours.
+    # The kernel aligns causal masks to the last key. With one split, the sums of a sequence do not
+    # depend on its neighbours.
     found = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),

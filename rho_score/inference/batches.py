@@ -1,4 +1,4 @@
-"""Documents through a model: cut into windows, packed into passes, and put together again."""
+"""Runs documents through a model: cuts them into windows, packs these, and joins the results."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +14,12 @@ from rho_score.inference.windows import Window, packs, rectangles, windows
 
 log = logging.getLogger(__name__)
 
-SHAPES = 16  # a pack is filled up to a multiple of batch_tokens / SHAPES: so many shapes there are
-FEWEST = 64  # tokens in a pass, below which being out of memory is not about the batch
+SHAPES = 16  # a pack is padded to a multiple of batch_tokens / SHAPES, so that few shapes occur
+FEWEST = 64  # tokens in a pass; if fewer run out of memory, the pass is not the cause
 
 
 def ignore(tokens: int) -> None:
-    """Nobody is told."""
+    """Does nothing: the default of `on_tokens`."""
 
 
 class _Piece(NamedTuple):
@@ -32,10 +32,11 @@ class _Piece(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What passes gave.
+    """The results of a few documents.
 
-    statistics: of each document, float32[len(names), n_tokens], a row for each of `names`. positions: those that went
-    through the model, padding included. padding: those of padding among them.
+    statistics: float32[len(names), n_tokens] for each document, with a row for each of `names`.
+    positions: number of positions that went through the model, padding included. padding: number of
+    positions of padding among them.
     """
 
     names: tuple[str, ...]
@@ -44,19 +45,22 @@ class Passed(NamedTuple):
     padding: int
 
     def values(self, name: str) -> list[np.ndarray]:
-        """The statistic `name` of each document's tokens, float32[n_tokens]."""
+        """Returns the statistic `name` of each document's tokens, float32[n_tokens]."""
         row = self.names.index(name)
         return [statistics[row] for statistics in self.statistics]
 
     @property
     def losses(self) -> list[np.ndarray]:
-        """Losses of each document's tokens, float32[n_tokens], nats."""
+        """The losses of each document's tokens in nats, float32[n_tokens]."""
         return self.values("loss")
 
 
 @dataclass
 class Passes:
-    """How documents go through `forward`. `batch_tokens` is halved for good when memory runs out and less is enough."""
+    """Runs documents through `forward` in passes of at most `batch_tokens` positions.
+
+    `batch_tokens` is halved for good when a pass runs out of memory and a smaller one fits.
+    """
 
     forward: Forward
     context: int
@@ -64,14 +68,17 @@ class Passes:
     prefix_id: int | None
     batch_tokens: int
     chunked: bool = False
-    """Windows longer than a pass go in chunks; otherwise each goes in one pass."""
+    """True if windows longer than `batch_tokens` go in chunks; otherwise each goes in one pass."""
 
     @torch.inference_mode()
     def __call__(self, ids: Sequence[np.ndarray], on_tokens: Callable[[int], None] = ignore) -> Passed:
-        """Statistics of every token; NaN where a token has none. Nothing waits for the device until all is launched.
+        """Returns the statistics of every token; NaN where a token has none.
 
-        `on_tokens` is called with the number of tokens of each pass once the pass is launched: on a CPU it is finished then,
-        on a GPU it is at most a few passes behind.
+        All passes are launched before anything waits for the device. `on_tokens` is called with the
+        number of tokens of each pass once the pass is launched. On a CPU the pass is finished then;
+        a GPU is at most a few passes behind.
+
+        ids: token ids of each document, int[n_tokens].
         """
         found = [np.full((len(self.forward.statistics), len(document)), np.nan, np.float32) for document in ids]
         has_prefix = self.prefix_id is not None
@@ -95,7 +102,7 @@ class Passes:
 
     @contextmanager
     def with_limits(self, batch_tokens: int, *, chunked: bool) -> Iterator[None]:
-        """Passes of another size for a while."""
+        """Sets other limits of a pass inside the `with` block and restores them after it."""
         before = self.batch_tokens, self.chunked
         self.batch_tokens, self.chunked = batch_tokens, chunked
         try:
@@ -106,7 +113,7 @@ class Passes:
     def _launched(
         self, ids: Sequence[np.ndarray], pieces: list[_Piece], on_tokens: Callable[[int], None]
     ) -> Iterator[tuple[list[_Piece], int, torch.Tensor]]:
-        """The pieces of each pass, how many positions it has, and its statistics on the device."""
+        """Yields each pass: its pieces, number of positions, and statistics on the device."""
         left, before = pieces, self.batch_tokens
         while left:
             kind = self.forward.layout.kind
@@ -118,12 +125,12 @@ class Passes:
                     size, statistics = self._run([self._input(ids, left[i]) for i in batch], on_tokens)
                 except torch.OutOfMemoryError:
                     if kind == "plain" or self.batch_tokens // 2 < FEWEST:
-                        self.batch_tokens = before  # it was not about the size of the pass
+                        self.batch_tokens = before  # the size of the pass was not the cause
                         raise
                     self.batch_tokens //= 2
                     torch.cuda.empty_cache()
                     log.warning("out of memory: going on with %d tokens in a pass", self.batch_tokens)
-                    break  # what is left is packed anew
+                    break  # pack the remaining windows again
                 passed.update(batch)
                 yield [left[i] for i in batch], size, statistics
             left = [piece for i, piece in enumerate(left) if i not in passed]

@@ -1,4 +1,4 @@
-"""One forward pass over a few windows of tokens, in the fastest layout that a model was proved to stand."""
+"""One forward pass over a few windows of tokens, in the layout that was proved for the model."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,15 +11,17 @@ from transformers import DynamicCache
 from rho_score.inference.attention import PACKED
 from rho_score.inference.loss import Head, accumulate, token_statistics
 
-CPU_BLOCK, CUDA_BLOCK = (1024, 1024), (4096, 32768)  # tokens x words of logits at a time; see docs/decisions/006
+# tokens x words of logits at a time; see docs/decisions/006
+CPU_BLOCK, CUDA_BLOCK = (1024, 1024), (4096, 32768)
 
 
 class Layout(NamedTuple):
     """How windows are laid out in a pass through the model.
 
-    packed: one behind the other without padding, under the attention of `rho_score.inference.attention`. padded: a
-    rectangle, padded on the right without a mask, under the model's own attention; a token of a causal model never sees
-    what stands to its right. plain: one window at a time with whole logits, as the model's own `forward` makes them.
+    packed: one after the other without padding, with the attention of
+    `rho_score.inference.attention`. padded: as a rectangle, padded on the right without a mask,
+    with the model's own attention; a token of a causal model never sees what follows it. plain: one
+    window at a time with whole logits, as the model's own `forward` computes them.
     """
 
     kind: Literal["packed", "padded", "plain"]
@@ -30,14 +32,20 @@ class Layout(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What the model reads of a window, int64[n], and what its last len(targets) positions are to predict, int64[m], m <= n."""
+    """A window: the tokens that the model reads, and the targets of its last positions.
+
+    tokens: int64[n]. targets: int64[m], m <= n; the last m positions predict them.
+    """
 
     tokens: np.ndarray
     targets: np.ndarray
 
 
 class Forward:
-    """A loaded model and the layout of its passes. A call returns float32[len(statistics), n_targets]."""
+    """A loaded model and the layout of its passes.
+
+    A call returns float32[len(statistics), n_targets].
+    """
 
     def __init__(self, model: Any, device: torch.device, *, entropy: bool, rank: bool) -> None:
         self.model = model
@@ -50,17 +58,17 @@ class Forward:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """Names of the values of a token, in the order of the rows that a call returns."""
+        """Names of the rows that a call returns, in order."""
         return ("loss", *(["entropy"] if self._entropy else []), *(["rank"] if self._rank else []))
 
     @property
     def vocabulary(self) -> int:
-        """Words of the model."""
+        """Number of words in the model's vocabulary."""
         return int(self.model.config.get_text_config().vocab_size)
 
     @property
     def has_position_table(self) -> bool:
-        """Whether positions are looked up in a table."""
+        """True if the model looks positions up in a table."""
         tables = (name for name, module in self.model.named_modules() if isinstance(module, torch.nn.Embedding))
         return any("pos" in name.rpartition(".")[2] or name.endswith("wpe") for name in tables)
 
@@ -70,10 +78,10 @@ class Forward:
         return self._layout
 
     def use_layout(self, layout: Layout) -> None:
-        """Lay out passes in another way from now on.
+        """Switches to another layout.
 
         Raises:
-            ValueError, TypeError, AttributeError, NotImplementedError: the model does not have it.
+            ValueError, TypeError, AttributeError, NotImplementedError: the model cannot use it.
         """
         self._layout = layout
         for config, own in self._own_attention:
@@ -86,11 +94,14 @@ class Forward:
             self._head = Head.of(self.model)
         if layout.compiled and self._accumulate is accumulate:
             self._accumulate = torch.compile(accumulate, dynamic=True)
-            for block in self._blocks:  # the same code in every layer: compiled once
+            for block in self._blocks:  # every layer runs the same code, which is compiled once
                 block.compile(dynamic=True)
 
     def __call__(self, inputs: Sequence[Input], *, size: int | None = None) -> torch.Tensor:
-        """Statistics of every target, in the order of `inputs`. size: pad a pack to so many positions."""
+        """Returns the statistics of every target, in the order of `inputs`.
+
+        size: number of positions that a pack is padded to.
+        """
         with self._eager_unless(self._layout.compiled):
             if self._layout.kind == "plain":
                 return torch.cat([self._plain(one) for one in inputs], dim=1)
@@ -99,11 +110,12 @@ class Forward:
             return self._statistics(hidden, targets)
 
     def in_chunks(self, one: Input, chunk: int, on_tokens: Callable[[int], None]) -> torch.Tensor:
-        """The same of one window, in pieces of `chunk` positions: a cache carries keys and values, nothing is computed twice.
+        """Returns the statistics of one window's targets, computed in pieces of `chunk` positions.
 
+        A cache carries keys and values from piece to piece, so nothing is computed twice.
         `on_tokens` is called with the number of targets of each piece.
         """
-        with self._eager_unless(False):  # compiled code would be specialised to every layer's cache
+        with self._eager_unless(False):  # compiled code would be specialised to each layer's cache
             return self._in_chunks(one, chunk, on_tokens)
 
     def _in_chunks(self, one: Input, chunk: int, on_tokens: Callable[[int], None]) -> torch.Tensor:
@@ -126,12 +138,13 @@ class Forward:
         return torch.cat(found, dim=1)
 
     def _packed(self, inputs: Sequence[Input], size: int | None) -> torch.Tensor:
-        """Last hidden states of the target positions, Shape (targets, D), of windows one behind the other."""
+        """Returns the last hidden states of the targets of packed windows, shape (n_targets, D)."""
         lengths = [len(one.tokens) for one in inputs]
         n = sum(lengths)
         positions = [np.arange(length) for length in lengths]
         if size is not None and size > n:
-            # a sequence of its own that nobody looks at, and that may be longer than the context
+            # The padding is a sequence of its own, whose results are dropped. Its positions are all
+            # 0, because it may be longer than the context.
             lengths.append(size - n)
             positions.append(np.zeros(size - n, np.int64))
         ids = np.zeros(sum(lengths), np.int64)
@@ -169,22 +182,26 @@ class Forward:
         return torch.stack(columns)
 
     def _eager_unless(self, compiled: bool) -> AbstractContextManager[None]:
-        """Run what was compiled as it was written, unless `compiled`."""
-        if compiled or self._accumulate is accumulate:  # nothing to switch off: don't import the compiler
+        """Returns a context in which compiled code runs eagerly, unless `compiled` is true."""
+        # Where nothing is compiled, the compiler is not imported.
+        if compiled or self._accumulate is accumulate:
             return nullcontext()
         stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
         return stance
 
     def _body(self, ids: torch.Tensor, **extra: Any) -> torch.Tensor:
         body = self.model.base_model
-        if body is self.model:  # a text model taken out of a larger one, which the library looks for under another name
+        if body is self.model:
+            # In a text model taken out of a larger one, the library looks for the body under a
+            # wrong name.
             body = self.model.model
         hidden: torch.Tensor = body(ids, **extra).last_hidden_state
         return hidden
 
     def _statistics(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         weight = self._head.weight
-        hidden, targets = hidden.to(weight.device), targets.to(weight.device)  # a model on several GPUs
+        # The head may be on another GPU.
+        hidden, targets = hidden.to(weight.device), targets.to(weight.device)
         block_tokens, block_words = CPU_BLOCK if self._device.type == "cpu" else CUDA_BLOCK
         return token_statistics(
             hidden,
@@ -198,13 +215,13 @@ class Forward:
         )
 
     def _lengths(self, lengths: Sequence[int]) -> dict[str, Any]:
-        """The arguments that Hugging Face models hand on to variable-length attention."""
+        """Returns the arguments that Hugging Face models pass on to variable-length attention."""
         ends = self._to_device(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         longest = max(lengths)
         return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
 
     def _to_device(self, values: np.ndarray) -> torch.Tensor:
-        """Copied while the GPU goes on with what it has: pinned memory, no waiting."""
+        """Copies values to the device from pinned memory, without waiting for the GPU."""
         tensor = torch.from_numpy(values if values.dtype == np.int32 else values.astype(np.int64, copy=False))
         if self._device.type == "cpu":
             return tensor
@@ -212,6 +229,6 @@ class Forward:
 
 
 def _attention_of(model: Any) -> list[tuple[Any, str]]:
-    """The configurations of a model and of its parts, from the outside in, each with the attention that it names."""
+    """Returns the configurations of a model and of its parts, each with the attention it names."""
     configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     return [(c, c._attn_implementation) for c in configs.values() if hasattr(c, "_attn_implementation")]

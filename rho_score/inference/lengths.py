@@ -1,13 +1,18 @@
-"""Lengths of a model's configuration after which its computation may change: windows, chunks, top-k, tables. Pure functions."""
+"""Finds the lengths in a model's configuration beyond which its computation may change.
+
+Examples are attention windows, chunks, top-k choices and tables of positions. Pure functions.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
-# Names of whole numbers that are no lengths of a text, by their words. A number whose name tells nothing is taken for a length:
-# that costs seconds at load, and one that is left out could cost the numbers.
-_COUNTS = re.compile("layers?|heads?|experts?|groups?|ids?|idxs?|index|rank|dims?|factor|theta")  # as the last word
+# These patterns tell lengths of a text from other whole numbers by the words of their names. A
+# number whose name says nothing is taken for a length: a wrong length costs seconds at load, and a
+# length that is left out could lead to wrong losses. _COUNTS is for the last word of a name, the
+# others for any word.
+_COUNTS = re.compile("layers?|heads?|experts?|groups?|ids?|idxs?|index|rank|dims?|factor|theta")
 _LENGTHS = re.compile(
     "window|chunk|chunksize|blocks?|length|len|positions?|topk|local|context|seq|sequence|distance|buckets?|extent|budget|rates?"
     "|span|past|mem|memory|floor"
@@ -17,19 +22,21 @@ _WIDTHS = re.compile(
     "|conv|conv1d|kernel|mamba|expand|experts?|layers?|channels|width|num|n|d|count|tp|seeds?|labels|beams|tokens?|ngram|codebooks?"
     "|multiplier|multiple|scalar|scale|mult|iters|cycles"
 )
-# Parts that say nothing about how text goes through the model.
+# Parts of a configuration that do not affect how text goes through the model.
 _ELSEWHERE = re.compile(
     r"(\w+_)?(vision|image|audio|video|speech|depth|projector|quantization|compression|text_encoder|mel|mask|suppress)(_\w+)?"
     r"|task_specific_params|id2label|label2id|auto_map|generation_config"
 )
-_STATIC_ROPES = {"default", "linear", "llama3", "yarn", "proportional"}  # the same frequencies in passes of any length
+# Their frequencies are the same in passes of any length.
+_STATIC_ROPES = {"default", "linear", "llama3", "yarn", "proportional"}
 
 
 def special_lengths(config: Any, context: int) -> dict[int, str]:
-    """The whole numbers of a Hugging Face configuration that may be lengths below `context`, with their names, shortest first.
+    """Returns the numbers in a Hugging Face configuration that may be lengths below `context`.
 
-    Products of two count too: blocks of so many tokens, of which so many are kept. Left out are the numbers that their names
-    show to be widths, counts or ids.
+    Returns the name of each length, shortest first. Products of two numbers are included, because a
+    layer may keep a number of blocks of a number of tokens each. Numbers whose names show that they
+    are widths, counts or ids are left out.
     """
     numbers: dict[int, str] = {}
     for name, value in _numbers(config.get_text_config().to_dict()):
@@ -43,14 +50,16 @@ def special_lengths(config: Any, context: int) -> dict[int, str]:
 
 
 def is_choice(name: str) -> bool:
-    """Whether the name is that of a number of tokens that a layer chooses by a score of its own (sparse attention): which ones
-    hangs on rounding, wherever two scores are near each other."""
+    """True if a layer chooses this number of tokens by a score of its own (sparse attention).
+
+    Which tokens it chooses depends on rounding wherever two scores are nearly equal.
+    """
     return bool(re.search("topk|budget", name.lower()))
 
 
 def _numbers(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]:
     static = content.get("rope_type", content.get("type")) in _STATIC_ROPES
-    scaled = any("scaling" in str(key) for key in content)  # queries are scaled by their place (Llama 4)
+    scaled = any("scaling" in str(key) for key in content)  # queries, by position (Llama 4)
     for key, value in content.items():
         name = str(key)
         if _ELSEWHERE.fullmatch(name) or (name == "original_max_position_embeddings" and static and not scaled):

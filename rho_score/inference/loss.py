@@ -12,9 +12,10 @@ Accumulate = Callable[..., State]
 
 @dataclass(frozen=True)
 class Head:
-    """What stands between a causal LM's last hidden state and its logits: `cap(scale * (hidden @ weight.T + bias))`.
+    """The map from a causal LM's last hidden state to its logits.
 
-    weight: Shape (V, D). bias: Shape (V,) or None. soft_cap: c in `c * tanh(x / c)` (Gemma), or None.
+    The logits are `cap(scale * (hidden @ weight.T + bias))`. weight: shape (V, D). bias: shape (V,)
+    or None. soft_cap: c in `c * tanh(x / c)` (Gemma), or None.
     """
 
     weight: torch.Tensor
@@ -24,7 +25,10 @@ class Head:
 
     @classmethod
     def of(cls, model: Any) -> "Head":
-        """The head of a Hugging Face causal LM, as its configuration describes it; to be proved against its logits."""
+        """Returns the head of a Hugging Face causal LM as its configuration describes it.
+
+        The caller must compare it with the model's own logits before relying on it.
+        """
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
@@ -39,11 +43,14 @@ class Head:
 
     @property
     def rounds(self) -> bool:
-        """Whether products come out rounded: those of half precision on a CPU do, all others are float32."""
+        """True if products come out rounded: in half precision on a CPU. All others are float32."""
         return not self.weight.is_cuda and self.weight.dtype != torch.float32
 
     def logits(self, hidden: torch.Tensor, first: int, stop: int) -> torch.Tensor:
-        """Logits of the words [first, stop), float32. hidden: Shape (N, D). Returns Shape (N, stop - first)."""
+        """Returns the logits of the words [first, stop), float32, shape (N, stop - first).
+
+        hidden: shape (N, D).
+        """
         weight = self.weight[first:stop]
         if self.weight.is_cuda and self.weight.dtype != torch.float32:
             product = torch.mm(hidden, weight.T, out_dtype=torch.float32)
@@ -54,7 +61,10 @@ class Head:
         return self._transform(product)
 
     def target_logits(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Logit of one word a row, in float32 whatever the dtype. targets: Shape (N,). Returns Shape (N,)."""
+        """Returns the logit of one word per row, computed in float32 for any dtype, shape (N,).
+
+        hidden: shape (N, D). targets: shape (N,), int64.
+        """
         product = (hidden.float() * self.weight[targets].float()).sum(dim=1)
         if self.bias is not None:
             product += self.bias[targets]
@@ -76,11 +86,13 @@ def accumulate(
     *,
     entropy: bool,
 ) -> State:
-    """Take a block of logits into the running sums of each row.
+    """Returns the running sums of each row with a block of logits added.
 
-    logits: Shape (N, W). column: Shape (N,), the target's column in this block, outside [0, W) where it is in another.
-    bar: Shape (N,), count the other words above this logit; None: don't. State, each of Shape (N,):
-    peak = max z, total = sum exp(z - peak), weighted = sum (z - peak) exp(z - peak), above = count, target = z[column].
+    logits: shape (N, W). column: shape (N,), the target's column in this block, below 0 or at least
+    W if the target is in another block. bar: shape (N,), the logit above which other words are
+    counted; None to count nothing. The state holds five tensors of shape (N,):
+    peak = max z, total = sum exp(z - peak), weighted = sum (z - peak) exp(z - peak), above = count,
+    target = z[column].
     """
     peak, total, weighted, above, target = state
     inside = (column >= 0) & (column < logits.shape[1])
@@ -110,17 +122,20 @@ def token_statistics(
     block_words: int = 1024,
     accumulate: Accumulate = accumulate,
 ) -> torch.Tensor:
-    """Loss and, on request, entropy and rank of each target, over blocks of tokens and of the vocabulary.
+    """Returns the loss and, on request, the entropy and the rank of each target.
 
-    `loss = logsumexp(z) - z[target]` in nats, >= 0, both from the same z; where products come out rounded to half precision
-    the target's is put in its place unrounded. `entropy = -sum p log p` of the next-token
-    distribution in nats. `rank` = words with a higher logit than the target's, 0 where it is the argmax; where another word's
-    logit is the target's up to the rounding of the product, either may count as the higher one.
+    `loss = logsumexp(z) - z[target]` in nats, >= 0, with both terms from the same z. Where products
+    come out rounded to half precision, the target's unrounded logit takes the place of its rounded
+    one. `entropy = -sum p log p` of the next-token distribution, in nats. `rank` is the number of
+    words with a higher logit than the target's, 0 if the target is the argmax. Where another word's
+    logit equals the target's up to the rounding of the product, either may count as the higher one.
 
-    Sums are float32. Peak memory beside the inputs is about 4 x block_tokens x block_words x 4 bytes: 16 MiB at the
+    The computation goes over blocks of tokens and of the vocabulary, and sums are float32. Besides
+    the inputs it takes about 4 x block_tokens x block_words x 4 bytes at its peak: 16 MiB by
     default, which stays in a CPU's cache.
 
-    hidden: Shape (N, D). targets: Shape (N,), int64. Returns Shape (1 + entropy + rank, N), float32.
+    hidden: shape (N, D). targets: shape (N,), int64. Returns shape (1 + entropy + rank, N),
+    float32.
     """
     n_words = head.weight.shape[0]
     found = torch.empty(1 + entropy + rank, len(targets), dtype=torch.float32, device=hidden.device)

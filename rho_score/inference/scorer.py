@@ -1,4 +1,7 @@
-"""Per-token losses of documents under one model. No Ray here: a worker holds one `Scorer`, and so can a notebook."""
+"""Per-token losses of documents under one model.
+
+Nothing here needs Ray: a worker holds one `Scorer`, and a notebook can hold one too.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,41 +23,43 @@ LADDER = {
     torch.float16: [torch.float16, torch.bfloat16, torch.float32],
     torch.bfloat16: [torch.bfloat16, torch.float32],
 }
-DEFAULT_BATCH_TOKENS = 2048  # on a CPU: the activations of larger ones leave its cache
-CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of the budget that is found from a GPU's free memory
+DEFAULT_BATCH_TOKENS = 2048  # on a CPU; the activations of larger passes do not fit into its cache
+CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of what is derived from a GPU's free memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a call found, a document an array, in order."""
+    """The result of a call: lists with one array per document, in order."""
 
     loss: list[np.ndarray]
-    """float32[n], nats. NaN: no loss (the first token, where the vocabulary has no prefix; or no finite one)."""
+    """float32[n], nats. NaN: the first token without a prefix, or a loss that is not finite."""
     signals: dict[Signal, list[np.ndarray]]
-    """float32[n] each. entropy: nats, of the distribution that the token was drawn from. rank: 0 where it is the argmax."""
+    """float32[n] per document. entropy: of the distribution that predicts the token, in nats. rank:
+    0 if the token is the argmax of that distribution."""
     rescored: int
-    """Documents that were scored again in a wider dtype, since they overflow in the narrow one."""
+    """Number of documents that overflowed in the dtype and were scored again in a wider one."""
     positions: int
-    """Positions that went through the model, padding included."""
+    """Number of positions that went through the model, padding included."""
     padding: int
-    """Positions of padding among them."""
+    """Number of positions of padding among them."""
 
 
 class Scorer:
     """Scores documents with one causal LM.
 
-    Windows are packed one behind the other into passes of `batch_tokens` positions, body first, then the head over blocks of
-    the vocabulary; a window longer than that goes in chunks with a cache of keys and values. At load each fast layout
-    (`forward.Layout`) is proved on a few documents against the model's own plain forward; where one differs, the next is
-    taken, and a warning says so.
+    Windows are packed one after the other into passes of `batch_tokens` positions. The body of the
+    model runs first, then its head over blocks of the vocabulary. A window longer than a pass goes
+    in chunks, with a cache of keys and values. At load, each fast layout
+    (`rho_score.inference.forward.Layout`) is compared with the model's own plain forward on a few
+    documents. If one differs, a warning says so and the next is tried.
 
     Args:
-        batch_tokens: None means by a GPU's free memory, 2048 on a CPU.
-        compile: compile the model's layers; not where they are quantized or lie on several GPUs.
-        on_phase: called with what is done next while the model is loaded and checked.
+        batch_tokens: positions in a pass. None: by the free memory on a GPU, 2048 on a CPU.
+        compile: compile the model's layers, unless they are quantized or spread over several GPUs.
+        on_phase: called with the name of each step while the model is loaded and checked.
 
     Raises:
-        InputError: the model is not causal, or does not fit.
+        InputError: the model is not causal, or does not fit into memory.
     """
 
     def __init__(
@@ -86,27 +91,32 @@ class Scorer:
 
     @property
     def layout(self) -> Layout:
-        """How documents are laid out in passes through the model."""
+        """The layout of the passes through the model."""
         return self.passes.forward.layout
 
     @property
     def weight_note(self) -> str:
-        """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
+        """A note on stored weights that the model does not use, and on tied weights not stored.
+
+        It is empty if there are neither.
+        """
         return str(self.passes.forward.model.weight_note)
 
     def score_documents(self, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Loss of every token, in nats: `score(ids).loss`."""
+        """Returns the loss of every token in nats: `score(ids).loss`."""
         return self.score(ids).loss
 
     def score(self, ids: Sequence[np.ndarray], on_tokens: Callable[[int], None] = ignore) -> Scored:
-        """Loss and signals of every token.
+        """Returns the loss and the signals of every token.
 
         Args:
             ids: token ids of each document, int[n].
-            on_tokens: called with the number of tokens of each pass, see `Passes`.
+            on_tokens: called with the number of tokens of each pass, see
+                `rho_score.inference.batches.Passes`.
 
-        A document whose losses are not finite in float16 is scored again in bfloat16, then in float32; one that still is
-        not comes back as it is, for the caller to refuse.
+        A document whose losses are not finite in float16 is scored again in bfloat16, then in
+        float32. If they are not finite in float32 either, they are returned as they are, for the
+        caller to refuse.
         """
         passed = self.passes(ids, on_tokens)
         again: set[int] = set()
@@ -125,24 +135,26 @@ class Scorer:
         )
 
     def is_finite(self, loss: np.ndarray) -> bool:
-        """Whether every token that must have a loss has a finite one."""
+        """True if every token that must have a loss has a finite one."""
         return bool(np.isfinite(loss[0 if self.prefix_id is not None else 1 :]).all())
 
     @property
     def overflow(self) -> str:
-        """What is to be said of a document whose losses are not finite in the end."""
+        """The reason to report for a document whose losses are not finite in any dtype."""
         if self._no_room is None:
-            return "its losses are not finite, in float32 either: the model overflows on it"
+            return "its losses are not finite, not even in float32: the model overflows on it"
         narrow, wide = (str(dtype).removeprefix("torch.") for dtype in (self.dtype, self._no_room))
-        return f"its losses are not finite in {narrow}, and there was no room to try {wide} beside it"
+        return f"its losses are not finite in {narrow}, and there was not enough memory to try {wide}"
 
     def _load(self, dtype: torch.dtype) -> Forward:
         model = load_model(self._source, dtype, self.device)
         return Forward(model, self.device, entropy="entropy" in self.signals, rank="rank" in self.signals)
 
     def _wider(self, ids: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
-        """Score with a copy of the model in another dtype, which is dropped again; NaN where it does not fit in memory, or on
-        several GPUs."""
+        """Returns the statistics from a temporary copy of the model in another dtype.
+
+        They are NaN if the copy does not fit into memory.
+        """
         try:
             forward = self._load(dtype)
             forward.use_layout(self.layout._replace(compiled=False))
@@ -153,7 +165,10 @@ class Scorer:
             return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
 
     def _prove(self, compile: bool, on_phase: Callable[[str], None]) -> tuple[Layout, bool]:
-        """The fastest layout that holds; in a wider dtype where the test documents overflow in this one."""
+        """Returns the fastest layout that passes the check, and whether windows may go in chunks.
+
+        The check uses a wider dtype if the test documents overflow in this one.
+        """
         compile = compile and self._source.quantize is None and self._source.n_gpus == 1
         layouts = [*([Layout("packed", True)] if compile else []), Layout("packed"), Layout("padded")]
         model = self._source.model
@@ -169,12 +184,15 @@ class Scorer:
             if proved is not None:
                 return proved
         raise InputError(
-            f"{self._source.model} gives no finite loss on any test document, in float32 either: its weights are "
+            f"{self._source.model} gives no finite loss on any test document, not even in float32: its weights are "
             "damaged (NaN or infinite). Fetch or train it again."
         )
 
     def _budget(self) -> int:
-        """Tokens in a pass from the free memory of the GPU: what one pass takes, and four fifths of what there is."""
+        """Returns the number of tokens in a pass, by the memory that one pass takes.
+
+        A pass of that size takes at most four fifths of the GPU's free memory.
+        """
         fewest, most = CUDA_BATCH_TOKENS
         self.passes.batch_tokens = fewest
         torch.cuda.synchronize()
@@ -195,6 +213,6 @@ def _no_room_for_proof(model: str, documents: ProofDocuments) -> str:
         return f"{model} leaves no memory for a pass of a few tokens. Take a larger GPU, or raise --gpus-per-worker."
     (length, name), *_ = documents.lengths.items()
     return (
-        f"{model} computes in another way after {name} = {length} tokens, and there is no memory to prove passes of "
-        f"{len(documents.long)} tokens. Give a --context of at most {length}, or a larger GPU."
+        f"{model} computes differently beyond {name} = {length} tokens, and there is not enough memory to check passes of "
+        f"{len(documents.long)} tokens. Give a --context of at most {length}, or take a larger GPU."
     )

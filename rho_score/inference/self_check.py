@@ -1,7 +1,8 @@
-"""Which fast layout a model stands: each is compared, before it is used, with the model's own plain forward.
+"""Finds the fast layouts that are right for a model: each is first compared with the plain forward.
 
-The test documents reach beyond every length of the model's configuration after which its computation may change
-(`lengths.special_lengths`), as far as the context goes.
+The plain forward is the model's own. The test documents are longer than every length beyond which
+the model's computation may change (`rho_score.inference.lengths.special_lengths`), as far as the
+context allows.
 """
 
 import logging
@@ -19,38 +20,46 @@ from rho_score.models.directory import first_line
 
 log = logging.getLogger(__name__)
 
-# What is allowed, mean nats: between a fast layout and the plain forward of the same dtype, and between two passes of a fast
-# layout in which only a document's neighbours differ.
+# The mean differences that are allowed, in nats. TOLERANCE: between a fast layout and the plain
+# forward of the same dtype. STEADY: between two passes of a fast layout that differ in a document's
+# neighbours.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 STEADY = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-PROOF_TOKENS = 512  # in a pass of the proof, at least: its documents share one
-SHORT = (3, 40, 17, 2, 109)  # tokens of the documents that every model is proved on
-RUN = 32  # tokens in a row of which the mean is looked at too: a fault behind one length must not drown in a long document
-APART = 8  # tokens more than a length between a run of tokens and its repetition
+PROOF_TOKENS = 512  # fewest tokens in a pass of the check, so that its documents share one
+SHORT = (3, 40, 17, 2, 109)  # tokens of the documents that every model is checked on
+# The mean over so many tokens in a row is checked too, so that a fault beyond one length shows in a
+# long document.
+RUN = 32
+APART = 8  # a run of tokens and its repetition are a length plus so many tokens apart
 
 
 class ProofDocuments(NamedTuple):
-    """Random token ids; those with even index stay the same in `others`, whatever their neighbours are."""
+    """Test documents of random token ids, and the same with other neighbours.
+
+    Documents with an even index are the same in `ids` and in `others`.
+    """
 
     ids: list[np.ndarray]
     others: list[np.ndarray]
     lengths: dict[int, str]
-    """Lengths that the last document reaches beyond, by the names that the configuration gives them. If there are none, neither
-    it nor the one before it, which is longer still where the context has room, is there."""
+    """Lengths that the last document reaches beyond, with their names in the configuration.
+
+    The document before it is even longer if the context has room. Without lengths, neither exists.
+    """
 
     @property
     def long(self) -> np.ndarray | None:
-        """The document that reaches beyond the lengths."""
+        """The document that reaches beyond the lengths; None without lengths."""
         return self.ids[-1] if self.lengths else None
 
     @property
     def tokens_together(self) -> int:
-        """Tokens of a pass that has room for a document in company, padding included."""
+        """Tokens of a pass, padding included, that has room for any document and a neighbour."""
         return max(PROOF_TOKENS, 2 * max(map(len, self.ids)) + 2)
 
 
 def make_documents(passes: Passes) -> ProofDocuments:
-    """The documents that a model's layouts are proved on."""
+    """Returns the documents that a model's layouts are checked on."""
     vocabulary, context = passes.forward.vocabulary, passes.context
     lengths = special_lengths(passes.forward.model.config, context)
     lengths = {length: name for length, name in lengths.items() if length > max(SHORT) // 2}
@@ -65,13 +74,18 @@ def make_documents(passes: Passes) -> ProofDocuments:
 
 
 def _most_tokens(passes: Passes) -> int:
-    """Of a document that is one window: without a prefix its last token is only predicted."""
+    """Returns the most tokens of a document that is one window.
+
+    Without a prefix this is one more than the context: the last token is only predicted.
+    """
     return passes.context + (passes.prefix_id is None)
 
 
 def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterable[int], most: int) -> np.ndarray:
-    """Random token ids, int64[at most `most`], that go beyond each of the lengths, the shortest first. There a run of tokens
-    comes again that stands a little further back than the length: a model that looks too far copies it, and its losses tell.
+    """Returns random token ids, int64[at most `most`], that reach beyond each of the lengths.
+
+    Beyond each length, the document repeats a run of tokens from a little further back than the
+    length. A model that attends too far back copies the run, which shows in its losses.
     """
     document = random.integers(0, vocabulary, RUN)
     for length in lengths:
@@ -83,37 +97,40 @@ def long_document(random: np.random.Generator, vocabulary: int, lengths: Iterabl
 
 
 def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model: str) -> bool:
-    """Look at the plain forward itself: whether windows must go whole and alone, since the loss of a token changes with the
-    length of its pass, or layers choose the tokens that they attend to.
+    """Returns True if the plain forward requires that every window goes whole and alone.
+
+    It does if the loss of a token changes with the length of its pass, or if layers choose the
+    tokens that they attend to.
 
     Raises:
-        InputError: the model is not causal, or its losses depend on what it read before.
+        InputError: the model fails on random tokens, is not causal, or has losses that depend on
+            what it read before.
     """
     whole = np.random.default_rng(1).integers(0, passes.forward.vocabulary, 24)
     if documents.long is not None:
         whole = documents.long
     kept = len(whole) - max(4, len(whole) // 8)
     changed = np.concatenate([whole[:kept], (whole[kept:] + 1) % passes.forward.vocabulary])
-    # Cut off right before a length: what is computed in another way from there on is not, in these.
+    # These parts end just before a length, so they are computed as if it did not exist.
     cuts = {length - 1: f"{name} = {length}" for length, name in documents.lengths.items() if length - 1 < kept}
     cuts[kept] = ", ".join(f"{name} = {length}" for length, name in documents.lengths.items()) or "at any length"
     try:
-        if passes.forward.has_position_table:  # which may have fewer rows than the configuration says
+        if passes.forward.has_position_table:  # it may have fewer rows than the configuration says
             passes([np.zeros(_most_tokens(passes), np.int64)])
         full, other, *parts = passes([whole, changed, *(whole[:cut] for cut in cuts)]).losses
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise InputError(
-            f"{model} fails on random tokens, at most {passes.context} in a row: {first_line(error)[:300]} If "
-            "it is about positions or lengths, give a smaller --context; else the model does not work on text alone."
+            f"{model} fails on random tokens, at most {passes.context} in a row: {first_line(error)[:300]} If the error is "
+            "about positions or lengths, give a smaller --context. Otherwise the model does not work on text alone."
         ) from error
     if _difference(other[:kept], full[:kept]) > TOLERANCE[dtype]:
         raise InputError(f"{model} is not causal: the loss of a token depends on tokens after it.")
     if chosen := [f"{name} = {length}" for length, name in documents.lengths.items() if is_choice(name)]:
         log.warning(
-            "%s: layers choose the tokens that they attend to (%s), and rounding decides where two are alike. Every window goes "
-            "through the model whole and alone, which is slower.", model, ", ".join(chosen),
+            "%s: some layers choose the tokens that they attend to (%s), and rounding decides between nearly equal ones. Every "
+            "window goes through the model whole and alone, which is slower.", model, ", ".join(chosen),
         )  # fmt: skip
         return True
     differences = [_difference(part, full[: len(part)]) for part in parts]
@@ -122,7 +139,7 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
         return False
     name = list(cuts.values())[worst]
     _, again = passes([whole, whole[:kept]]).losses
-    passes([whole[: min(cuts)]])  # so that what came before the next is short
+    passes([whole[: min(cuts)]])  # so that the next pass follows a short one
     (once_more,) = passes([whole[:kept]]).losses
     if _difference(again, once_more) > TOLERANCE[dtype]:
         raise InputError(
@@ -139,9 +156,10 @@ def examine(passes: Passes, documents: ProofDocuments, dtype: torch.dtype, model
 def prove(
     passes: Passes, documents: ProofDocuments, layouts: Iterable[Layout], dtype: torch.dtype, model: str
 ) -> tuple[Layout, bool] | None:
-    """The first of `ways` that gives what the plain forward gives, and whether windows longer than a pass may go in chunks.
+    """Returns the first layout that agrees with the plain forward, and whether chunks do, too.
 
-    `passes` go in the plain layout when this is called. None: the plain forward itself has no finite loss on the test documents.
+    Chunks are for windows longer than a pass. `passes` must be in the plain layout. Returns None if
+    the plain forward has no finite loss on the test documents.
     """
     expected = passes(documents.ids).losses
     if not any(np.isfinite(loss).any() for loss in expected):
@@ -149,7 +167,7 @@ def prove(
     for layout in layouts:
         with passes.with_limits(documents.tokens_together, chunked=False):
             if reason := _fault(passes, layout, dtype, documents, expected):
-                log.warning("%s: not going %s: %s", model, layout, reason)
+                log.warning("%s: the %s layout is not used: %s", model, layout, reason)
                 continue
         for chunk in _chunks(passes.context, documents):
             with passes.with_limits(chunk, chunked=True):
@@ -164,7 +182,11 @@ def prove(
 
 
 def _chunks(context: int, documents: ProofDocuments) -> list[int]:
-    """Tokens of the chunks to try: few; and, where the computation changes at a length, more than that length."""
+    """Returns the sizes of chunks to try, in tokens.
+
+    The first is small. The second, if any, is beyond the first length at which the computation
+    changes.
+    """
     if documents.long is None:
         return [max(2, min(32, context // 3))]
     n, first = len(documents.long), min(documents.lengths)
@@ -174,29 +196,36 @@ def _chunks(context: int, documents: ProofDocuments) -> list[int]:
 def _fault(
     passes: Passes, layout: Layout, dtype: torch.dtype, documents: ProofDocuments, expected: list[np.ndarray]
 ) -> str | None:
-    """What is wrong with `layout`: it gives something else than the plain forward, or another loss beside other neighbours."""
+    """Returns what is wrong with `layout`, or None.
+
+    Its losses must agree with the plain forward and must not change with a document's neighbours.
+    """
     try:
         passes.forward.use_layout(layout)
         found = passes(documents.ids).losses
-        changed = found if passes.chunked else passes(documents.others).losses  # in chunks a window has no neighbours
-    except Exception as error:  # whatever a model or a compiler does not stand: the next layout will do
+        # A window that goes in chunks has no neighbours.
+        changed = found if passes.chunked else passes(documents.others).losses
+    except Exception as error:  # a model or a compiler may fail in any way; try the next layout
         return first_line(error).rstrip(".")[:300]
     if documents.lengths and (reason := _fault_behind(documents.lengths, found[-1], expected[-1], dtype)):
         return reason
     for what, difference, allowed in (
         ("it differs from the plain forward", _mean(found, expected), TOLERANCE[dtype]),
-        ("documents see each other", _mean(found[::2], changed[::2]), STEADY[dtype]),
+        ("a document's losses change with its neighbours", _mean(found[::2], changed[::2]), STEADY[dtype]),
     ):
         if difference > allowed:
-            return f"{what} by {difference:.1e} nats in the mean, {allowed:.0e} are allowed"
+            return f"{what} by {difference:.1e} nats on average; at most {allowed:.0e} is allowed"
     return None
 
 
 def _fault_behind(
     lengths: Mapping[int, str], found: np.ndarray, expected: np.ndarray, dtype: torch.dtype
 ) -> str | None:
-    """What is wrong in the long document behind one of the lengths. What is allowed there depends on how much the two differ
-    before the first, by the dtype's rounding alone."""
+    """Returns what is wrong in the long document beyond one of the lengths, or None.
+
+    The allowed difference depends on how much `found` and `expected` differ before the first
+    length, where only the rounding of the dtype makes them differ.
+    """
     calm = _mean([found[: min(lengths)]], [expected[: min(lengths)]])
     allowed = min(3 * TOLERANCE[dtype], max(6 * calm, TOLERANCE[dtype] / 2))
     for at in range(0, len(found), RUN):
@@ -205,21 +234,27 @@ def _fault_behind(
             passed = [f"{name} = {length}" for length, name in lengths.items() if length <= at + RUN]
             where = f", beyond {', '.join(passed[-3:])}" if passed else ""
             return (
-                f"it differs from the plain forward by {difference:.1e} nats in the mean of the tokens from {at} on{where}; "
-                f"{allowed:.0e} are allowed"
+                f"it differs from the plain forward by {difference:.1e} nats on average over the tokens from {at} on{where}; "
+                f"at most {allowed:.0e} is allowed"
             )
     return None
 
 
 def _mean(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """Mean absolute difference over the tokens that have a loss in both; infinite where there is none."""
+    """Returns the mean absolute difference over the tokens that have a loss in both.
+
+    It is infinite if there are none.
+    """
     difference: np.ndarray = np.abs(np.concatenate(found) - np.concatenate(expected))
     finite = difference[np.isfinite(difference)]
     return float(finite.mean()) if finite.size else float("inf")
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Mean absolute difference, or a third of that of the worst `RUN` tokens in a row; 0 where no token has a loss in both."""
+    """Returns the mean absolute difference, or a third of that of the worst `RUN` tokens in a row.
+
+    The larger one is returned; 0 if no token has a loss in both.
+    """
     difference = np.abs(found - expected)
     difference = difference[np.isfinite(difference)]
     runs = difference[: len(difference) // RUN * RUN].reshape(-1, RUN).mean(axis=1)

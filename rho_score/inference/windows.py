@@ -1,4 +1,4 @@
-"""How a document becomes forward passes: overlapping windows, then packs of them. Pure functions."""
+"""Cuts documents into overlapping windows and groups these into passes. Pure functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Window(NamedTuple):
     """Tokens [start, stop) of a document; the losses of [first, stop) are taken from this window.
 
-    The model reads the prefix (if there is one) and the tokens [start, stop - 1): the last token is only predicted.
+    The model reads the prefix (if there is one) and the tokens [start, stop - 1): the last token is
+    only predicted.
     """
 
     start: int
@@ -16,18 +17,19 @@ class Window(NamedTuple):
 
 
 def windows(n_tokens: int, *, context: int, overlap: int, has_prefix: bool) -> list[Window]:
-    """Cut a document so that every token is scored exactly once.
+    """Returns the windows of a document, in which every token is scored exactly once.
 
-    Each token sees at least `overlap` tokens before it (all there are, near the document's start) and no window
-    has more than `context` input positions. Without a prefix the first token is in no window's [first, stop):
-    it has no loss.
+    Each token sees at least `overlap` tokens before it (near the document's start, all there are),
+    and no window has more than `context` input positions. Without a prefix, the first token is in
+    no window's [first, stop), so it has no loss.
 
     Raises:
         ValueError: context < 2 or not 0 <= overlap < context - 1.
     """
     if context < 2 or not 0 <= overlap < context - 1:
         raise ValueError(f"overlap must lie in 0..context-2, got overlap {overlap} with context {context}")
-    span = context if has_prefix else context + 1  # tokens of a window, the last one only predicted
+    # tokens of a window, of which the last is only predicted
+    span = context if has_prefix else context + 1
     cut: list[Window] = []
     first = 0 if has_prefix else 1
     while first < n_tokens:
@@ -39,9 +41,10 @@ def windows(n_tokens: int, *, context: int, overlap: int, has_prefix: bool) -> l
 
 
 def packs(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
-    """Indices of sequences grouped so that their lengths add up to at most `batch_tokens` (a longer one goes alone).
+    """Returns groups of indices of sequences, with at most `batch_tokens` tokens in a group.
 
-    First-fit decreasing: longest first, equal lengths in input order, each into the first pack that has room. The grouping
+    A longer sequence is a group of its own. First-fit decreasing: the longest sequence comes first,
+    equal lengths stay in input order, and each goes into the first pack that has room. The grouping
     depends on the lengths alone.
     """
     groups: list[list[int]] = []
@@ -63,9 +66,10 @@ def packs(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
 
 
 def rectangles(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
-    """Indices of sequences grouped so that count x longest <= `batch_tokens` (a longer sequence goes alone).
+    """Returns groups of indices of sequences, with count x longest <= `batch_tokens` in a group.
 
-    Longest first, equal lengths in input order: the grouping depends on the lengths alone.
+    A longer sequence is a group of its own. The longest sequence comes first, and equal lengths
+    stay in input order. The grouping depends on the lengths alone.
     """
     groups: list[list[int]] = []
     longest = 0

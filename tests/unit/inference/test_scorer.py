@@ -249,7 +249,7 @@ def test_where_nothing_compiles_it_says_so_and_goes_on(
         scorer = _scorer(make_model(1), compile=True)
     torch.compiler.reset()
     assert scorer.layout == Layout("packed")
-    assert "not going packed compiled" in caplog.text
+    assert "the packed compiled layout is not used" in caplog.text
 
 
 def test_neighbours_and_order_do_not_matter(make_model: Callable[[int], Path]) -> None:
@@ -320,13 +320,13 @@ def test_where_a_wider_type_has_no_room_the_reason_says_so(
         raise InputError("parts of it would lie on the CPU")  # as with several GPUs
 
     scorer = _scorer(make_model(1), dtype="bfloat16")
-    assert "in float32 either" in scorer.overflow
+    assert "not even in float32" in scorer.overflow
     monkeypatch.setattr(scorer, "_load", full)
     monkeypatch.setattr(scorer, "is_finite", lambda loss: len(loss) < 20)
     scored = scorer.score(_documents(400, [10, 20]))
     assert scored.rescored == 1
     assert [np.isnan(loss).all() for loss in scored.loss] == [False, True]
-    assert scorer.overflow == "its losses are not finite in bfloat16, and there was no room to try float32 beside it"
+    assert scorer.overflow == "its losses are not finite in bfloat16, and there was not enough memory to try float32"
 
 
 @pytest.mark.parametrize(("quantize", "allowed"), [("int8", 0.5), ("int4", 3.0)])

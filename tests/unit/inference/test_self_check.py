@@ -46,7 +46,7 @@ def test_a_window_that_lives_in_the_mask_alone_is_seen_behind_it(
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(tmp_path)
     assert scorer.layout.kind == "padded"
-    assert "not going packed" in caplog.text
+    assert "the packed layout is not used" in caplog.text
     assert "beyond sliding_window = 200" in caplog.text
     document = np.random.default_rng(0).integers(0, 97, 300)
     for ids in ([document], [document, document[:50], np.roll(document, 7)]):
@@ -82,7 +82,7 @@ def test_warnings_say_what_they_mean(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         scorer = _scorer(tmp_path, context=320)
     assert scorer.layout.kind == "padded"
-    assert "not going padded" not in caplog.text
+    assert "the padded layout is not used" not in caplog.text
     assert "windows longer than a pass go through the model whole, not in chunks" in caplog.text
 
 
