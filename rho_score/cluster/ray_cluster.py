@@ -1,4 +1,4 @@
-"""Ray: one place that starts or finds a cluster and sets what a run on vanishing nodes needs."""
+"""Starts or finds a Ray cluster, and sets it up for runs on nodes that may vanish."""
 
 import gc
 import logging
@@ -14,23 +14,25 @@ from rho_score.errors import RhoScoreError
 
 @contextmanager
 def cluster(*, local_cpus: int) -> Iterator[None]:
-    """The cluster that this process is connected to or that `RAY_ADDRESS` names (a job has it set); else one of our own.
+    """Runs the `with` block on the connected cluster, or the one `RAY_ADDRESS` names, or a new one.
 
-    `local_cpus` are logical CPUs of our own cluster: enough for the workers and for reading beside them.
+    Jobs have `RAY_ADDRESS` set. A new cluster is on this machine alone and has `local_cpus` logical
+    CPUs: enough for the workers and for reading at the same time.
     """
-    import ray  # here: a second to import, which threads do without
+    import ray  # imported here because it takes a second, which runs on threads need not spend
     from ray.exceptions import RayError
 
     ours = not connected()
     if starts_its_own():
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
+        # It logs that it is on.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         configure_own_cluster(local_cpus)
         ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     elif ours:
         _join()
     try:
         yield
-    except BaseException as error:  # Ctrl-C in a notebook too
+    except BaseException as error:  # including Ctrl-C in a notebook
         _let_go(error)
         if isinstance(error, RayError):
             raise _as_ours(error) from error
@@ -41,24 +43,26 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
 
 
 def _join() -> None:
-    """Connect to the cluster that `RAY_ADDRESS` names."""
+    """Connects to the cluster that `RAY_ADDRESS` names."""
     address = os.environ["RAY_ADDRESS"]
     check_address(address)
     import ray
 
     try:
         ray.init(logging_level=logging.WARNING)
-    except Exception as error:  # of a version, of a token, of a machine that is no node: Ray has no class for them
+    except Exception as error:  # wrong versions, tokens or machines: Ray has no class for them
         raise refusal(address, error) from error
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The cluster that `RAY_ADDRESS` names, if it names one, joined before anything is written. A cluster of our own is
-    started later, by `cluster`: where nothing is to be done it is not needed.
+    """Joins the cluster that `RAY_ADDRESS` names, if it names one, before anything is written.
+
+    A cluster on this machine is started later, by `cluster`, because a run with nothing to do does
+    not need one.
 
     Raises:
-        InputError: `RAY_ADDRESS` is no address of a cluster.
+        InputError: `RAY_ADDRESS` is not the address of a cluster.
         RhoScoreError: no cluster answers there, or it does not let this process in.
     """
     if connected() or starts_its_own():
@@ -69,16 +73,17 @@ def joined() -> Iterator[None]:
 
 
 def check_own_cluster() -> None:
-    """Raises InputError where a cluster of this machine would have to be started, and cannot be."""
+    """Raises InputError if a cluster must be started on this machine and cannot be."""
     if starts_its_own():
         check_temp_folder()
 
 
 def _let_go(error: BaseException) -> None:
-    """Drop what the frames of an error and of those behind it hold, and of the frames that called them.
+    """Clears the frames of an error, of its causes, and of the callers of these frames.
 
-    Ray Data ends its workers, and gives back their GPUs, when nothing refers to them any more; but frames of its scheduler,
-    which is over, do until the garbage is collected, and in a notebook, which keeps the last error, for ever.
+    Ray Data ends its workers and gives back their GPUs once nothing refers to them. The frames of
+    its scheduler refer to them until the garbage is collected, even after the scheduler has ended.
+    In a notebook, which keeps the last error, they would do so forever.
     """
     seen: list[BaseException] = []
     behind = [error]
@@ -90,17 +95,18 @@ def _let_go(error: BaseException) -> None:
         behind += [e for e in (one.__cause__, one.__context__) if e is not None]
         for frame, _ in traceback.walk_tb(one.__traceback__):
             for caller, _ in traceback.walk_stack(frame):
-                with suppress(RuntimeError):  # it runs
+                with suppress(RuntimeError):  # the frame is running
                     caller.clear()
     gc.collect()
 
 
 def configure_own_cluster(n_cpus: int) -> None:
-    """Set what processes of a cluster that is started next inherit, unless the user did.
+    """Sets environment variables for processes of the next cluster, unless the user has set them.
 
-    Ray ends idle workers beyond one a CPU within seconds, but tasks here take half a CPU, and a worker takes seconds of
-    computing to start: of 400 small units that was two thirds of the time. Its Data workers write three lines a unit into
-    each of two files in Ray's folder.
+    Ray ends idle workers beyond one per CPU within seconds. But tasks here take half a CPU, and a
+    worker takes seconds of computing to start: that was two thirds of the time for 400 small units.
+    By default, Ray Data's workers also write three lines per unit into each of two files in Ray's
+    folder.
     """
     os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * n_cpus + 2))
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
@@ -108,8 +114,11 @@ def configure_own_cluster(n_cpus: int) -> None:
 
 @contextmanager
 def cluster_or_threads() -> Iterator[None]:
-    """The cluster that this process is connected to or that `RAY_ADDRESS` names; without one, tasks are threads of this
-    process: a cluster of one machine takes longer to start and stop than a hundred million tokens take to select."""
+    """Runs the `with` block on the connected cluster or the one that `RAY_ADDRESS` names.
+
+    Without one, tasks are threads of this process: starting and stopping a cluster on one machine
+    takes longer than a selection from a hundred million tokens.
+    """
     if starts_its_own():
         yield
     else:
@@ -118,36 +127,36 @@ def cluster_or_threads() -> Iterator[None]:
 
 
 def connected() -> bool:
-    """Whether this process is connected to a cluster."""
+    """True if this process is connected to a cluster."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 def starts_its_own() -> bool:
-    """Whether there is no cluster to work on but one of this machine that is still to be started."""
+    """True if a run that needs a cluster would have to start one on this machine."""
     return not connected() and os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
 def node_name() -> str:
-    """The name of the node that this worker runs on."""
+    """Returns the name of the node that this worker runs on."""
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
 
 
 def alive_nodes() -> set[str]:
-    """The names of the cluster's nodes that are there now."""
+    """Returns the names of the cluster's nodes that are alive."""
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _as_ours(error: BaseException) -> RhoScoreError:
-    """The error of ours that a task or a worker failed with, else one with all that Ray says."""
+    """Returns the project's error that a task failed with, or else one with all that Ray says."""
     seen: BaseException | None = error
     while seen is not None:
         cause = getattr(seen, "cause", None)
         if isinstance(cause, RhoScoreError):
             return RhoScoreError(str(cause))
         seen = cause if isinstance(cause, BaseException) else seen.__cause__
-    return RhoScoreError(f"a task of the run failed; run the same command again to resume.\n{error}")
+    return RhoScoreError(f"a task of the run failed. Run the same command again to resume.\n{error}")

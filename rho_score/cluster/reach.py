@@ -1,4 +1,4 @@
-"""Can Ray be had? `RAY_ADDRESS` and the temporary folder are checked before a run begins its output."""
+"""Checks `RAY_ADDRESS` and Ray's temporary folder before a run begins its output."""
 
 import os
 import shutil
@@ -8,17 +8,18 @@ from pathlib import Path
 
 from rho_score.errors import InputError, RhoScoreError
 
-CONNECT_S = 10.0  # a head that answers does so in milliseconds
-NEEDED_BYTES = 16 << 20  # of Ray's temporary folder: logs and sockets
+CONNECT_S = 10.0  # a head answers within milliseconds
+NEEDED_BYTES = 16 << 20  # free space in Ray's temporary folder, for logs and sockets
 OTHERWISE = "Set RAY_ADDRESS to HOST:PORT of the cluster's head (port 6379 by default) or to auto, or unset it to work on this machine alone."
 
 
 def check_address(address: str) -> None:
-    """Raise where `RAY_ADDRESS` is not the address of a cluster that a driver can join.
+    """Raises an error unless `RAY_ADDRESS` is the address of a cluster that a driver can join.
 
     Raises:
-        InputError: it has another form, or is `auto` on a machine without a cluster.
-        RhoScoreError: nobody answers there.
+        InputError: it has another form, is `auto` on a machine without a cluster, or is the address
+            of another kind of server.
+        RhoScoreError: no server answers there.
     """
     scheme, separator, place = address.partition("://")
     if separator and scheme.lower() in ("http", "https"):
@@ -37,20 +38,20 @@ def check_address(address: str) -> None:
 
 
 def _found_here() -> str:
-    """HOST:PORT of the cluster of this machine."""
+    """Returns HOST:PORT of the cluster on this machine."""
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
         return str(canonicalize_bootstrap_address("auto"))
     except ConnectionError as error:
-        raise InputError(f"RAY_ADDRESS=auto, and no Ray cluster runs on this machine. {OTHERWISE}") from error
+        raise InputError(f"RAY_ADDRESS is auto, but no Ray cluster runs on this machine. {OTHERWISE}") from error
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"RAY_ADDRESS={address} is not an address of a Ray cluster. {OTHERWISE}")
+        raise InputError(f"RAY_ADDRESS={address} is not the address of a Ray cluster. {OTHERWISE}")
     return host, int(port)
 
 
@@ -65,14 +66,16 @@ def _check_answers(address: str, host: str, port: int) -> None:
         ) from error
     if not answers:
         raise InputError(
-            f"RAY_ADDRESS={address}: what answers at {host} port {port} is not the head of a Ray cluster (its dashboard's port, "
-            f"8265 by default, is another one). {OTHERWISE}"
+            f"RAY_ADDRESS={address}: the server at {host} port {port} is not the head of a Ray cluster. (The port of its "
+            f"dashboard, 8265 by default, is a different one.) {OTHERWISE}"
         )
 
 
 def _speaks_http2(connection: socket.socket) -> bool:
-    """True if the server speaks the protocol of Ray's head (gRPC's, HTTP/2), whose first frame is one of settings. Ray itself
-    asks a server that does not for more than a minute."""
+    """True if the server speaks HTTP/2, which Ray's head does; its first frame is a settings frame.
+
+    Ray itself would keep asking another server for more than a minute.
+    """
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
     frame = b""
     try:
@@ -84,19 +87,20 @@ def _speaks_http2(connection: socket.socket) -> bool:
 
 
 def refusal(address: str, error: BaseException) -> RhoScoreError:
-    """The error that a user sees where a cluster answers at `RAY_ADDRESS` and cannot be joined."""
+    """Returns the error for a cluster that answers at `RAY_ADDRESS` but cannot be joined."""
     said = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
     return RhoScoreError(
-        f"RAY_ADDRESS={address}: the cluster cannot be joined: {said.strip()} Its nodes need the same versions of Ray and Python "
-        "and the same token as this machine, which has to be one of them."
+        f"RAY_ADDRESS={address}: the cluster cannot be joined: {said.strip()} This machine must be one of its nodes and have "
+        "the same versions of Ray and Python and the same token as the others."
     )
 
 
 def check_temp_folder() -> None:
-    """Raise where a cluster of this machine cannot be started because of the folder that it would keep its files in.
+    """Raises an error if Ray's temporary folder keeps a cluster from starting on this machine.
 
     Raises:
-        InputError: the folder's name is too long for sockets, or it cannot be written, or it is full.
+        InputError: the folder's name is too long for sockets, or the folder cannot be made or
+            written to, or it is full.
     """
     from ray._common.utils import get_default_ray_temp_dir
     from ray._private.utils import validate_socket_filepath

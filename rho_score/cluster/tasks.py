@@ -1,4 +1,4 @@
-"""Ray tasks, or threads where there is no cluster: results as they finish, and in order."""
+"""Runs work in Ray tasks, or in threads if there is no cluster."""
 
 import os
 import threading
@@ -13,40 +13,47 @@ from rho_score.files.retries import add_retries, retries_counted
 T = TypeVar("T")
 R = TypeVar("R")
 Reference = Any
-"""What a task is to give: Ray's reference to it, or, without a cluster, the result itself."""
+"""A handle for the result of a task: Ray's reference or, without a cluster, the result itself."""
 
 
-# Nodes vanish: a task is run again that often, elsewhere. An error of its own ends the run at once.
+# How often a task is run again elsewhere if its node vanishes. An error in the task itself ends the
+# run.
 TASK_RETRIES = 20
 
 
 def check_attempts(what: str) -> None:
-    """End the run where the task that this process is at ended `TASK_RETRIES` workers before: Ray Data would begin it again
-    for ever.
+    """Ends the run if the current task has already ended `TASK_RETRIES` workers.
+
+    Ray Data would begin the task again forever.
 
     Raises:
-        RhoScoreError: names `what` the task does.
+        RhoScoreError: the task ended that many workers; the message begins with `what`, which says
+            what the task does.
     """
     if not connected():
         return
-    from ray._private.worker import global_worker  # the number of an attempt is in no public place
+    # Ray has no public way to get the number of an attempt.
+    from ray._private.worker import global_worker
 
     core: Any = getattr(global_worker, "core_worker", None)
     attempts = getattr(core, "get_current_task_attempt_number", int)()
     if attempts >= TASK_RETRIES:
         raise RhoScoreError(
-            f"{what} ended its worker {attempts} times; Ray's logs say how (memory? a library's fault?). What is published stays. "
-            "Give the nodes more memory, or take the cause out of the corpus; the same command begins to count anew."
+            f"{what} ended its worker {attempts} times; Ray's logs say why (no memory, or a crash in a library). What is "
+            "published stays. Give the nodes more memory, or remove the cause from the corpus. Then run the same command again, "
+            "which starts a new count."
         )
 
 
 def in_tasks(
     work: Callable[[T], R], items: Iterable[T], *, workers: int | None = None
 ) -> Iterator[tuple[int, Reference]]:
-    """`work(item)` for every item, each in a Ray task of one CPU; (index, reference to the result) as they finish.
+    """Runs `work(item)` for every item, each in a Ray task of one CPU.
 
-    An error of a task is raised when that task ends, though its result is not fetched. At most `workers` are under way; by
-    default a few for each CPU of the cluster, so that an autoscaler sees more to do. Without a cluster: a thread a CPU.
+    Yields (index, reference to the result) as the tasks finish. An error in a task is raised when
+    that task ends, although its result is not fetched. At most `workers` tasks run at a time. The
+    default is a few per CPU of the cluster, so that an autoscaler sees that there is more to do.
+    Without a cluster, there is one thread per CPU.
     """
     if not connected():
         yield from _in_threads(work, items, workers or os.cpu_count() or 1)
@@ -78,7 +85,7 @@ def in_tasks(
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T], n_threads: int) -> Iterator[tuple[int, R]]:
     running: dict[Future[R], int] = {}
-    limit = 2 * n_threads  # as many wait, so that no thread does while the caller looks at a result
+    limit = 2 * n_threads  # half of them wait, so that no thread does while the caller is busy
 
     def finished() -> Iterator[tuple[int, R]]:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -93,11 +100,11 @@ def _in_threads(work: Callable[[T], R], items: Iterable[T], n_threads: int) -> I
         while running:
             yield from finished()
     finally:
-        pool.shutdown(cancel_futures=True)  # where one failed, what waits is not begun
+        pool.shutdown(cancel_futures=True)  # after an error, waiting items are not begun
 
 
 class _Shared(Iterator[T]):
-    """An iterator that threads share: each item goes to one of them. After `end` there are no more."""
+    """An iterator that threads share: each item goes to one of them. After `end`, none are left."""
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items, self._lock = iter(items), threading.Lock()
@@ -107,16 +114,17 @@ class _Shared(Iterator[T]):
             return next(self._items)
 
     def end(self) -> None:
-        """Give out nothing more."""
+        """Drops all remaining items."""
         with self._lock:
             self._items = iter(())
 
 
 def in_turn(work: Callable[[Iterator[T]], R], items: Iterable[T], *, workers: int | None = None) -> list[R]:
-    """`work` in a thread a CPU (or `workers` of them), all of which take their items from one iterator; what each returns.
+    """Runs `work` in one thread per CPU, or in `workers` threads; returns what each returned.
 
-    So no thread waits for the last one, and there are as many results as threads. An error or Ctrl-C ends the others after
-    the item that they are at.
+    All threads take their items from one iterator, so that none waits for the slowest. There are as
+    many results as threads. After an error or Ctrl-C, the other threads end after their current
+    item.
     """
     n_threads = workers or os.cpu_count() or 1
     shared = _Shared(items)
@@ -130,7 +138,10 @@ def in_turn(work: Callable[[Iterator[T]], R], items: Iterable[T], *, workers: in
 
 
 def as_task(work: Callable[..., Any]) -> Callable[..., Reference]:
-    """`work` as a Ray task of one CPU on references, which gives a reference; without a cluster, `work` itself."""
+    """Returns `work` as a Ray task of one CPU that takes and returns references.
+
+    Without a cluster, it returns `work` itself.
+    """
     if not connected():
         return work
     import ray
@@ -140,7 +151,7 @@ def as_task(work: Callable[..., Any]) -> Callable[..., Reference]:
 
 
 def result(reference: Reference) -> Any:
-    """What a reference stands for."""
+    """Returns the result that a reference stands for."""
     if not connected():
         return reference
     import ray
@@ -149,7 +160,7 @@ def result(reference: Reference) -> Any:
 
 
 def in_order(results: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
-    """Numbered results as they come, by their numbers from 0 on; those that came early are held."""
+    """Yields numbered results in the order of their numbers, from 0; holds back early ones."""
     early: dict[int, T] = {}
     following = 0
     for index, result in results:

@@ -1,4 +1,4 @@
-"""What determines a model's losses, by content."""
+"""The identity of a model: what determines its losses, by content."""
 
 import hashlib
 import logging
@@ -13,8 +13,12 @@ log = logging.getLogger(__name__)
 
 
 def model_identity(model: str) -> dict[str, str]:
-    """SHA-256 of weights and configuration, so that a moved or renamed model stays the same, and the versions of torch and
-    transformers (and of peft, for an adapter)."""
+    """Returns the SHA-256 of the weights and of the configuration, and the versions of libraries.
+
+    A model that is moved or renamed keeps its identity. The libraries are torch and transformers,
+    and peft for an adapter. Python files of the model and an adapter's files have a SHA-256 of
+    their own.
+    """
     base, adapter = model_files(model)
     found = {
         "weights_sha256": _all_sha256(sorted(base.glob("*.safetensors"))),

@@ -1,4 +1,7 @@
-"""Loads a model: its weights in a dtype, quantized or spread over GPUs, with an adapter merged into it. No pickle is read."""
+"""Loads a model in a dtype, quantized or spread over GPUs, with an adapter merged into it.
+
+No pickle is ever read.
+"""
 
 import logging
 import re
@@ -27,29 +30,32 @@ from rho_score.models.model_config import (
 from rho_score.models.quantized import check_quantized, quantization_of, without_outliers
 from rho_score.models.weights import stored_names
 
-_REPORT = "transformers.modeling_utils"  # the logger that prints a table of weights in the middle of a log
+_REPORT = "transformers.modeling_utils"  # its logger prints a table of weights into the log
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Which model, and how it is loaded."""
+    """Which model is loaded, and how."""
 
     model: str
     """A directory, or a Hugging Face id (`ID` or `ID@REVISION`)."""
     trust_remote_code: bool = False
-    """Run the Python files that come with the model."""
+    """True to run the Python files that come with the model."""
     quantize: Quantize | None = None
-    """Weights of the body in 8 or 4 bits (bitsandbytes)."""
+    """How to quantize the weights of the body (bitsandbytes); None to leave them as they are."""
     n_gpus: int = 1
-    """GPUs of one node that the layers are spread over."""
+    """Number of GPUs of one node that the layers are spread over."""
 
 
 def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model for inference, arithmetic in `dtype`, on `device` or spread over the GPUs that this process sees; an adapter is
-    merged into it. `weight_note` of it tells what of the files it does not use.
+    """Returns the model for inference, with arithmetic in `dtype` and an adapter merged into it.
+
+    It is on `device` or spread over the GPUs that this process sees. Its attribute `weight_note`
+    names stored weights that it does not use, and tied weights that are not stored.
 
     Raises:
-        InputError: weights that are missing or of other shapes, GPUs too small for it, a package that is not installed.
+        InputError: weights are missing or have other shapes, the GPUs are too small, or a package
+            is not installed.
     """
     config = load_config(source.model, trust_remote_code=source.trust_remote_code)
     check_quantized(config, source.model, gpu=device.type == "cuda", here=True)
@@ -61,7 +67,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
         require_package("bitsandbytes", f"--quantize {source.quantize}")
         options["quantization_config"] = _quantization(source.quantize, dtype)
     if quantized:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every product that it casts
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs a cast at every product
     if spread or quantized:
         require_package("accelerate", "a model on several GPUs, or a quantized one,")
         options["device_map"] = "auto" if spread else {"": str(device)}
@@ -69,7 +75,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     if outside := {str(place) for place in getattr(loaded, "hf_device_map", {}).values()} & {"cpu", "disk"}:
         if device.type != "cpu":
             raise InputError(
-                f"{source.model} does not fit into {source.n_gpus} GPU(s): parts of it would lie on {sorted(outside)}. "
+                f"{source.model} does not fit into {source.n_gpus} GPU(s): parts of it would be placed on {sorted(outside)}. "
                 "Raise --gpus-per-worker, or give --quantize int8."
             )
     elif not options:
@@ -79,14 +85,17 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
 
 
 def refuse_quantizing_twice(source: ModelSource, config: Any) -> None:
-    """Raise InputError for --quantize of weights that are quantised already."""
+    """Raises InputError if --quantize is given for weights that are quantised already."""
     if source.quantize is not None and (found := quantization_of(config)) is not None:
         kind = found.get("quant_method", "bitsandbytes")
         raise InputError(f"the weights of {source.model} are quantised already ({kind}). Leave --quantize out.")
 
 
 def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    """The model with every one of its weights from the files: transformers makes up those that are missing."""
+    """Returns the model with every weight from its files.
+
+    A missing weight is an error, because transformers would fill it with random numbers.
+    """
     loaded: Any
     report: Any
     directory = model_files(source.model).base
@@ -110,7 +119,7 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options:
             raise InputError(
                 f"{source.model} needs a package that is not installed: {first_line(error)} Install it on every node."
             ) from error
-        except Exception as error:  # whatever a model's code or a library of quantisation raises
+        except Exception as error:  # a model's code or a quantisation library may raise anything
             raise InputError(
                 f"the weights in {source.model} do not load: {_worst_line(table) or first_line(error)} Check that they belong to "
                 "its config.json."
@@ -125,18 +134,24 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, options:
 
 
 def _generation_options(directory: Path) -> dict[str, Any]:
-    """Another generation_config.json than the model's where that is not readable: nothing is generated here."""
+    """Returns options that replace the model's generation_config.json if it is not readable.
+
+    Nothing is generated here, so its content does not matter.
+    """
     try:
         GenerationConfig.from_pretrained(directory)
-    except OSError:  # there is none
+    except OSError:  # the file does not exist
         return {}
-    except Exception:  # whatever odd values make of it
+    except Exception:  # odd values may raise anything
         return {"generation_config": GenerationConfig()}
     return {}
 
 
 def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:
-    """What of the files' weights the model does not use, and which of its own are not there but tied; empty where neither."""
+    """Returns a note on stored weights that the model does not use, and on tied weights not stored.
+
+    It is empty if there are neither.
+    """
     tied = sorted(name for name in getattr(model, "all_tied_weights_keys", None) or {} if name not in stored)
     parts = []
     if unused:
@@ -148,7 +163,10 @@ def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:
 
 @contextmanager
 def _report_kept() -> Iterator[list[str]]:
-    """The tables of weights that transformers would print meanwhile."""
+    """Keeps transformers from printing its table of weights inside the `with` block.
+
+    Yields the list of its messages, the table included.
+    """
     kept: list[str] = []
 
     class Keep(logging.Filter):
@@ -165,7 +183,7 @@ def _report_kept() -> Iterator[list[str]]:
 
 
 def _worst_line(tables: list[str]) -> str:
-    """The first weight that did not fit, of a table that transformers prints: its name and what is wrong."""
+    """Returns the first weight in a table of transformers that did not fit, and what is wrong."""
     for line in re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(tables)).splitlines():
         cells = [cell.strip() for cell in line.split("|") if cell.strip()]
         if len(cells) > 1 and cells[1] in ("MISMATCH", "CONVERSION"):
@@ -174,7 +192,7 @@ def _worst_line(tables: list[str]) -> str:
 
 
 def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
-    """The model with the adapter of its directory merged into its weights; as it is, where there is none."""
+    """Returns the model with its adapter merged into its weights; without one, the model itself."""
     adapter = model_files(model).adapter
     if adapter is None:
         return loaded
@@ -188,9 +206,9 @@ def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
     note = loaded.weight_note
     try:
         loaded = PeftModel.from_pretrained(loaded, adapter, use_safetensors=True).merge_and_unload(safe_merge=True)
-    except Exception as error:  # whatever peft says of an adapter that is of another model or cannot be merged
+    except Exception as error:  # peft raises many kinds of errors for an adapter that does not fit
         raise InputError(
-            f"the adapter {model} does not go into its base model: {first_line(error)} Check base_model_name_or_path in its "
+            f"the adapter {model} cannot be merged into its base model: {first_line(error)} Check base_model_name_or_path in its "
             "adapter_config.json, or merge it yourself and save the whole model."
         ) from error
     loaded.weight_note = note
@@ -198,7 +216,10 @@ def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
 
 
 def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """As `quantized.without_outliers`, for weights that are quantised as they are loaded."""
+    """Returns the settings for weights that are quantised as they are loaded.
+
+    They have no outlier columns, see `rho_score.models.quantized.without_outliers`.
+    """
     if quantize == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

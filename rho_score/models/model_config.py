@@ -1,4 +1,4 @@
-"""A model's configuration: what kind of model it is, how long its context is, which dtype it takes."""
+"""A model's configuration: what kind of model it is, the length of its context, and its dtype."""
 
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ _TABLES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_
 
 
 def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
-    """The model's configuration (of an adapter: its base model's), checked to be that of a causal language model, alone or as
-    the text part of a vision-language model, with safetensors.
+    """Returns the model's configuration, or that of its base model for an adapter, after checks.
+
+    The model must be a causal language model, alone or as the text part of a vision-language model,
+    and its weights must be safetensors.
 
     Raises:
-        InputError: not a causal language model, or no weights as safetensors.
+        InputError: the configuration is not readable, the model is not a causal language model, or
+            it has no weights as safetensors.
     """
     directory, adapter = model_files(model)
     if adapter is not None:
@@ -33,8 +36,8 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         check_adapter(adapter)
     if not (directory / "config.json").exists() and (files := sorted(directory.glob("*.gguf"))):
         raise InputError(
-            f"{directory} holds GGUF files ({files[0].name}) and no config.json. GGUF is not scored with: take the model's "
-            "safetensors, or write them by AutoModelForCausalLM.from_pretrained(DIRECTORY, gguf_file=FILE).save_pretrained(…)."
+            f"{directory} holds GGUF files ({files[0].name}) and no config.json. GGUF files cannot be used for scoring. Take the model's "
+            "safetensors, or write them with AutoModelForCausalLM.from_pretrained(DIRECTORY, gguf_file=FILE).save_pretrained(…)."
         )
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
@@ -43,7 +46,9 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         if wants_own_code(error):
             raise InputError(own_code("model", directory)) from error
         reason = " ".join(str(error).split())
-        raise InputError(f"no readable config.json in {directory}: {reason} Copy the model's own there.") from error
+        raise InputError(
+            f"there is no readable config.json in {directory}: {reason} Copy the model's own there."
+        ) from error
     named = named_weights(directory, getattr(config, "transformers_weights", None))
     if not trust_remote_code:
         _refuse_kernels(directory, config)
@@ -53,7 +58,7 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
 
 
 def _refuse_other_kinds(model: str, config: Any, trust_remote_code: bool) -> None:
-    """Refuse what is no causal language model, by what it is."""
+    """Raises InputError unless it is a causal language model; the message says what it is."""
     brings_class = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or brings_class or sees_images(config)
     known = known and isinstance(getattr(config.get_text_config(), "vocab_size", None), int)
@@ -70,36 +75,41 @@ def _refuse_other_kinds(model: str, config: Any, trust_remote_code: bool) -> Non
 
 
 def sees_images(config: Any) -> bool:
-    """Whether it is a vision-language model that is loaded as one, though nothing but text is scored with it."""
+    """True if it is a vision-language model that must be loaded as one.
+
+    Only text is scored with it, too.
+    """
     kinds = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     return config.model_type in kinds and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def _refuse_kernels(directory: Path, config: Any) -> None:
-    """Refuse attention that is code from a hub, which the configuration may ask for."""
+    """Raises InputError if the configuration asks for attention that is code from a hub."""
     for part in (config, config.get_text_config()):
         if "/" in str(attention := getattr(part, "_attn_implementation", None)):
             raise InputError(
                 f"{directory}/config.json asks for the attention {attention!r}, which is code from the Hugging Face hub. "
-                "Take the line out, or give --trust-remote-code."
+                "Remove that line, or give --trust-remote-code."
             )
 
 
 def longest_context(config: Any) -> int | None:
-    """The most positions that the model was made for; None where its configuration does not say."""
+    """Returns the most positions the model was made for; None if its configuration does not say."""
     text = config.get_text_config()
     return next((int(found) for name in _TABLES if (found := getattr(text, name, None))), None)
 
 
 def default_context(config: Any) -> int:
-    """The model's longest context, at most 2048 (the paper's)."""
+    """Returns the model's longest context, but at most 2048, which is the paper's context."""
     return min(longest_context(config) or LONGEST_DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT)
 
 
 def resolve_dtype(dtype: str, *, gpu: bool) -> str:
-    """`auto` made concrete: float16 where the device computes it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16), else float32.
+    """Returns `dtype`, or for `auto` the dtype that suits the device.
 
-    Mean error to float32 on SmolLM2-135M: float16 4.5e-3 nats, bfloat16 2.8e-2 to 3.7e-2 (docs/decisions/004).
+    That is float16 where the device computes in it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16), else
+    float32. Mean difference from float32 on SmolLM2-135M: float16 4.5e-3 nats, bfloat16 2.8e-2 to
+    3.7e-2 (docs/decisions/004).
     """
     if dtype != "auto":
         return dtype

@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are quantised already: what they need, asked before a run of the library that would load them."""
+"""Checkpoints whose weights are quantised already: checks what they need before they are loaded."""
 
 import logging
 from typing import Any
@@ -10,7 +10,7 @@ from rho_score.models.directory import first_line
 
 
 def quantization_of(config: Any) -> dict[str, Any] | None:
-    """What a configuration says of the weights' quantisation; None where they are not quantised."""
+    """Returns what a configuration says about quantised weights; None if they are not quantised."""
     for part in (config, config.get_text_config()):
         if found := getattr(part, "quantization_config", None):
             return dict(found if isinstance(found, dict) else found.to_dict())
@@ -18,21 +18,25 @@ def quantization_of(config: Any) -> dict[str, Any] | None:
 
 
 def without_outliers(config: Any) -> None:
-    """Set 8-bit weights of bitsandbytes to be used without outlier columns: they are found over all tokens of a pass, so that a
-    token's loss would depend on its neighbours, on later ones too."""
+    """Turns off the outlier columns of 8-bit weights of bitsandbytes.
+
+    Outlier columns are found over all tokens of a pass. With them, a token's loss would depend on
+    its neighbours, even on later ones.
+    """
     found = getattr(config, "quantization_config", None)
     if isinstance(found, dict) and found.get("load_in_8bit"):
         found["llm_int8_threshold"] = 0.0
 
 
 def check_quantized(config: Any, model: str, *, gpu: bool, here: bool) -> None:
-    """Refuse a quantised checkpoint that would not load: of a kind that transformers does not know, or without what it needs.
+    """Raises InputError if a quantised checkpoint would not load.
 
-    gpu: whether it is loaded on one. here: whether it is loaded by this process; else only what every machine must have is
-    asked for, since this one may lack the GPU that the workers have.
+    gpu: True if it is loaded on a GPU. here: True if this process loads it. Otherwise only what
+    every machine must have is checked, because this machine may lack the GPU that the workers have.
 
     Raises:
-        InputError: names the kind of quantisation and what is missing.
+        InputError: transformers does not know the kind of quantisation, or something that it needs
+            is missing. The message names both.
     """
     quantization = quantization_of(config)
     if quantization is None:
@@ -42,7 +46,7 @@ def check_quantized(config: Any, model: str, *, gpu: bool, here: bool) -> None:
     if kind is None or not AutoHfQuantizer.supports_quant_method(quantization):
         raise InputError(
             f"the weights of {model} are quantised ({kind or 'its config.json does not say how'}) in a way that the installed "
-            "transformers does not load. Take the model's unquantised weights."
+            "transformers cannot load. Take the model's unquantised weights."
         )
     try:
         quantizer = AutoHfQuantizer.from_config(AutoQuantizationConfig.from_dict(quantization), pre_quantized=True)

@@ -1,4 +1,4 @@
-"""A model's tokenizer: its files, what they hash to, and the special tokens that only config.json names."""
+"""A model's tokenizer: its files, its hash, and the special tokens that only config.json names."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ _PATTERNS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "voca
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; that of an adapter is its own where it has one, else the base model's.
+    """Returns the model's tokenizer; for an adapter without one, that of its base model.
 
     Raises:
         InputError: the model has no tokenizer that loads.
@@ -22,17 +22,20 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     directory = _directory(model)
     try:
         return read_tokenizer(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # damaged files make transformers and tokenizers raise errors of any kind
+    except Exception as error:  # damaged files may make transformers and tokenizers raise anything
         if wants_own_code(error):
             raise InputError(own_code("tokenizer", directory)) from error
         raise InputError(
-            f"no readable tokenizer in {directory}: {first_line(error)} Copy the model's tokenizer.json and "
+            f"there is no readable tokenizer in {directory}: {first_line(error)} Copy the model's tokenizer.json and "
             "tokenizer_config.json there."
         ) from error
 
 
 def read_tokenizer(directory: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer in a directory. BOS and EOS that its own files do not name are those of the model's config.json."""
+    """Returns the tokenizer in a directory.
+
+    BOS and EOS come from the model's config.json if the tokenizer's own files do not name them.
+    """
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     for name, token_id in _configured(directory / "config.json").items():
         if getattr(tokenizer, name) is None and 0 <= token_id < len(tokenizer):
@@ -41,7 +44,10 @@ def read_tokenizer(directory: Path, *, trust_remote_code: bool) -> PreTrainedTok
 
 
 def _configured(config: Path) -> dict[str, int]:
-    """The ids of BOS and EOS that a config.json names, the first where there are several; none where it is not readable."""
+    """Returns the ids of BOS and EOS that a config.json names; empty if the file is not readable.
+
+    If it names several, the first one counts.
+    """
     try:
         content = orjson.loads(config.read_bytes())
         content = {**(content.get("text_config") or {}), **content}
@@ -57,7 +63,10 @@ def _configured(config: Path) -> dict[str, int]:
 
 
 def tokenizer_files(model: str) -> list[Path]:
-    """The files that a tokenizer is loaded from, as the model has them, and its config.json, which names the kind."""
+    """Returns the files that the model's tokenizer is loaded from.
+
+    They include the model's config.json, which names the kind of tokenizer.
+    """
     directory = _directory(model)
     found = {path for pattern in _PATTERNS for path in directory.glob(pattern) if path.is_file()}
     config = model_files(model, weights=False).base / "config.json"
@@ -65,7 +74,11 @@ def tokenizer_files(model: str) -> list[Path]:
 
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over the vocabulary, or over the whole pipeline (merges, normaliser, splitting) where it is a fast one."""
+    """Returns the SHA-256 of the tokenizer.
+
+    For a fast tokenizer it covers the whole pipeline (merges, normaliser, splitting), for a slow
+    one the vocabulary.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(content.encode()).hexdigest()
@@ -81,7 +94,10 @@ log = logging.getLogger(__name__)
 
 
 def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that a document's first token is conditioned on: BOS, else EOS, else none (then that loss is null)."""
+    """Returns the token that a document's first token is conditioned on: BOS, else EOS, else None.
+
+    With None, the first token has no loss.
+    """
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)
@@ -89,20 +105,22 @@ def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def resolve_prefix(choice: str, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int | None:
-    """The id that `--prefix` means: `auto` (see `prefix_id`), `none`, or an id below `vocabulary`.
+    """Returns the id that `--prefix` means: `auto` (see `prefix_id`), `none`, or an id.
 
     Raises:
-        InputError: anything else.
+        InputError: `choice` is none of these, or the id is not below `vocabulary`.
     """
     if choice == "none":
         return None
     if choice != "auto":
         if not choice.isdecimal() or int(choice) >= vocabulary:
-            raise InputError(f"--prefix is auto, none or the id of a token, 0 to {vocabulary - 1}; got {choice!r}.")
+            raise InputError(
+                f"--prefix must be auto, none or the id of a token from 0 to {vocabulary - 1}; got {choice!r}."
+            )
         return int(choice)
     if (found := prefix_id(tokenizer)) is None:
         log.warning(
             "neither the tokenizer nor config.json names a BOS or EOS token, so the first token of every document gets no loss "
-            "(null). Give --prefix ID if the model was trained with one, or --prefix none to say so."
+            "(null). Give --prefix ID if the model was trained with such a token, or --prefix none if it was not."
         )
     return found

@@ -1,4 +1,4 @@
-"""The bytes that token ids stand for, and losses carried over them to the tokens of another tokenizer. Pure functions."""
+"""The bytes of text that the token ids of a tokenizer stand for. Pure functions."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rho_score.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNKNOWN = 0xFF  # what the unknown token stands for: a byte that no UTF-8 text holds, so that no text equals it
+UNKNOWN = 0xFF  # the byte of the unknown token; no UTF-8 text holds it, so no text equals it
 _SPACE = "▁"  # U+2581, SentencePiece's space
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 _SPLITS = {"ByteLevel", "Metaspace", "Digits", "UnicodeScripts", "FixedLength", "Split", "Punctuation"}
@@ -21,33 +21,38 @@ _PROBES = ("Hello, world! 12345", "two  spaces,\n\n\tlines  and\r\n    more ", "
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The UTF-8 bytes that each token id of one tokenizer stands for; V ids.
+    """The UTF-8 bytes that each of the V token ids of one tokenizer stands for.
 
-    Exact for ordinary text. What ids cannot tell shows where the texts of two tokenizers are compared: a `▁` in the text
-    reads as a space, text that NFC changes reads as changed, unknown characters as `UNKNOWN` or, where the vocabulary
-    has no unknown token, as nothing, and space that an added token swallowed is missing.
+    They are exact for ordinary text. The ids do not tell everything, which shows when the texts of
+    two tokenizers are compared: a `▁` in the text reads as a space; text that NFC changes reads as
+    changed; unknown characters read as `UNKNOWN`, or as nothing if the vocabulary has no unknown
+    token; and a space that an added token swallowed is missing.
     """
 
     data: np.ndarray
     """Bytes of all ids one after the other, uint8[sum of sizes]."""
     starts: np.ndarray
-    """Where in `data` each id's bytes begin, int64[V]."""
+    """Where each id's bytes begin in `data`, int64[V]."""
     sizes: np.ndarray
-    """Bytes of each id, int64[V]; 0 for an id that the tokenizer never gives."""
+    """Number of bytes of each id, int64[V]; 0 for an id that the tokenizer never produces."""
     spaced: np.ndarray
-    """Ids whose first byte is no text where they begin one, but the tokenizer's prefix space, bool[V]."""
+    """True for ids that begin with the tokenizer's prefix space at the start of a text, bool[V]."""
     opening: np.ndarray
-    """Ids of added tokens after which the tokenizer writes its prefix space again, bool[V]."""
+    """True for added tokens after which the tokenizer writes its prefix space again, bool[V]."""
     optional_space: bool
-    """The prefix space is left out where the text begins with a space, so ids alone do not tell the two apart."""
+    """True if the tokenizer writes no prefix space where the text begins with a space.
+
+    The ids alone then do not tell the prefix space from the text's own.
+    """
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Vocabulary":
-        """The vocabulary of a fast tokenizer, from its tokenizer.json.
+        """Returns the vocabulary of a fast tokenizer, from its tokenizer.json.
 
         Raises:
-            InputError: its ids do not give back ordinary text: a slow tokenizer, a model other than BPE and Unigram, a
-                normalizer other than NFC and those that write spaces as `▁`, a pre-tokenizer that drops characters.
+            InputError: its ids do not give back ordinary text. The reason may be a slow tokenizer,
+                a model other than BPE and Unigram, a normalizer other than NFC and those that write
+                spaces as `▁`, or a pre-tokenizer that drops characters.
         """
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         try:
@@ -62,12 +67,15 @@ class Vocabulary:
             ) from error
 
     def byte_lengths(self, ids: np.ndarray, lengths: np.ndarray, leading_space: np.ndarray | None = None) -> np.ndarray:
-        """Bytes of text of each token, int64[n_tokens].
+        """Returns the number of bytes of text of each token, int64[n_tokens].
 
-        ids: documents one after the other, without special tokens, int32[n_tokens]. lengths: tokens a document,
-        int64[n_docs]. leading_space: documents known to begin with a space, bool[n_docs]; counts only where
-        `optional_space`, which else takes the space of the first token for the tokenizer's own. Raises IndexError for
-        an id beyond the vocabulary.
+        ids: documents one after the other, without special tokens, int32[n_tokens]. lengths: tokens
+        per document, int64[n_docs]. leading_space: True for documents that are known to begin with
+        a space, bool[n_docs]. It is used only if `optional_space`. Where it is not given, a space
+        at the start of the first token is taken for the tokenizer's own.
+
+        Raises:
+            IndexError: an id is beyond the vocabulary.
         """
         prefixed = np.zeros(len(ids), bool)
         prefixed[1:] = self.opening[ids[:-1]]
@@ -79,9 +87,12 @@ class Vocabulary:
         return sizes
 
     def text_bytes(self, ids: np.ndarray, lengths: np.ndarray, leading_space: np.ndarray | None = None) -> np.ndarray:
-        """Text of all documents one after the other, uint8[sum of byte_lengths]; arguments as of `byte_lengths`."""
+        """Returns the text of all documents, one after the other, uint8[sum of byte_lengths].
+
+        The arguments are those of `byte_lengths`.
+        """
         sizes = self.byte_lengths(ids, lengths, leading_space)
-        first = (self.starts + self.sizes)[ids] - sizes  # a prefix space is cut off in front
+        first = (self.starts + self.sizes)[ids] - sizes  # without the prefix space
         at = np.repeat(first - (np.cumsum(sizes) - sizes), sizes)
         at += np.arange(len(at))
         text: np.ndarray = self.data[at]
@@ -89,7 +100,11 @@ class Vocabulary:
 
 
 def _vocabulary(backend: Any) -> Vocabulary:
-    """The vocabulary of a `tokenizers.Tokenizer`. Raises ValueError with the reason if its ids do not keep the text."""
+    """Returns the vocabulary of a `tokenizers.Tokenizer`.
+
+    Raises:
+        ValueError: its ids do not keep the text; the message is the reason.
+    """
     content = backend.to_str()
     spec = orjson.loads(content)
     model, normalizers, splits = spec["model"], _steps(spec["normalizer"]), _steps(spec["pre_tokenizer"])
@@ -110,7 +125,9 @@ def _vocabulary(backend: Any) -> Vocabulary:
         bytes_of[unknown] = bytes([UNKNOWN])
 
     mirror = type(backend).from_str(content)  # a copy, because the probes below change its settings
-    always = "Prepend" in kinds  # a space in front of each stretch between added tokens, whatever it begins with
+    # Puts a space before each stretch of text between added tokens, whatever the stretch begins
+    # with.
+    always = "Prepend" in kinds
     unless_there = any(_adds_space(step) for step in splits)
     optional = not always and (unless_there or any(step.get("prepend_scheme") == "first" for step in splits))
     verbatim, opening = set(), set()
@@ -120,7 +137,7 @@ def _vocabulary(backend: Any) -> Vocabulary:
             bytes_of.setdefault(i, text.encode())
         elif i != unknown:
             if token["normalized"] and mirror.normalizer is not None and not byte_level:
-                text = mirror.normalizer.normalize_str(text)  # what is looked for in the normalized text
+                text = mirror.normalizer.normalize_str(text)  # it is looked for in normalized text
             bytes_of[i] = _from_sentencepiece(text) if writes_space else text.encode()
             normal = always and token["normalized"]
             verbatim |= set() if normal else {i}
@@ -149,27 +166,28 @@ def _vocabulary(backend: Any) -> Vocabulary:
 
 
 def _check(model: dict[str, Any], normalizers: list[dict[str, Any]], splits: list[dict[str, Any]]) -> None:
-    """Raise ValueError with the reason if a part of the pipeline changes ordinary text or drops some of it."""
+    """Raises ValueError with the reason if a step of the pipeline changes or drops some text."""
     if model["type"] not in ("BPE", "Unigram"):
-        raise ValueError(f"its model {model['type']} gives up unknown words and the space between words")
+        raise ValueError(f"its model {model['type']} drops unknown words and the space between words")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise ValueError("its model marks where words go on or end, in place of the space between them")
+        raise ValueError("its model marks where words go on or end instead of keeping the space between them")
     for step in normalizers:
         writes_space = step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": " "}, _SPACE)
         if not (writes_space or step["type"] in ("NFC", "ByteLevel") or step.get("prepend") == _SPACE):
             raise ValueError(f"its normalizer {step['type']} changes the text")
     for i, step in enumerate(splits):
-        # `invert` removes what a pattern does not match, and such a pattern is written to match all: the probes tell
+        # With `invert`, what the pattern does not match is removed. Such a pattern is written to
+        # match all of the text, which the probes check.
         if step["type"] not in _SPLITS or (step.get("behavior") == "Removed" and not step.get("invert")):
             raise ValueError(f"its pre-tokenizer {step['type']} drops characters")
         if step.get("replacement", _SPACE) != _SPACE:
-            raise ValueError(f"its pre-tokenizer writes spaces as {step['replacement']!r}, which texts hold too")
+            raise ValueError(f"its pre-tokenizer writes spaces as {step['replacement']!r}, which also occurs in texts")
         if i and _adds_space(step):
             raise ValueError(f"its pre-tokenizer {step['type']} adds a space to every piece of the text")
 
 
 def _steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """A normalizer or pre-tokenizer of a tokenizer.json as the list of what it does in turn."""
+    """Returns the steps of a normalizer or pre-tokenizer of a tokenizer.json, in order."""
     if step is None or step["type"] != "Sequence":
         return [] if step is None else [step]
     parts = step["normalizers"] if "normalizers" in step else step["pretokenizers"]
@@ -177,7 +195,7 @@ def _steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _adds_space(step: dict[str, Any]) -> bool:
-    """Whether a pre-tokenizer puts a space in front of all that it is given and that does not begin with one."""
+    """True if a pre-tokenizer puts a space before every text that does not begin with one."""
     if step["type"] == "ByteLevel":
         return bool(step["add_prefix_space"])
     return step.get("prepend_scheme") == "always"
@@ -188,12 +206,18 @@ def _from_sentencepiece(piece: str) -> bytes:
 
 
 def _from_byte_level(piece: str) -> bytes:
-    """Bytes of a piece of a byte-level vocabulary; one with characters that stand for no byte is never given."""
+    """Returns the bytes of a piece of a byte-level vocabulary.
+
+    A piece with characters that stand for no byte is never produced by the tokenizer.
+    """
     return bytes(map(_BYTE_OF.__getitem__, piece)) if _BYTE_OF.keys() >= set(piece) else piece.encode()
 
 
 def _byte_characters() -> dict[str, int]:
-    """GPT-2's table, character to byte: printable Latin-1 stands for itself, the others are U+0100 and on, in order."""
+    """Returns GPT-2's table from character to byte.
+
+    Printable Latin-1 characters stand for themselves; the other bytes are U+0100 and up, in order.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

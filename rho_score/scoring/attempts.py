@@ -1,9 +1,11 @@
-"""Bounded attempts: a unit that kills its worker again and again is found out, and the documents that do it are left out.
+"""Bounded attempts: finds the documents that kill their worker again and again; leaves them out.
 
-What a worker has in hand is noted on storage before the model runs, as an empty file `attempts/<unit>~<start>-<stop>~…` of
-the documents start to stop of a unit, and removed when they are scored. A note that is left is an attempt that died. A unit
-that died often is scored in halves, and the half that dies again in halves of its own, until a document that dies alone is
-found. Nothing else is kept: whoever takes the unit next, on any node and in any run, reads the notes and goes on.
+Before the model runs, a worker notes on storage which documents it has in hand: an empty file
+`attempts/<unit>~<start>-<stop>~…` for the documents [start, stop) of a unit. It removes the note
+when they are scored, so a note that is left is an attempt that died. A unit that died often is
+scored in halves, and a half that dies again is halved too, until a document that dies alone is
+found. No other state is kept: whoever takes the unit next, on any node and in any run, reads the
+notes and continues.
 """
 
 import faulthandler
@@ -28,18 +30,19 @@ from rho_score.inference.scorer import Scored
 log = logging.getLogger(__name__)
 
 FOLDER = "attempts"
-# An attempt weighs 4 if its worker died for sure of what it had in hand: in this run, on a node that is still there. It
-# weighs 1 if it may have died of something else: its node is gone, or its whole run was.
+# An attempt weighs 4 if the worker certainly died of what it had in hand: the attempt was made in
+# this run, on a node that is alive. It weighs 1 if the worker may have died of something else: its
+# node is gone, or the attempt was made in another run.
 CERTAIN, PERHAPS = 4, 1
 WHOLE, PART, SINGLE = 3 * CERTAIN, CERTAIN, 2 * CERTAIN
-MOST_POISONED = 16  # documents of a unit; more of them, and it is not about documents
-GOOD = (0, 0)  # the range of a note that stands for all documents but the poisoned ones
+MOST_POISONED = 16  # documents of a unit; if there are more, documents are not the cause
+GOOD = (0, 0)  # the range in a note for all documents but the poisoned ones
 
 Score = Callable[[Sequence[np.ndarray]], Scored]
 
 
 class Note(NamedTuple):
-    """An attempt: `range` of documents (start, stop) of a unit, and who made it."""
+    """An attempt at the documents `range`, (start, stop), of a unit, and who made it."""
 
     unit: str
     range: tuple[int, int]
@@ -49,7 +52,7 @@ class Note(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "Note | None":
-        """From a file's name; None for one that is not ours."""
+        """Returns the note with this file name; None if it is not the name of a note."""
         parts = name.rsplit("~", 4)
         start, dash, stop = parts[1].partition("-") if len(parts) == 5 else ("", "", "")
         if not (dash and start.isdecimal() and stop.isdecimal()):
@@ -59,10 +62,11 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """The attempts of a run. Cheap to send to a worker.
+    """The attempts of a run. The object is cheap to send to a worker.
 
-    run, node: names of this run and of this worker's node. alive: names of the nodes that are there. limit_s: a worker that
-    has a unit, or a part of it, in hand for longer is ended, which counts as a death.
+    run, node: names of this run and of this worker's node. alive: returns the names of the nodes
+    that are alive. limit_s: seconds that a worker may have a unit, or a part of it, in hand; after
+    that the worker is ended, which counts as a death.
     """
 
     output: Folder
@@ -72,10 +76,11 @@ class Attempts:
     limit_s: float
 
     def score(self, unit: str, ids: Sequence[np.ndarray], score: Score) -> tuple[Scored, dict[int, str]]:
-        """Losses of a unit's documents, and why a document has none, by its number.
+        """Returns the scores of a unit's documents, and by document number why a document has none.
 
-        The documents that have losses were scored together, whatever happened before: with the same documents left out,
-        the numbers are the same.
+        In the end, the documents that have losses are scored together, whatever happened before.
+        Their losses are therefore the same whenever the same documents are left out. Only if that
+        fails, too, are the scores of the parts used.
 
         Raises:
             RhoScoreError: so many documents fail that something else must be wrong.
@@ -91,7 +96,7 @@ class Attempts:
             if scored:
                 self._forget(notes)
                 return scored, {}
-        log.warning("unit %s failed or killed its workers: looking for the document that does it", unit)
+        log.warning("unit %s failed or killed its workers: looking for the document that causes it", unit)
         poisoned, parts = self._search(unit, ids, score, notes, weights, failed)
         good = [i for i in range(len(ids)) if i not in poisoned]
         scored = None
@@ -109,7 +114,10 @@ class Attempts:
         weights: Mapping[tuple[int, int], int],
         failed: dict[tuple[int, int], str],
     ) -> tuple[dict[int, str], dict[tuple[int, int], Scored]]:
-        """The documents that cannot be scored, with reasons; and the rest, scored in parts: the smallest, likeliest first."""
+        """Returns the documents that fail, with reasons, and the scores of the others, in parts.
+
+        Smaller parts are tried first.
+        """
         poisoned: dict[int, str] = {}
         parts: dict[tuple[int, int], Scored] = {}
         left = [(0, len(ids))]
@@ -131,15 +139,18 @@ class Attempts:
                 if len(poisoned) > MOST_POISONED or 1 < len(ids) == len(poisoned):
                     raise RhoScoreError(
                         f"unit {unit}: {len(poisoned)} documents fail, each by itself, the last with: {poisoned[start]}. "
-                        "That is not about documents: look at the workers' logs, their memory and their driver. Then run the "
-                        f"same command again; remove {self.output.url}/{FOLDER} first."
+                        "The documents are not the cause: check the workers' logs, memory and GPU driver. Then remove "
+                        f"{self.output.url}/{FOLDER} and run the same command again."
                     )
         return poisoned, parts
 
     def _try(
         self, unit: str, part: tuple[int, int], call: Callable[[], Scored], failed: dict[tuple[int, int], str]
     ) -> Scored | None:
-        """What `call` gives, noted as in hand; None where it raises, with the reason in `failed`."""
+        """Returns what `call` returns, with a note while it runs.
+
+        If it raises an error, returns None and puts the reason into `failed`.
+        """
         with self._in_hand(unit, part) as note:
             try:
                 return call()
@@ -148,21 +159,21 @@ class Attempts:
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"[:500]
                 log.warning("unit %s, documents %d to %d: %s", unit, *part, reason)
-                if isinstance(error, torch.AcceleratorError):  # whatever this process asks of the GPU now fails as well
+                if isinstance(error, torch.AcceleratorError):  # the GPU would fail from now on
                     _end(self.output, note, reason)
                 failed[part] = reason
                 return None
 
     @contextmanager
     def _in_hand(self, unit: str, part: tuple[int, int]) -> Iterator[str]:
-        """Note that these documents are in hand, and end this process when they are for too long."""
+        """Notes that documents are in hand, and ends this process if they are so for too long."""
         note = f"{FOLDER}/{unit}~{part[0]}-{part[1]}~{self.node}~{self.run}~{uuid.uuid4().hex[:8]}"
         self.output.publish(note, b"")
         reason = f"not done after {self.limit_s:g} s (--unit-timeout)"
         timer = threading.Timer(self.limit_s, _end, (self.output, note, reason))
         timer.daemon = True
         timer.start()
-        # where no thread of Python's can run
+        # in case no Python thread can run
         faulthandler.dump_traceback_later(self.limit_s * 1.1 + 60, exit=True, file=2)
         try:
             yield note
@@ -176,7 +187,7 @@ class Attempts:
         return [note for note in notes if note and note.unit == unit]
 
     def _weights(self, notes: Sequence[Note]) -> Counter[tuple[int, int]]:
-        """What the attempts at each range of documents weigh together."""
+        """Returns the total weight of the attempts at each range of documents."""
         alive = self.alive() if notes else set()
         weights: Counter[tuple[int, int]] = Counter()
         for note in notes:
@@ -184,10 +195,10 @@ class Attempts:
         return weights
 
     def _reason(self, notes: Sequence[Note], part: tuple[int, int]) -> str:
-        """Why a document is left out, from what its workers could still write."""
+        """Returns why a document is left out, with what its workers wrote before they ended."""
         names = [note.name for note in notes if note.range == part]
         last = next((text for name in names if (text := self.output.read(f"{FOLDER}/{name}").decode())), "")
-        return f"it killed its worker {len(names)} times, alone" + (f": {last}" if last else "")
+        return f"it killed its worker {len(names)} times when scored alone" + (f": {last}" if last else "")
 
     def _forget(self, notes: Sequence[Note]) -> None:
         for note in notes:
@@ -195,13 +206,13 @@ class Attempts:
 
 
 def clear(output: Folder) -> None:
-    """Remove the notes that are left when a run is done: of units that others published."""
+    """Removes the notes that are left when a run is done: those of units that others published."""
     for name in output.names(FOLDER):
         output.remove(f"{FOLDER}/{name}")
 
 
 def _end(output: Folder, note: str, reason: str) -> None:
-    """End this process, and leave the reason in its note."""
+    """Ends this process, and leaves the reason in its note."""
     try:
         log.error("ending this worker: %s", reason)
         output.publish(note, reason.encode())
@@ -210,7 +221,7 @@ def _end(output: Folder, note: str, reason: str) -> None:
 
 
 def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> Scored:
-    """What was found for the documents `good`, at their places among all; NaN for the others."""
+    """Returns the scores of the documents `good` at their places among all; NaN for the others."""
 
     def all_of(found: list[np.ndarray]) -> list[np.ndarray]:
         values = [np.full(len(document), np.nan, np.float32) for document in ids]
@@ -223,7 +234,7 @@ def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> S
 
 
 def _joined(parts: dict[tuple[int, int], Scored], ids: Sequence[np.ndarray]) -> Scored:
-    """Parts of a unit as one."""
+    """Returns the scores of a unit from those of its parts."""
     ordered = [parts[part] for part in sorted(parts)]
     good = [i for start, stop in sorted(parts) for i in range(start, stop)]
     names = ordered[0].signals if ordered else {}

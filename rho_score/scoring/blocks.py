@@ -1,11 +1,11 @@
-"""The columns of the blocks that flow from reading to publishing, a block a unit."""
+"""The columns of the blocks that flow from reading to publishing. Each block is a unit."""
 
 import pyarrow as pa
 
 from rho_score.stores.schema import FLOATS, IDS
 
-# What flows from reading to scoring, a block a unit. `error` set: the document is quarantined, `text` is null.
-# A unit without any document is one row of nulls, so that it is published like the others.
+# What reading passes on. If `error` is set, the document is quarantined and `text` is null. A unit
+# without documents is one row of nulls, so that it is published like the others.
 DOCUMENTS = pa.schema(
     [
         pa.field("unit", pa.string(), nullable=False),
@@ -18,4 +18,5 @@ DOCUMENTS = pa.schema(
 
 
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
-SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])  # and a field of SIGNALS for each that was asked for
+# plus the field in SIGNALS of each signal that was asked for
+SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])

@@ -1,6 +1,6 @@
-"""What a run would do and cost, from the plan and the documents of a part of the corpus; of a small one, of all.
+"""Estimates what a run would do and cost, from the plan and the documents in a part of the corpus.
 
-What was counted is told as exact, what was estimated as about.
+A small corpus is read whole. Figures that were counted are reported as exact, estimates as about.
 """
 
 from collections import defaultdict
@@ -20,17 +20,22 @@ from rho_score.models.tokenizer import load_tokenizer
 from rho_score.safe_text import visible
 from rho_score.scoring.tokenize import encode
 
-SAMPLED_UNITS = 8  # of each format
+SAMPLED_UNITS = 8  # per format
 BYTES_PER_TOKEN = 4.0
-READ_BYTES = 64 << 20  # of text, that are read at most
-ROW_BYTES = 16  # that a row without text counts for
-EXPANDS = 4  # text may be so many times what a plan says: of compressed shards and of Parquet it guesses
-SMALL_BYTES, SMALL_UNITS = 32 << 20, 1000  # a corpus with no more of text and units is read whole
+READ_BYTES = 64 << 20  # most bytes of text that are read
+ROW_BYTES = 16  # added for each row, so that rows without text count too
+EXPANDS = 4  # text may be so many times what the plan guesses for compressed shards and Parquet
+# A corpus with at most this much text and this many units is read whole.
+SMALL_BYTES, SMALL_UNITS = 32 << 20, 1000
 
 
 @dataclass(kw_only=True)
 class _Part:
-    """What was read of a unit, from its start. `consumed`: a share of its `_weight`, which held `documents_in` and `text_in`."""
+    """What was read of a unit, from its start.
+
+    `consumed` is the part of the unit's `_weight` that held `documents_in` documents and `text_in`
+    bytes of text.
+    """
 
     unit: Unit
     keep: int
@@ -39,7 +44,7 @@ class _Part:
     errors: int = 0
     first_error: str = ""
     texts: list[str] = field(default_factory=list)
-    """The first ones, for the tokenizer; empty ones too."""
+    """The first texts, empty ones included, for the tokenizer."""
     consumed: float = 0.0
     documents_in: int = 0
     text_in: int = 0
@@ -47,14 +52,14 @@ class _Part:
     tokens: int = 0
     tokenized_bytes: int = 0
     tokens_known: bool = False
-    """All of its texts were tokenized."""
+    """True if all texts of the unit were tokenized."""
 
     def note(self, consumed: float) -> None:
-        """Note that what has been counted so far was in so much of the unit."""
+        """Notes that everything counted so far was in this part of the unit's weight."""
         self.consumed, self.documents_in, self.text_in = consumed, self.documents, self.text_bytes
 
     def add(self, document: Document) -> None:
-        """Count a document; keep its text if there are not `keep` yet."""
+        """Counts a document, and keeps its text if fewer than `keep` are kept."""
         self.documents += 1
         if document.error is not None:
             self.errors += 1
@@ -67,7 +72,7 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Figures of a corpus, and of each whether it was counted."""
+    """Figures of a corpus, and whether the first three of them were counted exactly."""
 
     documents: int
     documents_exact: bool
@@ -76,29 +81,32 @@ class Estimate:
     tokens: int
     tokens_exact: bool
     sampled: int
-    """Texts that were tokenized."""
+    """Number of texts that were tokenized."""
     read: int
-    """Documents that were read."""
+    """Number of documents that were read."""
     errors: int
     first_error: str
 
 
 def estimate(config: PlanConfig) -> str:
-    """Shards, units, documents, bytes, tokens, and with a speed and a price worker-hours and cost, as text to print.
+    """Returns the figures of a run as text to print: shards, units, documents, bytes and tokens.
+
+    With a speed it also gives the worker-hours, and with a price the cost.
 
     Raises:
-        InputError: the corpus or the model's tokenizer cannot be read, or every document that was read would be
-            quarantined.
+        InputError: the corpus or the model's tokenizer cannot be read, or every document that was
+            read would be quarantined.
     """
     plan = make_plan(config)
     return "\n".join(_lines(config, plan, count(config, plan)))
 
 
 def count(config: PlanConfig, plan: Plan) -> Estimate:
-    """Count the documents, text bytes and tokens of a corpus, or estimate them from a part of it.
+    """Counts the documents, text bytes and tokens of a corpus, or estimates them from a part of it.
 
     Raises:
-        InputError: the tokenizer cannot be read, or every document that was read would be quarantined.
+        InputError: the tokenizer cannot be read, or every document that was read would be
+            quarantined.
     """
     parts = _read_parts(config, plan)
     n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
@@ -106,8 +114,8 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
     if n_read and errors == n_read:
         raise InputError(
             f"every one of the {n_read:,} documents of {plan.root} that were read would be quarantined, the first: "
-            f"{visible(first_error)}. A run would score nothing: name the right columns (--text-column, --id-column, "
-            "--group-column), or mend the corpus."
+            f"{visible(first_error)}. A run would score nothing. Name the right columns (--text-column, --id-column, "
+            "--group-column), or repair the corpus."
         )
     sampled = _tokenize(config, parts)
     by_format: dict[str, list[Unit]] = defaultdict(list)
@@ -138,7 +146,7 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
 
 
 def _documents_known(plan: Plan, parts: list[_Part]) -> bool:
-    """Whether footers or reading tell the documents of every unit."""
+    """True if a footer or reading tells the number of documents of every unit."""
     read = {part.unit.unit for part in parts if part.whole}
     return all(unit.rows is not None or unit.unit in read for unit in plan.units)
 
@@ -150,7 +158,10 @@ def _documents(units: Sequence[Unit], parts: list[_Part]) -> float:
 
 
 def _total(units: Sequence[Unit], found: list[tuple[_Part, int, int]]) -> float:
-    """What was found in whole units of a format, and for the rest as much as was found in what was consumed (the third value)."""
+    """Returns a figure for all units of a format: counted in whole units, estimated for the rest.
+
+    found: for each part, the figure in all that was read, and in what was consumed.
+    """
     left = sum(map(_weight, units)) - sum(_weight(part.unit) for part, _, _ in found if part.whole)
     exact = sum(n for part, n, _ in found if part.whole)
     consumed = sum(part.consumed for part, _, _ in found)
@@ -158,12 +169,18 @@ def _total(units: Sequence[Unit], found: list[tuple[_Part, int, int]]) -> float:
 
 
 def _weight(unit: Unit) -> int:
-    """What a unit's share of its format is measured in: bytes of text by Parquet's footer, of JSON lines bytes of the file."""
+    """Returns the weight of a unit among the units of its format.
+
+    For Parquet it is the bytes of text by the footer, for JSON Lines the bytes of the file.
+    """
     return max(unit.text_bytes, 1) if unit.rows is not None else unit.stop - unit.start
 
 
 def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
-    """The units to read, and whether they are all, to be read whole; else some of each format, spread over the corpus."""
+    """Returns the units to read, and True if these are all units, each to be read whole.
+
+    Otherwise they are some of each format, spread over the corpus.
+    """
     if len(plan.units) <= SMALL_UNITS and sum(unit.text_bytes for unit in plan.units) <= SMALL_BYTES:
         return list(plan.units), True
     chosen: list[Unit] = []
@@ -189,7 +206,7 @@ def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
 
 
 def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Read a unit until it ends, or its text has `most` bytes."""
+    """Reads a unit until it ends or `most` bytes of its text are read."""
     unit = part.unit
     for document in parquet_shards.read(root, unit, columns):
         part.add(document)
@@ -200,9 +217,10 @@ def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> Non
 
 
 def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Read a unit until it ends, or `most` bytes of its lines.
+    """Reads a unit until it ends or `most` bytes of its lines are read.
 
-    A compressed file is read ahead of its lines: just before more of it is fetched, what was fetched has been used up.
+    A compressed file is read ahead of its lines. Just before more of it is fetched, the lines so
+    far come from all that was fetched.
     """
     unit, folders = part.unit, folder_values(part.unit.shard)
     plain, end = unit.format == jsonl_shards.PLAIN, unit.start
@@ -226,7 +244,7 @@ def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
 
 
 def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
-    """Tokenize the sample: all texts where there are few enough, else some of each part. Returns how many."""
+    """Tokenizes all texts if they are few enough, or else some of each part. Returns how many."""
     if not config.model:
         return 0
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)

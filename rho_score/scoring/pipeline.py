@@ -1,4 +1,7 @@
-"""The scoring pipeline on Ray Data: read → tokenize → score (a pool of model workers) → publish, a block a unit."""
+"""The scoring pipeline on Ray Data: read → tokenize → score → publish. Each block is a unit.
+
+A pool of model workers does the scoring.
+"""
 
 import logging
 import uuid
@@ -20,32 +23,34 @@ from rho_score.scoring.unit_stats import UnitStats
 from rho_score.scoring.worker import ScoreUnit, WorkerSettings
 from rho_score.stores.counts import ScoreCounts
 
-# Reading, tokenizing and writing ask for half a CPU: half their time they wait for storage, and a request unlike the
-# model worker's keeps Ray from fusing them into it, where they would stop the model.
+# Reading, tokenizing and writing ask for half a CPU, because they wait for storage half of the
+# time. A request that differs from the model worker's also keeps Ray from fusing them into the
+# worker, where they would hold up the model.
 IO_CPUS = 0.5
-# Units that are read and tokenized before a worker asks for them: a thread tokenizes 300,000 tokens a second, and a GPU
-# scores twice as many (docs/decisions/006).
+# Units that are read and tokenized at a time for each GPU worker: a thread tokenizes 300,000 tokens
+# a second, and a GPU scores twice as many (docs/decisions/006).
 UNITS_AHEAD_OF_A_GPU = 4
 
 
 def configure_data() -> None:
-    """Set Ray Data up for a run of a block a unit on nodes that vanish."""
-    from ray.data import DataContext  # a second to import, for those who need it
+    """Sets up Ray Data for a run in which each block is a unit and nodes may vanish."""
+    from ray.data import DataContext  # imported here because it takes a second
 
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is never split: block == unit
     context.execution_no_progress_timeout_s = -1  # spot nodes may be away for an hour
-    context.max_consecutive_actor_init_deaths = 20  # nodes die while a model loads; a broken model is found before
-    context.enable_progress_bars = False  # ours counts units, documents and tokens
+    context.max_consecutive_actor_init_deaths = 20  # nodes may die while a model loads
+    context.enable_progress_bars = False  # `Progress` shows units and tokens
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
+    # It warns that its bars are off.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def scored_units(
     settings: ScoringSettings, todo: list[Unit], reporter: Reporter
 ) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
-    """Run the pipeline; yields each unit's name, counts and statistics as it is published."""
+    """Runs the pipeline; yields each unit's name, counts and statistics once it is published."""
     low, high = settings.workers
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
     dataset = ray.data.read_datasource(
@@ -66,7 +71,8 @@ def scored_units(
         num_cpus=IO_CPUS,
         compute=ahead,
     )
-    dataset = dataset.map_batches_internal(  # with GPUs, `map_batches` refuses batches that are whole blocks
+    # With GPUs, `map_batches` refuses batches that are whole blocks.
+    dataset = dataset.map_batches_internal(
         ScoreUnit,
         fn_constructor_kwargs={
             "settings": _worker_settings(settings),

@@ -1,4 +1,4 @@
-"""Does the pool of model workers fit the cluster? Asked before the output is begun."""
+"""Checks that the pool of model workers fits the cluster, before the output is begun."""
 
 import logging
 import os
@@ -13,13 +13,14 @@ from rho_score.errors import InputError
 
 log = logging.getLogger(__name__)
 
-NODES_JOIN_S = 30.0  # nodes of a cluster that was just started join one after the other
+NODES_JOIN_S = 30.0  # nodes of a new cluster join one after the other
 
 
 def default_cpus(workers: int, *, gpus: float) -> int:
-    """CPUs of each worker where the user does not say: on a cluster, as many as leave one for reading.
+    """Returns the CPUs of each worker if the user does not say.
 
-    workers: the least that there are to be.
+    For workers without GPUs on a cluster, they leave one CPU for reading. workers: the smallest
+    number of workers.
     """
     if gpus:
         return 2
@@ -27,19 +28,22 @@ def default_cpus(workers: int, *, gpus: float) -> int:
     if not connected():
         return here
     nodes = _cpus_in_time(workers + 1, f"{workers} workers and one CPU for reading need at least {workers + 1}")
-    if not sum(nodes):  # an autoscaler is to add some
+    if not sum(nodes):  # an autoscaler will add nodes
         return here
     chosen = largest_share(nodes, workers)
     if chosen < here and workers * chosen < sum(nodes):
         log.info(
-            "each worker has %d of this machine's %d cores: the cluster has %d CPUs, and one is left for reading",
+            "each worker has %d of this machine's %d cores, because the cluster has %d CPUs and one is left for reading",
             chosen, here, sum(nodes),
         )  # fmt: skip
     return chosen
 
 
 def largest_share(nodes: Sequence[float], workers: int) -> int:
-    """The largest number of CPUs, at least 1, that each of so many workers can have of one of these nodes, so that one CPU is left."""
+    """Returns the most CPUs that each worker can have, each on one of these nodes.
+
+    One CPU is left over. The result is at least 1.
+    """
     for cpus in range(int(max(nodes)), 1, -1):
         if workers * cpus + 1 <= sum(nodes) and sum(int(node) // cpus for node in nodes) >= workers:
             return cpus
@@ -47,12 +51,13 @@ def largest_share(nodes: Sequence[float], workers: int) -> int:
 
 
 def check_pool(*, workers: int, cpus: int, gpus: float) -> None:
-    """Refuse a pool of at least so many workers that the cluster can never hold: it would wait for ever.
+    """Raises InputError for a pool that the cluster can never hold; the run would wait forever.
 
-    A cluster that is starting has fewer nodes at first, and one that lost some has them again later: that is waited for.
+    workers: the smallest number of workers. A cluster that is starting has fewer nodes at first,
+    and one that lost nodes may get them back: the run waits for these.
 
     Raises:
-        InputError: names what is needed, what is there and what to lower.
+        InputError: the message says what is needed, what is there and what to lower.
     """
     if starts_its_own():
         _refuse_missing_gpus(workers, gpus)
@@ -65,27 +70,30 @@ def check_pool(*, workers: int, cpus: int, gpus: float) -> None:
     largest = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
     if cpus > largest:
         log.warning(
-            "a worker asks for %d CPUs of one node and the largest has %d; waiting for a larger one. Else give --cpus-per-worker",
+            "a worker asks for %d CPUs of one node, but the largest node has %d. Waiting for a larger one; or lower --cpus-per-worker.",
             cpus, largest,
         )  # fmt: skip
     if not gpus and have.get("GPU", 0):
-        log.warning("the cluster has GPUs and this run uses none; give --gpus-per-worker 1 to use them")
+        log.warning("the cluster has GPUs, but this run uses none. Give --gpus-per-worker 1 to use them.")
     if have.get("GPU", 0) < gpus:
         log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))
 
 
 def _refuse_missing_gpus(workers: int, gpus: float) -> None:
-    """Refuse a pool that this machine has not the GPUs for, where it is the whole cluster: none would ever join."""
+    """Raises InputError if this machine is the whole cluster and lacks the GPUs for the pool.
+
+    No other node would ever join.
+    """
     need, have = workers * gpus, torch.cuda.device_count()
     if need > have:
         raise InputError(
-            f"{workers} workers of {gpus:g} GPUs each need {need:g}, this machine has {have}. Name a cluster that "
-            "has them in RAY_ADDRESS, or lower --workers or --gpus-per-worker."
+            f"{workers} workers of {gpus:g} GPUs each need {need:g}, but this machine has {have}. Set RAY_ADDRESS to a "
+            "cluster that has them, or lower --workers or --gpus-per-worker."
         )
 
 
 def _refuse_too_many_cpus(workers: int, cpus: int) -> None:
-    """Refuse a pool that leaves a fixed cluster no CPU for reading."""
+    """Raises InputError for a pool that leaves no CPU for reading in a cluster that cannot grow."""
     import ray
 
     need = workers * cpus + 1
@@ -93,14 +101,14 @@ def _refuse_too_many_cpus(workers: int, cpus: int) -> None:
     have = sum(_cpus_in_time(need, needs))
     if not 0 < have < need:
         return
-    short = f"{needs}, the cluster has {have:.0f}"
+    short = f"{needs}, but the cluster has {have:.0f}"
     if _most_cpus() >= need:
-        log.warning("%s. Waiting for its autoscaler to add nodes", short)
+        log.warning("%s. Waiting for its autoscaler to add nodes.", short)
     elif not all(node["Alive"] for node in ray.nodes()):
-        log.warning("%s. It has lost nodes; waiting for others. Else lower --workers or --cpus-per-worker.", short)
+        log.warning("%s. It has lost nodes. Waiting for others; or lower --workers or --cpus-per-worker.", short)
     elif workers == cpus == 1:
         raise InputError(
-            f"{short}. Start it with --num-cpus 2 (a count of tasks at a time, more than there are cores if need be), or add a "
+            f"{short}. Start it with --num-cpus 2 (the number of tasks at a time, which may be more than its cores), or add a "
             "node, or unset RAY_ADDRESS to work on this machine alone."
         )
     else:
@@ -108,8 +116,10 @@ def _refuse_too_many_cpus(workers: int, cpus: int) -> None:
 
 
 def _cpus_in_time(need: int, needs: str) -> list[float]:
-    """The CPUs of each node that is alive: at once where they are enough or no node has joined for `NODES_JOIN_S`, else once
-    they are enough or that time is over."""
+    """Returns the CPUs of each node that is alive, waiting for nodes that may join.
+
+    It waits until the CPUs are enough, or until no node has joined for `NODES_JOIN_S` seconds.
+    """
     told = False
     while True:
         nodes = _alive_cpus()
@@ -117,7 +127,7 @@ def _cpus_in_time(need: int, needs: str) -> list[float]:
         if not 0 < sum(nodes) < need or left <= 0:
             return nodes
         if not told:
-            log.info("%s, the cluster has %.0f; waiting %.0f s for other nodes to join", needs, sum(nodes), left)
+            log.info("%s, but the cluster has %.0f. Waiting %.0f s for other nodes to join.", needs, sum(nodes), left)
             told = True
         time.sleep(min(1.0, left))
 
@@ -129,8 +139,8 @@ def _alive_cpus() -> list[float]:
 
 
 def _youngest() -> float:
-    """When the last of the nodes joined, seconds since the epoch."""
-    from ray._private.worker import global_worker  # when a node started is in no public place
+    """Returns when the last node joined, in seconds since the epoch."""
+    from ray._private.worker import global_worker  # no public way tells when a node started
 
     worker: Any = global_worker
     nodes = worker.gcs_client.get_all_node_info().values()
@@ -138,7 +148,10 @@ def _youngest() -> float:
 
 
 def _most_cpus() -> int:
-    """How many CPUs the cluster's autoscaler may bring it to; 0 where it has none, or does not tell."""
+    """Returns the number of CPUs that the autoscaler may bring the cluster to.
+
+    It is 0 if there is no autoscaler or it does not say.
+    """
     from ray._private.state import state
 
     return int((state.get_max_resources_from_cluster_config() or {}).get("CPU", 0))

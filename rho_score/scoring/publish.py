@@ -1,4 +1,7 @@
-"""The last step of a unit: its table becomes a file, its quarantined documents another, its accounts a row."""
+"""The last step of a unit: its table becomes a file, and its counts become a row.
+
+Its quarantined documents become another file.
+"""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -22,7 +25,7 @@ from rho_score.stores.schema import QUARANTINE, SCHEMA_VERSION, content_sha256, 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishSettings:
-    """What publishing a unit needs to know of its run."""
+    """What the step that publishes units needs to know about the run."""
 
     output: str
     fingerprint: str
@@ -30,20 +33,22 @@ class PublishSettings:
     """True if units have a column `group`."""
     signals: tuple[str, ...]
     prefix: bool
-    """True if a prefix stands before each document, so that every token has a loss."""
+    """True if each document has a prefix before it, so that every token has a loss."""
     again: bool
-    """True if the unit is published already, and what is there is to be replaced."""
+    """True if the unit is published already and its files are replaced."""
 
 
 def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: dict[str, int]) -> pa.Table:
-    """Write a unit's file, and before it the file of its quarantined documents.
+    """Writes the file of a unit's quarantined documents, and then the unit's file.
 
-    unit: `blocks.SCORED`, with the worker's statistics in its metadata. expected_rows: of the units whose number of rows
-    is planned. Returns one row with the unit's name, its counts, its statistics, and the storage calls that reading and
-    writing it had to make again.
+    unit: `rho_score.scoring.blocks.SCORED`, with the worker's statistics in its metadata.
+    expected_rows: number of rows by unit, for units whose number is planned. Returns one row with
+    the unit's name, its counts, its statistics, and the storage calls that were made again to read
+    and write it.
 
     Raises:
-        RhoScoreError: the unit does not have the rows that were planned, or a token has no loss that must have one.
+        RhoScoreError: the number of rows is not the planned one, or a token that must have a loss
+            has none.
     """
     folder, name = Folder(settings.output), unit["unit"][0].as_py()
     check_attempts(f"publishing unit {name}")
@@ -54,16 +59,17 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
     counts = _counts(scored, len(quarantined), stats)
     if expected_rows.get(name, counts.documents) != counts.documents:
         raise RhoScoreError(
-            f"unit {name}: {expected_rows[name]} rows planned, {counts.documents} read. Nothing was written."
+            f"unit {name}: {expected_rows[name]} rows were planned, but {counts.documents} were read. Nothing was written."
         )
     if settings.prefix and counts.losses != counts.tokens:
         raise RhoScoreError(
-            f"unit {name}: {counts.tokens - counts.losses} tokens have no loss, though a prefix stands before each document. "
+            f"unit {name}: {counts.tokens - counts.losses} tokens have no loss, although each document has a prefix. "
             "Nothing was written."
         )
     earlier = Counter(read_retries(unit))
     with retries_counted() as here:
-        if settings.again:  # a file without the documents that were quarantined must not outlive the list of them
+        if settings.again:
+            # The old file lacks the quarantined documents, so it must not outlive the list of them.
             folder.remove(data_name(name))
         _publish_quarantined(folder, name, quarantined)
         folder.publish(data_name(name), _unit_file(name, scored, counts, settings))
@@ -90,7 +96,10 @@ def _counts(scored: pa.Table, n_quarantined: int, stats: UnitStats) -> ScoreCoun
 
 
 def _publish_quarantined(folder: Folder, name: str, quarantined: pa.Table) -> None:
-    """Write the list of a unit's quarantined documents; remove that of an earlier attempt where there are none."""
+    """Writes the list of a unit's quarantined documents.
+
+    If there are none, it removes the list of an earlier attempt.
+    """
     if not len(quarantined):
         folder.remove(quarantine_name(name))
         return

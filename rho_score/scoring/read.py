@@ -1,4 +1,4 @@
-"""Units into documents: a block a unit, rows in input order, strings as they are.
+"""Reads units into documents: each block is a unit, rows are in input order, strings are unchanged.
 
 A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
 """
@@ -22,7 +22,7 @@ from rho_score.scoring.unit_stats import attach_retries
 
 
 class CorpusUnits(Datasource):
-    """The units of a corpus as a Ray Data source: one read task, one block a unit."""
+    """The units of a corpus as a Ray Data source, with one read task and one block per unit."""
 
     def __init__(self, root: str, units: Iterable[Unit], columns: Columns) -> None:
         super().__init__()
@@ -46,11 +46,13 @@ class CorpusUnits(Datasource):
 
 
 def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
-    """The documents of a unit, with columns `schema.DOCUMENTS`; one row of nulls if it has none.
+    """Returns the documents of a unit with the columns `rho_score.scoring.blocks.DOCUMENTS`.
+
+    A unit without documents gives one row of nulls.
 
     Raises:
-        RhoScoreError: the shard is not the one that was planned (size, etag or time of change differ), before it is read
-            or after.
+        RhoScoreError: the shard is not the one that was planned (its size, etag or time of change
+            differs), before or after it is read.
     """
     with retries_counted() as made:
         check_unchanged(root, unit)

@@ -1,4 +1,4 @@
-"""What a scoring run is made of: every option resolved, every wrong one refused, before anything is run."""
+"""Resolves the options of a scoring run, and refuses wrong ones before anything is run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -24,12 +24,13 @@ from rho_score.scoring.preflight import default_cpus
 from rho_score.stores.manifest import new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, SIGNALS
 
-UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0  # two cores take four hours for a unit of 16 MB
+# Two cores take four hours for a unit of 16 MB.
+UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerSettings:
-    """What a worker loads its `Scorer` with; the names are those of its arguments."""
+    """The arguments that a worker loads its `Scorer` with, under their own names."""
 
     model: ModelSource
     dtype: str
@@ -41,24 +42,24 @@ class ScorerSettings:
     compile: bool
 
     def load(self, *, gpu: bool, on_phase: Callable[[str], None]) -> Scorer:
-        """Load and check the model. on_phase is called with what is done next."""
+        """Returns the loaded and checked model. `on_phase` is called with the name of each step."""
         arguments = {field.name: getattr(self, field.name) for field in fields(self)}
         return Scorer(**arguments, device="cuda" if gpu else "cpu", on_phase=on_phase)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings:
-    """Everything that a run is made of, resolved: the driver decides it, and the workers obey."""
+    """All settings of a run, resolved by the driver and followed by the workers."""
 
     config: ScoreConfig
     plan: Plan
     manifest: JsonObject
     scorer: ScorerSettings
     identity: dict[str, str]
-    """What determines the model's losses, see `models.identity`."""
+    """What determines the model's losses, see `rho_score.models.identity`."""
     columns: Columns
     workers: tuple[int, int]
-    """The fewest and the most model workers."""
+    """The smallest and the largest number of model workers."""
     cpus: int
     """CPUs of each model worker."""
     gpus: float
@@ -78,9 +79,9 @@ class ScoringSettings:
 def resolve_settings(
     config: ScoreConfig, plan: Plan, begun: JsonObject | None, workers: tuple[int, int]
 ) -> ScoringSettings:
-    """Resolve every default.
+    """Returns the settings of a run, with every default resolved.
 
-    begun: the manifest of the run that is resumed, if there is one.
+    begun: the manifest of the run that is resumed, or None.
 
     Raises:
         InputError: an option is wrong, or the model cannot be scored with.
@@ -104,7 +105,7 @@ def resolve_settings(
 
 
 def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, str]:
-    """What the model is loaded with, and the SHA-256 of its tokenizer."""
+    """Returns the settings of the scorer, and the SHA-256 of the tokenizer."""
     model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
         model=pinned(config.model),
@@ -120,7 +121,7 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
     prefix = resolve_prefix(config.prefix, tokenizer, vocabulary)
     _check_vocabulary(config.model, tokenizer, vocabulary, prefix)
     if config.dtype == "auto" and begun is not None:
-        dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run goes on in the dtype it has
+        dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
         dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
     scorer = ScorerSettings(
@@ -139,7 +140,7 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
 def _manifest(
     config: ScoreConfig, plan: Plan, scorer: ScorerSettings, tokenizer_sha256: str, identity: dict[str, str]
 ) -> JsonObject:
-    """The manifest. identity: what determines the model's losses, and the device."""
+    """Returns the manifest. identity: what determines the model's losses, and the device."""
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
@@ -174,11 +175,13 @@ def _manifest(
 
 
 def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
-    """Context and overlap, given or by default, checked against the model."""
+    """Returns context and overlap, given or by default, checked against the model."""
     longest = longest_context(model_config)
     context = config.context or default_context(model_config)
     if longest and context > longest:
-        raise InputError(f"--context {context} is more than the {longest} positions of {config.model}.")
+        raise InputError(
+            f"--context {context} is more than the {longest} positions of {config.model}. Give a smaller one."
+        )
     overlap = context // 4 if config.overlap is None else config.overlap
     if context < 2 or not 0 <= overlap < context - 1:
         raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
@@ -187,40 +190,41 @@ def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
 
 def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None) -> None:
     never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix}
-    used = max(set(tokenizer.get_vocab().values()) - never, default=0)  # a text that spells a special token is text
+    # No text becomes a special token: one that spells its name is tokenized as plain text.
+    used = max(set(tokenizer.get_vocab().values()) - never, default=0)
     if used >= vocabulary:
         raise InputError(
-            f"the tokenizer of {model} has ids up to {used}, its model a vocabulary of {vocabulary}: "
-            "they do not belong together."
+            f"the tokenizer of {model} has ids up to {used}, but its model has a vocabulary of {vocabulary}: "
+            "they do not belong together. Take the model's own tokenizer."
         )
 
 
 def check_limits(config: ScoreConfig) -> None:
-    """Raises InputError for a number that is none of what it stands for."""
+    """Raises InputError for a number that its option does not allow."""
     seconds = config.unit_timeout
     if seconds is not None and not 1 <= seconds < 1e8:
-        raise InputError(f"--unit-timeout is a number of seconds from 1 on, got {seconds:g}.")
+        raise InputError(f"--unit-timeout must be at least 1 second and below 100,000,000; got {seconds:g}.")
     gpus = config.gpus_per_worker
     if gpus is not None and not (0 <= gpus < 1 or (1 <= gpus < 1e4 and gpus == int(gpus))):
-        raise InputError(f"--gpus-per-worker is a share of a GPU below 1 or a whole number of GPUs, got {gpus:g}.")
+        raise InputError(f"--gpus-per-worker must be a share of a GPU below 1 or a whole number of GPUs, got {gpus:g}.")
     for name in ("cpus_per_worker", "batch_tokens"):
         if (value := getattr(config, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is at least 1, got {value}.")
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
 
 
 def worker_range(text: str) -> tuple[int, int]:
-    """(least, most) of `--workers`; raises InputError."""
+    """Returns the (smallest, largest) number in `--workers`. Raises InputError for another form."""
     low, _, high = text.partition(":")
     try:
         found = int(low), int(high or low)
     except ValueError:
         found = (0, 0)
     if not 1 <= found[0] <= found[1]:
-        raise InputError(f"--workers is N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
+        raise InputError(f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
     return found
 
 
 def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """An output inside the corpus would be read as a part of it by the next run."""
+    """Raises InputError for an output inside the corpus; the next run would read it as input."""
     if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
         raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")

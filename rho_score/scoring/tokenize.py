@@ -1,4 +1,4 @@
-"""Text into token ids, as the model was trained to read it but with special-token strings as plain text."""
+"""Turns text into token ids as the model reads it, but with special-token strings as plain text."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,19 @@ CHARACTERS_TOGETHER = 4 << 20
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
-    """Token ids of each text, int32[n]; an empty text gives an empty array.
+    """Returns the token ids of each text, int32[n]; an empty text gives an empty array.
 
-    Nothing is added (no BOS, no EOS), nothing is cut, and a text that spells a special token, such as `<|im_end|>`, is
-    tokenized as the characters it is made of.
+    Nothing is added (no BOS, no EOS) and nothing is cut. A text that spells a special token, such
+    as `<|im_end|>`, is tokenized as the characters it is made of.
     """
     return [ids for some in _together(texts) for ids in _encode(tokenizer, some)]
 
 
 def _together(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts by the few megabytes: what a tokenizer notes of each token takes a hundred bytes while it is at work."""
+    """Yields the texts in lists of a few megabytes.
+
+    A tokenizer takes about a hundred bytes of memory per token while it works.
+    """
     some: list[str] = []
     size = 0
     for text in texts:
@@ -60,13 +63,16 @@ def _tokenizer(model: str, trust_remote_code: bool, sha256: str) -> PreTrainedTo
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     if hash_tokenizer(tokenizer) != sha256:
         raise RhoScoreError(
-            f"this node's tokenizer of {model} is another than the driver's. Give every node the same files."
+            f"this node's tokenizer of {model} differs from the driver's. Give every node the same files."
         )
     return tokenizer
 
 
 def tokenize_unit(documents: pa.Table, *, model: str, trust_remote_code: bool, tokenizer_sha256: str) -> pa.Table:
-    """Replace the text of a unit by its token ids; `schema.DOCUMENTS` → `schema.TOKENIZED`."""
+    """Returns a unit with token ids in place of its text.
+
+    The schemas are `DOCUMENTS` and `TOKENIZED` of `rho_score.scoring.blocks`.
+    """
     check_attempts(f"tokenizing unit {documents['unit'][0].as_py()}")
     texts = documents["text"]
     present = texts.is_valid().to_numpy()

@@ -15,26 +15,29 @@ RETRIES = b"rho_score.retries"
 
 @dataclass(frozen=True, kw_only=True)
 class UnitStats:
-    """What a worker measured while it had a unit. It differs from run to run, and no file holds it."""
+    """What a worker measured while it had a unit. It differs from run to run; no file holds it."""
 
     rescored: int = 0
     positions: int = 0
     """Positions that went through the model, padding included."""
     padding: int = 0
     worker: str = ""
-    """Which worker."""
+    """Name of the worker."""
     started: float = 0.0
-    """When it took the unit, seconds since the epoch."""
+    """When the worker took the unit, in seconds since the epoch."""
     ended: float = 0.0
-    """When it gave the unit on."""
+    """When it passed the unit on, in seconds since the epoch."""
     model_s: float = 0.0
     """Seconds in the scorer."""
     note: str = ""
-    """What the model does not use of its files, or ties; see `models.load.load_model`."""
+    """Weights that the model ties or does not use, see `rho_score.models.load.load_model`."""
 
 
 def busy_share(units: Iterable[UnitStats]) -> float:
-    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
+    """Returns the share of the workers' time in which the model ran.
+
+    The time of a worker goes from its first unit to its last.
+    """
     of: dict[str, list[UnitStats]] = defaultdict(list)
     for stats in units:
         of[stats.worker].append(stats)
@@ -44,22 +47,25 @@ def busy_share(units: Iterable[UnitStats]) -> float:
 
 
 def attach_stats(unit: pa.Table, stats: UnitStats) -> pa.Table:
-    """The table with the worker's statistics in its metadata."""
+    """Returns the table with the worker's statistics in its metadata."""
     return _with(unit, STATS, asdict(stats))
 
 
 def read_stats(unit: pa.Table) -> UnitStats:
-    """The statistics that a worker attached to a unit's table."""
+    """Returns the statistics that a worker attached to a unit's table."""
     return UnitStats(**orjson.loads((unit.schema.metadata or {}).get(STATS, b"{}")))
 
 
 def attach_retries(unit: pa.Table, retries: Mapping[str, int]) -> pa.Table:
-    """The table with the storage calls that reading it made again, by kind of error, in its metadata."""
+    """Returns the table with its retries in its metadata.
+
+    retries: number of storage calls that reading it made again, by kind of error.
+    """
     return _with(unit, RETRIES, dict(retries))
 
 
 def read_retries(unit: pa.Table) -> dict[str, int]:
-    """The retries that are attached to a unit's table."""
+    """Returns the retries that are attached to a unit's table."""
     return dict(orjson.loads((unit.schema.metadata or {}).get(RETRIES, b"{}")))
 
 

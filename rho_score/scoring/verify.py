@@ -1,4 +1,7 @@
-"""`rho-score score --verify N`: how far the scores of a run would be from a plain float32 forward, on documents of the corpus."""
+"""`rho-score score --verify N`: compares the losses of a run with those of a plain float32 forward.
+
+It does so on N documents of the corpus.
+"""
 
 import logging
 import random
@@ -23,12 +26,12 @@ from rho_score.scoring.tokenize import encode
 log = logging.getLogger(__name__)
 
 KEPT = 0.6  # the share of tokens that the paper keeps
-UNITS = 64  # units that documents are taken from
+UNITS = 64  # most units that documents are taken from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Absolute differences of losses, nats, over the tokens of a few documents."""
+    """Absolute differences of losses, in nats, over the tokens of a few documents."""
 
     documents: int
     tokens: int
@@ -36,13 +39,13 @@ class Comparison:
     p99: float
     largest: float
     flips: float
-    """Share of tokens on the other side of the cut, where the 60 % with the lowest loss are kept."""
+    """Share of tokens that change sides of the cut if the 60 % with the lowest loss are kept."""
     layout: str
-    """How the scorer laid out its passes, and its dtype."""
+    """The layout of the scorer's passes, and its dtype."""
 
     def __str__(self) -> str:
         return (
-            f"verified {self.documents:,} documents, {self.tokens:,} tokens, going {self.layout}, against a plain float32 forward\n"
+            f"verified {self.documents:,} documents, {self.tokens:,} tokens ({self.layout}) against a plain float32 forward\n"
             f"mean difference {self.mean:.2e} nats, p99 {self.p99:.2e}, largest {self.largest:.2e}; "
             f"{self.flips:.3%} of top-{KEPT:.0%} decisions flip\n"
             "nothing was written"
@@ -50,7 +53,7 @@ class Comparison:
 
 
 def compare(found: list[np.ndarray], expected: list[np.ndarray], layout: str) -> Comparison:
-    """Differences of two scorings of the same documents, float[n] each.
+    """Returns the differences of two scorings of the same documents, float[n] each.
 
     Raises:
         InputError: no token has a loss.
@@ -72,14 +75,14 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray], layout: str) ->
 
 
 def _kept(losses: np.ndarray) -> np.ndarray:
-    """Which of the losses are among the lowest 60 %, bool[n]; ties to the first."""
+    """Returns a mask of the lowest 60 % of the losses, bool[n]; ties go to the first."""
     kept = np.zeros(len(losses), bool)
     kept[np.argsort(losses, kind="stable")[: round(KEPT * len(losses))]] = True
     return kept
 
 
 def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool) -> Comparison:
-    """Score `config.verify` random documents of the corpus as a run would, and by a plain float32 forward.
+    """Scores `config.verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
         InputError: the corpus has no document to verify.
@@ -103,7 +106,10 @@ def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool
 
 @torch.inference_mode()
 def plain_losses(model: Any, ids: np.ndarray, *, context: int, overlap: int, prefix_id: int | None) -> np.ndarray:
-    """Losses of one document, float32[n], window by window from the whole logits of the model's own forward."""
+    """Returns the losses of one document, float32[n], in nats.
+
+    They come from the whole logits of the model's own forward, window by window.
+    """
     losses = np.full(len(ids), np.nan, np.float32)
     prefix = [] if prefix_id is None else [prefix_id]
     for start, first, stop in windows(len(ids), context=context, overlap=overlap, has_prefix=prefix_id is not None):
@@ -116,7 +122,7 @@ def plain_losses(model: Any, ids: np.ndarray, *, context: int, overlap: int, pre
 
 
 def _random_texts(config: ScoreConfig, plan: Plan) -> list[str]:
-    """`config.verify` texts, the same ones each time, from at most 64 units of the corpus."""
+    """Returns `config.verify` texts from at most 64 units of the corpus, the same each time."""
     n = config.verify or 0
     draw = random.Random(0)
     units = draw.sample(plan.units, min(UNITS, len(plan.units)))
@@ -134,5 +140,7 @@ def _random_texts(config: ScoreConfig, plan: Plan) -> list[str]:
             elif (place := draw.randrange(passed)) < n:
                 seen[place] = document.text
     if not seen:
-        raise InputError(f"no document with text in {len(units)} units of {plan.root}; there is nothing to verify.")
+        raise InputError(
+            f"there is no document with text in {len(units)} units of {plan.root}, so there is nothing to verify."
+        )
     return seen

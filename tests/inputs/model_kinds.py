@@ -154,7 +154,7 @@ def _nan(tensors: dict[str, torch.Tensor]) -> None:
 BERT = BertConfig(**SMALL, num_hidden_layers=1)
 T5 = T5Config(vocab_size=400, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=16)
 NOT_CAUSAL = "not a causal language model; it gives no token losses"
-OWN_CODE = ("brings its own Python code, which is not run unasked", "--trust-remote-code")
+OWN_CODE = ("brings its own Python code, which runs only if you allow it", "--trust-remote-code")
 
 
 def _special_beyond(folder: Path) -> None:
@@ -197,15 +197,15 @@ MODELS = [
     ModelKind("a generation_config.json that says nothing sensible", written("generation_config.json", '{"temperature": "hot", "do_sample": 3}')),
     ModelKind("the index of a model in several files, left over beside a whole one", _left_over_index),
     ModelKind("a vision-language model, of which the text part is scored", _vision_language),
-    ModelKind("no such directory", _everything_gone, ("no directory", "{model}", "Give a Hugging Face id or a directory")),
-    ModelKind("an empty directory", without("*"), ("no readable config.json in", "{model}")),
-    ModelKind("no config.json", without("config.json"), ("no readable config.json in", "{model}", "model_type")),
-    ModelKind("config.json that is not JSON", written("config.json", "{"), ("no readable config.json in", "{model}", "not a valid JSON file")),
-    ModelKind("config.json that holds a list", written("config.json", "[]"), ("no readable config.json in", "{model}")),
-    ModelKind("config.json with a value of another type", changed("config.json", hidden_size="wide"), ("no readable config.json in", "{model}", "hidden_size")),
-    ModelKind("a kind of model that transformers does not know", changed("config.json", model_type="nosuch"), ("no readable config.json in", "{model}", "nosuch")),
-    ModelKind("no weights", without("*.safetensors"), ("no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
-    ModelKind("pickled weights only", _pickled, ("no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
+    ModelKind("no such directory", _everything_gone, ("there is no directory", "{model}", "Give a Hugging Face id or a directory")),
+    ModelKind("an empty directory", without("*"), ("there is no readable config.json in", "{model}")),
+    ModelKind("no config.json", without("config.json"), ("there is no readable config.json in", "{model}", "model_type")),
+    ModelKind("config.json that is not JSON", written("config.json", "{"), ("there is no readable config.json in", "{model}", "not a valid JSON file")),
+    ModelKind("config.json that holds a list", written("config.json", "[]"), ("there is no readable config.json in", "{model}")),
+    ModelKind("config.json with a value of another type", changed("config.json", hidden_size="wide"), ("there is no readable config.json in", "{model}", "hidden_size")),
+    ModelKind("a kind of model that transformers does not know", changed("config.json", model_type="nosuch"), ("there is no readable config.json in", "{model}", "nosuch")),
+    ModelKind("no weights", without("*.safetensors"), ("there are no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
+    ModelKind("pickled weights only", _pickled, ("there are no *.safetensors in", "{model}", "Pickled weights are never loaded: convert them first.")),
     ModelKind("weights under another name only", _renamed, ("{model} holds weights.safetensors, but neither model.safetensors nor",)),
     ModelKind("GGUF only", _gguf, ("{model} holds GGUF files (model-q4.gguf) and no config.json", "safetensors")),
     ModelKind("weights that are cut off", _cut_off, ("model.safetensors is not a readable safetensors file", "Fetch it again.")),
@@ -215,10 +215,10 @@ MODELS = [
     ModelKind("T5", _model(T5, T5ForConditionalGeneration), ("{model} is a 't5' model (T5ForConditionalGeneration, an encoder and a decoder)", NOT_CAUSAL)),
     ModelKind("code of its own, not trusted", _own_model_code, ("the model in", "{model}", *OWN_CODE)),
     ModelKind("a tokenizer with code of its own, not trusted", _own_tokenizer_code, ("the tokenizer in", "{model}", *OWN_CODE)),
-    ModelKind("no tokenizer", without("tokenizer*", "special_tokens_map.json"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
-    ModelKind("tokenizer.json that is not JSON", written("tokenizer.json", "{"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
-    ModelKind("tokenizer.json without a tokenizer", written("tokenizer.json", "{}"), ("no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
-    ModelKind("a tokenizer with more entries than the model", _model(_llama(vocab_size=300), LlamaForCausalLM), ("the tokenizer of", "has ids up to 399, its model a vocabulary of 300", "do not belong together")),
+    ModelKind("no tokenizer", without("tokenizer*", "special_tokens_map.json"), ("there is no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
+    ModelKind("tokenizer.json that is not JSON", written("tokenizer.json", "{"), ("there is no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
+    ModelKind("tokenizer.json without a tokenizer", written("tokenizer.json", "{}"), ("there is no readable tokenizer in", "{model}", "Copy the model's tokenizer.json")),
+    ModelKind("a tokenizer with more entries than the model", _model(_llama(vocab_size=300), LlamaForCausalLM), ("the tokenizer of", "has ids up to 399, but its model has a vocabulary of 300", "do not belong together. Take the model's own tokenizer.")),
     ModelKind("special tokens beyond the model's vocabulary, which no text becomes", _special_beyond),
     ModelKind(
         "weights that lack a layer", weights(lambda tensors: [tensors.pop(name) for name in list(tensors) if "layers.1" in name]),

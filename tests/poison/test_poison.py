@@ -51,11 +51,14 @@ def test_poison_is_quarantined_and_the_rest_is_as_if_it_were_not_there(
     assert f"documents in 16 = scored {16 - len(poison)} + quarantined {len(poison)}" in printed
     reasons = dict(quarantined_documents(_folder(tmp_path / "out"), 100))
     assert {name: DEEDS[poison[name][0]] for name in reasons} == {name: DEEDS[text[0]] for name, text in poison.items()}
-    assert reasons["d02"] == "the model fails on it: it killed its worker 2 times, alone"
+    assert reasons["d02"] == "the model fails on it: it killed its worker 2 times when scored alone"
     assert "out of memory" in reasons["d06"]
     assert reasons["d09"] == "the model fails on it: RuntimeError: shape mismatch: a shape"
-    assert "killed its worker 2 times, alone: AcceleratorError: CUDA error: an illegal memory access" in reasons["d13"]
-    assert not hangs or f"times, alone: not done after {HANG_S} s (--unit-timeout)" in reasons["d15"]
+    assert (
+        "killed its worker 2 times when scored alone: AcceleratorError: CUDA error: an illegal memory access"
+        in reasons["d13"]
+    )
+    assert not hangs or f"times when scored alone: not done after {HANG_S} s (--unit-timeout)" in reasons["d15"]
     assert all(f"quarantined: {name}: " in printed for name in reasons)
     assert not list((tmp_path / "out" / "attempts").glob("*"))
 

@@ -87,7 +87,7 @@ def test_the_prefix_is_the_one_that_was_asked_for(
     assert main(["score", "*.*", "out", *options, "--prefix", "9"]) == 2
     assert "prefix_id" in capsys.readouterr().err
     assert main(["score", "*.*", "other", *options, "--prefix", "900"]) == 2
-    assert "--prefix is auto, none or the id of a token" in capsys.readouterr().err
+    assert "--prefix must be auto, none or the id of a token" in capsys.readouterr().err
 
 
 def test_accounts_are_exact(scores: dict[str, Path]) -> None:
@@ -173,7 +173,7 @@ def test_more_workers_than_the_cluster_has_are_refused(
     ray_cluster: str, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rho_score.scoring.preflight.NODES_JOIN_S", 0.0)  # no more nodes will come
-    with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, the cluster has 4"):
+    with pytest.raises(InputError, match="4 workers of 1 CPUs and one CPU for reading need 5, but the cluster has 4"):
         score_into(corpus, tmp_path / "out", make_model(1), workers="4")
 
 
@@ -207,7 +207,7 @@ def test_verify_compares_with_a_plain_forward_and_writes_nothing(
     assert main([*command, "--verify", "20", "--no-compile", "--dtype", "float32", "--gpus-per-worker", "0"]) == 0
     said = capsys.readouterr().out
     assert "verified 20 documents" in said
-    assert "going packed in float32" in said
+    assert "(packed in float32) against a plain float32 forward" in said
     mean = float(said.split("mean difference ")[1].split()[0])
     assert 0 <= mean < 1e-4
     assert not (tmp_path / "out").exists()

@@ -39,5 +39,5 @@ def test_the_default_fits_a_running_cluster_of_two_cpus(
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert "1 workers of 2 CPUs and one CPU for reading need 3, the cluster has 2" in ended.stderr
+    assert "1 workers of 2 CPUs and one CPU for reading need 3, but the cluster has 2" in ended.stderr
     assert f"quarantined {N_QUARANTINED}" in ended.stdout

@@ -284,7 +284,7 @@ def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(
     monkeypatch.setattr("rho_score.scoring.preflight.starts_its_own", lambda: True)
     options = ["--model", str(make_model(1)), "--gpus-per-worker", "512", "--workers", "2"]
     assert main(["score", str(corpus), str(tmp_path / "out"), *options]) == 2
-    assert "2 workers of 512 GPUs each need 1024, this machine has" in (said := capsys.readouterr().err)
+    assert "2 workers of 512 GPUs each need 1024, but this machine has" in (said := capsys.readouterr().err)
     assert "RAY_ADDRESS" in said
     assert not (tmp_path / "out").exists()
 

@@ -61,12 +61,12 @@ def test_the_address_of_a_job_server_is_refused_and_nothing_is_written(
     [
         ("ray://head:10001", "Ray Client"),
         ("https://head", "ray job submit"),
-        ("localhost", "not an address"),
-        ("nonsense", "not an address"),
-        ("head:", "not an address"),
-        ("head:port", "not an address"),
-        ("head:99999", "not an address"),
-        ("ftp://head:6379", "not an address"),
+        ("localhost", "is not the address of a Ray cluster"),
+        ("nonsense", "is not the address of a Ray cluster"),
+        ("head:", "is not the address of a Ray cluster"),
+        ("head:port", "is not the address of a Ray cluster"),
+        ("head:99999", "is not the address of a Ray cluster"),
+        ("ftp://head:6379", "is not the address of a Ray cluster"),
     ],
 )
 def test_what_is_no_address_of_a_cluster_is_refused_with_the_remedy(address: str, words: str) -> None:

@@ -73,7 +73,7 @@ def test_an_adapters_identity_is_that_of_both(model: Path, tmp_path: Path) -> No
     ("spoil", "words"),
     [
         (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path=None), "names no base model"),
-        (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path="/no/such"), "base model is not to be had"),
+        (lambda folder, _: _change(folder / "adapter_config.json", base_model_name_or_path="/no/such"), "whose base model is not found"),
         (lambda folder, _: (folder / "adapter_model.safetensors").write_bytes(b"x"), "not a readable safetensors file"),
         (lambda folder, patch: patch.setattr("rho_score.models.directory.find_spec", lambda name: None), r"needs the package peft.*rho-score\[adapters\]"),
     ],
@@ -94,7 +94,7 @@ def test_an_adapter_of_another_model_is_refused(model: Path, tmp_path: Path) -> 
     save_file(
         {name: value[:, :2].contiguous() for name, value in weights.items()}, adapter / "adapter_model.safetensors"
     )
-    with pytest.raises(InputError, match="does not go into its base model"):
+    with pytest.raises(InputError, match="cannot be merged into its base model"):
         _scorer(adapter)
 
 

@@ -79,7 +79,7 @@ def test_the_poisoned_documents_and_no_others_are_left_out(
 
 def test_a_reason_says_what_is_known(tmp_path: Path) -> None:
     _, poisoned, _ = _until_done(_attempts(tmp_path), 5, {1}, {3})
-    assert poisoned == {1: "it killed its worker 2 times, alone", 3: "ValueError: token out of range in 3"}
+    assert poisoned == {1: "it killed its worker 2 times when scored alone", 3: "ValueError: token out of range in 3"}
 
 
 def test_deaths_of_nodes_and_runs_do_not_make_a_document_suspect_soon(tmp_path: Path) -> None:
@@ -106,7 +106,9 @@ def test_the_count_survives_the_driver(tmp_path: Path) -> None:
 
 def test_where_everything_fails_it_is_not_about_documents(tmp_path: Path) -> None:
     everything = set(range(MOST_POISONED + 10))
-    with pytest.raises(RhoScoreError, match=r"unit unit: 17 documents fail, each by itself, .* not about documents"):
+    with pytest.raises(
+        RhoScoreError, match=r"unit unit: 17 documents fail, each by itself, .* The documents are not the cause"
+    ):
         _until_done(_attempts(tmp_path), len(everything), set(), everything)
     with pytest.raises(RhoScoreError, match="2 documents fail"):
         _until_done(_attempts(tmp_path), 2, set(), {0, 1})
@@ -135,7 +137,7 @@ def test_a_worker_that_hangs_is_ended_and_says_so(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=300)
     assert done.returncode == 1
     _, poisoned = _attempts(tmp_path).score("unit", _documents(1), _dying)
-    assert poisoned == {0: "it killed its worker 3 times, alone: not done after 0.5 s (--unit-timeout)"}
+    assert poisoned == {0: "it killed its worker 3 times when scored alone: not done after 0.5 s (--unit-timeout)"}
 
 
 def test_what_is_left_at_the_end_is_removed(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def test_the_default_fits_a_cluster_of_two_cpus(two_cpus: pytest.MonkeyPatch, ca
         assert preflight.default_cpus(1, gpus=0) == 1
         preflight.check_pool(workers=1, cpus=1, gpus=0)
     assert [record.getMessage() for record in caplog.records] == [
-        "each worker has 1 of this machine's 2 cores: the cluster has 2 CPUs, and one is left for reading"
+        "each worker has 1 of this machine's 2 cores, because the cluster has 2 CPUs and one is left for reading"
     ]
 
 
 def test_what_can_never_fit_is_refused_at_once(two_cpus: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
-    with pytest.raises(InputError, match="1 workers of 2 CPUs and one CPU for reading need 3, the cluster has 2"):
+    with pytest.raises(InputError, match="1 workers of 2 CPUs and one CPU for reading need 3, but the cluster has 2"):
         preflight.check_pool(workers=1, cpus=2, gpus=0)
     assert time.monotonic() - started < 5
 
@@ -66,7 +66,7 @@ def test_waiting_for_nodes_is_told_at_once(two_cpus: pytest.MonkeyPatch, caplog:
     with caplog.at_level(logging.INFO):
         preflight.check_pool(workers=1, cpus=2, gpus=0)
     (told,) = (record.getMessage() for record in caplog.records)
-    assert "need 3, the cluster has 2; waiting" in told
+    assert "need 3, but the cluster has 2. Waiting" in told
     assert "for other nodes to join" in told
 
 

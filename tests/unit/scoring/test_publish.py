@@ -43,7 +43,9 @@ def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:
 
 def test_a_missing_loss_behind_a_prefix_is_refused(tmp_path: Path) -> None:
     rows = [{"doc_id": "a", "input_ids": [1, 2], "loss": [None, 1.5]}, *ROWS[1:]]
-    with pytest.raises(RhoScoreError, match=r"unit u: 1 tokens have no loss, though a prefix .* Nothing was written"):
+    with pytest.raises(
+        RhoScoreError, match=r"unit u: 1 tokens have no loss, although each document has a prefix.* Nothing was written"
+    ):
         _publish(rows, tmp_path)
     assert not list(tmp_path.iterdir())
     assert _publish(rows, tmp_path, prefix=False)["losses"] == 1
@@ -53,7 +55,7 @@ def test_a_missing_loss_behind_a_prefix_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_rows_than_planned_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RhoScoreError, match=r"unit u: 4 rows planned, 3 read\. Nothing was written"):
+    with pytest.raises(RhoScoreError, match=r"unit u: 4 rows were planned, but 3 were read\. Nothing was written"):
         _publish(ROWS, tmp_path, planned=4)
     assert not list(tmp_path.iterdir())
 
