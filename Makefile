@@ -4,12 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo check test tests fuzz families faults chaos soak audit bench clean
+.PHONY: help setup lock demo demo-full check test tests fuzz families faults chaos soak audit bench clean
 
 help:   ## this list
-	@grep -E '^[a-z]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##|^[a-z]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
+setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock, and the demo's model
+	$(BIN)/python -m demo.model
 
 # Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
 # Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used; some
@@ -31,8 +32,11 @@ lock:   ## requirements.lock from pyproject.toml and constraints.txt, for every 
 		--extra dev --constraint constraints.txt $(addprefix --no-emit-package ,$(UNHASHED)) \
 		--output-file requirements.lock pyproject.toml
 
-demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
+demo: $(INSTALLED)   ## a real model on real text: score twice, select, report; some minutes (writes out/demo)
 	$(BIN)/python -m demo.run
+
+demo-full: $(INSTALLED)   ## the same on five times the text, about ten minutes on two cores (writes out/demo-full)
+	$(BIN)/python -m demo.run --full
 
 check: $(INSTALLED)   ## ruff and mypy
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ The flow, a file a step:
     after   curve, dynamics; inspect, heatmap, charts, report: from the stores alone
     export  parts → formats, streams (for trainers), originals (whole documents), order; put together in export
     under   storage (any URL, atomic; retries, disk), claims (which run has an output), schema (columns), contents (what files
-            must hold), store (what is there), unit_file, engine (Ray), paths, pipes, errors, shown (hostile text and credentials)
+            must hold), store (what is there), unit_file, engine (Ray), throughput → progress → live, paths, pipes, errors, shown (hostile text and credentials)
 """
 
 __version__ = "0.1.0"
