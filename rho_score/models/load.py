@@ -163,9 +163,9 @@ def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:
 
 @contextmanager
 def _report_kept() -> Iterator[list[str]]:
-    """Keeps transformers from printing its table of weights inside the `with` block.
+    """Keeps transformers from printing its tables and bars of weights inside the `with` block.
 
-    Yields the list of its messages, the table included.
+    Yields the list of its messages, the tables included.
     """
     kept: list[str] = []
 
@@ -174,12 +174,16 @@ def _report_kept() -> Iterator[list[str]]:
             kept.append(record.getMessage())
             return "LOAD REPORT" not in kept[-1]
 
-    logger, keep = transformers.utils.logging.get_logger(_REPORT), Keep()
+    told = transformers.utils.logging
+    logger, keep, bars = told.get_logger(_REPORT), Keep(), told.is_progress_bar_enabled()
     logger.addFilter(keep)
+    told.disable_progress_bar()
     try:
         yield kept
     finally:
         logger.removeFilter(keep)
+        if bars:
+            told.enable_progress_bar()
 
 
 def _worst_line(tables: list[str]) -> str:
