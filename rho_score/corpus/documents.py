@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.columns import Columns, Document
+from rho_score.corpus.formats import format_of
 from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
@@ -12,8 +12,7 @@ from rho_score.files.urls import without_credentials
 
 def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     """The documents of a unit one by one, in input order; those that cannot be scored with their error."""
-    read = parquet_shards.read if unit.format == parquet_shards.FORMAT else jsonl_shards.read
-    return read(root, unit, columns)
+    return format_of(unit).read(root, unit, columns)
 
 
 def check_unchanged(root: Folder, unit: Unit) -> None:

@@ -38,6 +38,11 @@ def may_be_empty(name: str) -> bool:
     return is_name(name) and not compression_named(name)
 
 
+def holds(unit: Unit) -> bool:
+    """True if the unit is one of a JSON-lines shard."""
+    return unit.format.startswith(PLAIN)
+
+
 def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
     """The units of a shard: byte ranges of a plain one, a compressed one whole.
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.compression import DAMAGE
+from rho_score.corpus.formats import FORMATS, Format, format_named
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder, file_at
@@ -103,7 +103,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     shards = {name: info for name, info in files.items() if _is_shard(name) and not name.startswith(notes)}
     if not shards:
         raise InputError(
-            f"no shards in {corpus.input}: {len(files)} files there, none ends with .parquet, {jsonl_shards.NAMES}; names with "
+            f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(known.NAMES for known in FORMATS)}; names with "
             "a part that begins with _ are left out. Check the path, or convert the corpus to one of these formats."
         )
     if unreadable := [name for name in shards if not _is_utf8(name)]:
@@ -165,8 +165,7 @@ def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
 
 def _is_shard(name: str) -> bool:
     """Whether the file holds documents: its ending says so, and no part of its name begins with `_` (others' metadata)."""
-    known = name.lower().endswith(parquet_shards.FORMAT) or jsonl_shards.is_name(name)
-    return known and not any(part.startswith("_") for part in name.split("/"))
+    return format_named(name) is not None and not any(part.startswith("_") for part in name.split("/"))
 
 
 def _is_utf8(name: str) -> bool:
@@ -176,22 +175,23 @@ def _is_utf8(name: str) -> bool:
 
 def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
     try:
+        known = format_named(name)
+        assert known is not None  # it is a shard
         if info.size == 0:
-            _check_empty(root, name)
+            _check_empty(root, name, known)
             return [], None
-        cut = parquet_shards.cut if name.lower().endswith(parquet_shards.FORMAT) else jsonl_shards.cut
-        return cut(root, name, info, corpus), None
+        return known.cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"
     except (*DAMAGE, UnicodeDecodeError) as error:  # names in a footer
         return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
-def _check_empty(root: Folder, name: str) -> None:
+def _check_empty(root: Folder, name: str, known: Format) -> None:
     """A file of 0 bytes is an empty shard where its format has no header; else, or as a link to nothing, it is refused."""
     if not root.exists(name):
         raise InputError("a link to a file that is not there. Mend the link or take it out of the corpus.")
-    if not jsonl_shards.may_be_empty(name):
+    if not known.may_be_empty(name):
         raise InputError(
             "0 bytes, so not even a header; was its upload cut off? Replace it or take it out of the corpus."
         )

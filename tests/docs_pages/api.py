@@ -8,6 +8,7 @@ from typing import Any
 
 import rho_score
 from rho_score.config.describe import field_texts
+from tests.docs_pages.api_examples import EXAMPLES
 from tests.docs_pages.markdown import cell, code
 
 API = """# Python
@@ -17,15 +18,7 @@ This page lists every name that `import rho_score` offers. It is generated from 
 options of [the command](cli.md) under their own names. Where the command exits with 1 or 2, the
 function raises one of the [errors](#errors).
 
-```python
-import rho_score as rho
-
-rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref"))
-rho.score(rho.ScoreConfig(input="corpus", output="scores/base", model="models/base"))
-rule = rho.SelectConfig(output="selection", ref=("scores/ref",), base="scores/base", ratio=0.6)
-summary = rho.select(rule)
-print(summary.total.share_kept, summary.threshold_of(None))
-```
+The examples are run by a test, one behind the other, after `import rho_score as rho`.
 """
 
 
@@ -66,13 +59,19 @@ def _entry(name: str, value: Any) -> str:
         command = name.removesuffix("Config").lower()
         return f"- `{name}`: the options of [`{command}`](cli.md#{command})\n"
     if _is_error(value):
-        return f"\n### {name}\n\n{text}\n"
+        return f"\n### {name}\n\n{text}\n{_example(name)}"
     entry = f"\n### {name}\n\n"
     if dataclasses.is_dataclass(value):  # made by a function of ours, not by the reader
         entry += f"{text}\n{_fields(value)}"
     else:
         entry += f"```python\n{_signature(name, value)}\n```\n\n{text}\n"
-    return entry + (_members(value) if inspect.isclass(value) else "")
+    return entry + _example(name) + (_members(value) if inspect.isclass(value) else "")
+
+
+def _example(name: str) -> str:
+    """The example that stands under this name."""
+    found = next((example.code for example in EXAMPLES if example.names[0] == name), "")
+    return f"\n```python{found}```\n" if found else ""
 
 
 def _fields(owner: Any) -> str:

@@ -189,7 +189,7 @@ def test_the_package_has_no_way_to_load_a_pickle() -> None:
             "eval(",
             "exec(",
         ):
-            assert word not in text.replace(".eval()", ""), (path, word)
+            assert word not in text.replace(".eval()", "").replace("ast.literal_eval(", ""), (path, word)
 
 
 def test_a_tokenizer_is_fetched_without_the_weights(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,9 +269,7 @@ def test_what_cannot_be_run_is_2_and_says_why(
 
 def test_an_interrupt_ends_without_a_traceback() -> None:
     """By the signal itself, so that a shell's loop around the command ends too."""
-    code = (
-        "from rho_score.cli.entry import entry\ndef main(argv): raise KeyboardInterrupt\nentry.main = main\nentry.run()"
-    )
+    code = "from rho_score.cli import entry\ndef main(argv): raise KeyboardInterrupt\nentry.main = main\nentry.run()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGINT
     assert ended.stderr == "rho-score: interrupted. What is published stays; the same command goes on from there.\n"

@@ -33,7 +33,7 @@ def test_help_into_a_reader_that_goes_away_is_quiet(command: str) -> None:
 def test_the_work_goes_on_and_its_exit_code_counts(code: int) -> None:
     """Many small prints, each flushed: the run is at its end though nobody reads on, on both streams."""
     program = (
-        "import sys\nfrom rho_score.cli.entry import entry\n"
+        "import sys\nfrom rho_score.cli import entry\n"
         "def main(argv):\n"
         "    for i in range(20_000): print('line', i, flush=i % 2 == 0)\n"
         "    print('at its end', file=sys.stderr)\n"
@@ -51,7 +51,7 @@ def test_the_work_goes_on_and_its_exit_code_counts(code: int) -> None:
 
 def test_a_broken_error_stream_ends_nothing_either() -> None:
     program = (
-        "import sys\nfrom rho_score.cli.entry import entry\n"
+        "import sys\nfrom rho_score.cli import entry\n"
         "def main(argv):\n"
         "    for i in range(5_000): print('line', i, file=sys.stderr, flush=True)\n"
         "    return 3\n"

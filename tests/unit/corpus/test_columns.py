@@ -11,7 +11,7 @@ import pytest
 from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import MISSING, Columns, Document, folder_values, paths_in, splits, value_at
 from rho_score.corpus.documents import documents
-from rho_score.corpus.parquet_shards import find_path, find_sources, paths_of
+from rho_score.corpus.parquet_columns import find_path, find_sources, paths_of
 from rho_score.corpus.plan import make_plan
 from rho_score.corpus.values import json_text, texts_of
 from rho_score.errors import InputError

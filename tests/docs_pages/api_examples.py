@@ -1,0 +1,126 @@
+"""Examples of every public name, in the order in which they can be run one behind the other.
+
+`docs/reference/api.md` shows each under the first of its names, and `test_api_examples.py` runs them.
+"""
+
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """Code that uses these public names."""
+
+    names: tuple[str, ...]
+    code: str
+
+
+EXAMPLES = (
+    Example(
+        ("score", "ScoreConfig", "ScoreSummary"),
+        """
+rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref", group_column="source"))
+summary = rho.score(
+    rho.ScoreConfig(input="corpus", output="scores/base", model="models/base", group_column="source")
+)
+print(summary.counts.tokens, "tokens,", summary.counts.quarantined, "documents quarantined")
+""",
+    ),
+    Example(
+        ("select", "SelectConfig", "SelectSummary"),
+        """
+rule = rho.SelectConfig(output="selection", ref=("scores/ref",), base="scores/base", ratio=0.6)
+kept = rho.select(rule)
+print(kept.total.share_kept, "of the tokens, from", kept.threshold_of(None), "nats of excess loss on")
+for group, counts in kept.groups.items():
+    print(group, counts.share_kept)
+""",
+    ),
+    Example(
+        ("export", "ExportConfig", "ExportSummary"),
+        """
+written = rho.export(
+    rho.ExportConfig(selection="selection", output="train", format="labels", block_size=128)
+)
+print(written.files, "files,", written.counts.tokens_trained, "tokens to train on")
+""",
+    ),
+    Example(
+        ("report", "ReportConfig"),
+        """
+page = rho.report(rho.ReportConfig(store="selection", output="report.html"))
+""",
+    ),
+    Example(
+        ("dynamics", "DynamicsConfig", "DynamicsSummary"),
+        """
+learnt = rho.dynamics(
+    rho.DynamicsConfig(scores=("scores/base", "scores/ref"), output="dynamics", keep=("H-L",))
+)
+print(learnt.shares)  # tokens by group and category
+""",
+    ),
+    Example(
+        ("open_store",),
+        """
+store = rho.open_store("selection")
+for unit in store.units:
+    table = store.unit_table(unit.unit)  # pyarrow: doc_id, group, input_ids, excess, mask
+""",
+    ),
+    Example(
+        ("ScoreSet",),
+        """
+scores = rho.ScoreSet.open("scores/ref")
+print(scores.summary["total_nats"] / scores.summary["losses"], "nats a token")
+""",
+    ),
+    Example(
+        ("Selection",),
+        """
+selection = rho.Selection.open("selection")
+print(selection.histogram().num_rows, "different scores")
+""",
+    ),
+    Example(
+        ("load_curves", "Curves"),
+        """
+curves = rho.load_curves(selection)
+print(curves.at_ratio(0.3).threshold, curves.at_threshold(0.0).tokens)
+""",
+    ),
+    Example(
+        ("sample_tokens",),
+        """
+sample = rho.sample_tokens(selection, n_tokens=1000)
+print(sample.score[sample.mask].mean())
+""",
+    ),
+    Example(
+        ("Scorer",),
+        """
+import numpy as np
+
+scorer = rho.Scorer("models/ref", dtype="float32", context=512, overlap=128, prefix_id=0)
+losses = scorer.score_documents([np.array([5, 6, 7])])  # nats, one array a document
+""",
+    ),
+    Example(
+        ("InputError", "RhoScoreError", "StorageError"),
+        """
+try:
+    rho.select(rho.SelectConfig(output="other", ref=("scores/ref",), ratio=2.0))
+except rho.InputError as error:  # nothing was run
+    print(error)
+except rho.StorageError as error:  # the storage refused, or failed for too long
+    print(error)
+except rho.RhoScoreError as error:  # the run failed: what it published stays, and the same call resumes it
+    print(error)
+""",
+    ),
+    Example(
+        ("PlanConfig", "CurveConfig"),
+        """
+plan = rho.PlanConfig(input="corpus", model="models/ref")  # options of the commands plan and curve
+curve = rho.CurveConfig(selection="selection", ratio=(0.3, 0.6))
+""",
+    ),
+)
