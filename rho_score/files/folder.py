@@ -1,8 +1,7 @@
 """Folders behind any fsspec URL: listing, reading and atomic publishing, with retries.
 
-A published file is always complete. On a local disk, a temporary file is written, synced and
-renamed. On an object store, the whole file is one PUT. On any other storage, a temporary file is
-renamed.
+A published file is always complete: it is one PUT on an object store, and elsewhere a temporary
+file that is renamed.
 """
 
 import contextlib
@@ -31,28 +30,21 @@ T = TypeVar("T")
 
 # On these stores, the PUT of a whole object is atomic.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
-# These errors answer a question about a file; they are not failures of the storage.
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
-# Bytes fetched at a time. The drivers' 50 MB are too much for a look at the head of a shard.
-READ_BLOCK = 4 << 20
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)  # no failures
+READ_BLOCK = 4 << 20  # bytes fetched at a time; 50 MB by default, too much for a shard's head
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One file of a listing."""
+    """One file of a listing: its size in bytes, and its ETag or else its time of change."""
 
     size: int
-    """In bytes."""
     version: str
-    """The ETag, or else the time of the last change."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder at a path or fsspec URL. It is cheap to send to a worker.
-
-    Names of files are relative to the folder, with forward slashes.
-    """
+    """A folder at a path or fsspec URL, cheap to send to a worker. Names are relative to it."""
 
     url: str
 
@@ -89,11 +81,9 @@ class Folder:
         return f"{self.path}/{name}" if name else self.path
 
     def _try(self, doing: str, name: str, call: Callable[[], T], *, known: bool = False) -> T:
-        """The result of `call`, which is retried.
+        """The result of `call`, with retries. The errors in `_ABSENT` are raised unchanged.
 
-        The errors in `_ABSENT`, such as FileNotFoundError, are raised unchanged.
-
-        doing: "read", "written" and so on, for the message. known: True if `name` should exist.
+        known: True if `name` should exist.
 
         Raises:
             StorageError: the storage refused the call, or failed until the retries ended.
@@ -118,12 +108,10 @@ class Folder:
     def listing(self, under: str = "") -> dict[str, FileInfo]:
         """All files below `under`, by name relative to it; empty if there is no such folder.
 
-        Names with a part that begins with a dot are left out, because such files are temporary or
-        were not written by rho-score.
+        Names with a part that begins with a dot are left out. Temporary files have such names.
         """
         top = self.name(under)
-        # By default, a walk of a local disk skips the folders that it cannot list. Object stores
-        # list without a walk.
+        # by default, a walk of a local disk skips folders that it cannot list
         options = {"on_error": "raise"} if self._is_local else {}
 
         def find() -> dict[str, Any]:
@@ -143,10 +131,7 @@ class Folder:
         return files
 
     def names(self, under: str) -> set[str]:
-        """The names of the entries directly in `under`, without those that begin with a dot.
-
-        Unlike `listing`, this takes little memory even for a million names.
-        """
+        """The names directly below `under` that begin with no dot. A million take little memory."""
         top = self.name(under)
 
         def scan() -> set[str]:
@@ -243,9 +228,8 @@ class Folder:
     def create(self, name: str, content: bytes) -> bool:
         """Publishes a file unless it exists. Returns True if it was written.
 
-        If two processes create a file at the same time, exactly one succeeds on local disks and on
-        object stores with conditional writes. On other storage, both succeed and the last one's
-        file stays; see `stores.claim`.
+        If two processes create a file at the same time, one succeeds on local disks and on object
+        stores with conditional writes. Elsewhere both do, and the last one's file stays.
         """
         path = self.name(name)
         if self.exists(name):
@@ -290,10 +274,7 @@ class Folder:
 
 
 def _driver_options(url: str) -> dict[str, Any]:
-    """The options that a file system is opened with.
-
-    fsspec adds the user's own, from `FSSPEC_S3` and its configuration files.
-    """
+    """Options to open a file system with, besides those in fsspec's configuration (`FSSPEC_S3`)."""
     if not _is_s3(url):
         return {}
     theirs = conf.get("s3", {}).get("config_kwargs", {})

@@ -109,7 +109,7 @@ def check_columns(schema: pa.Schema, wanted: Sequence[str] | None = None) -> Non
 def content_sha256(doc_ids: pa.ChunkedArray, input_ids: pa.ChunkedArray) -> str:
     """The SHA-256 of the documents and tokens in a file, as a hexadecimal string.
 
-    Two files have the same one exactly if they hold the same documents and tokens. Hashed in turn,
+    Two files have the same hash exactly if they hold the same documents and tokens. Hashed in turn,
     little-endian: the byte lengths of the document ids (int64), their UTF-8 bytes, the token counts
     (int64), and the tokens (int32).
     """

@@ -32,7 +32,7 @@ class Selection(Store):
         return str(self.manifest["parts"]["score"])
 
     def histogram(self) -> pa.Table:
-        """The table in `histogram.parquet`; `histogram_file` lists its columns."""
+        """The table in `histogram.parquet`: expert, group, value (nats), count, tokens."""
         return read_table(self.folder.read(HISTOGRAM), HISTOGRAM_SCHEMA, f"{self.folder.url}/{HISTOGRAM}")
 
 
