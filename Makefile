@@ -4,12 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo docs check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo demo-full docs check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock
+setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock, and the demo's model
+	$(BIN)/python -m demo.model
 
 # Everything by its hash, but torch: a GPU machine takes another build of it (with its CUDA packages) than one without.
 # Compiled on all cores at the end, where pip takes one, but for tests and the hundreds of models of which few are used (every
@@ -31,7 +32,7 @@ lock:   ## requirements.lock from pyproject.toml and constraints.txt, for every 
 		--extra dev --constraint constraints.txt $(addprefix --no-emit-package ,$(UNHASHED)) \
 		--output-file requirements.lock pyproject.toml
 
-demo: $(INSTALLED)   ## a real model on real text: score twice, select, report (writes out/demo)
+demo: $(INSTALLED)   ## a real model on real text: score twice, select, report; some minutes (writes out/demo)
 	$(BIN)/python -m demo.run
 
 # zensical keeps a cache beside mkdocs.yml, so it works on a copy: its --clean would empty the .cache of this clone.
@@ -42,6 +43,9 @@ docs: $(INSTALLED)   ## the documentation as a site, without network (writes out
 	cd out/docs-build && $(abspath $(BIN))/zensical build --strict > build.log 2>&1 || { cat build.log; exit 1; }
 	mv out/docs-build/site out/site
 	$(BIN)/python -m tests.links out/site
+
+demo-full: $(INSTALLED)   ## the same on five times the text, about ten minutes on two cores (writes out/demo-full)
+	$(BIN)/python -m demo.run --full
 
 check: $(INSTALLED) docs   ## ruff, mypy, the layers, and every link of the documentation
 	$(BIN)/ruff check .

@@ -82,15 +82,15 @@ def _licences() -> list[Text]:
     return list(found.values())
 
 
-def _languages() -> list[Text]:
-    """Interface texts: a long document a language, the translations alone, a line each; then single texts as short ones."""
+def _languages(longest: int) -> list[Text]:
+    """Interface texts: a document a language, the translations alone, a line each; then single texts as short documents."""
     documents, short = [], []
     for language in LANGUAGES:
         catalogue = unpacked("Django") / "django" / "conf" / "locale" / language / "LC_MESSAGES" / "django.mo"
         with catalogue.open("rb") as file:
             translations = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
         lines = [text for key, text in sorted((str(k), v) for k, v in translations.items()) if key and len(text) > 30]
-        documents.append(Text(f"language/{language}", "languages", "\n".join(lines[2:])[:1_200]))
+        documents.append(Text(f"language/{language}", "languages", "\n".join(lines[2:])[:longest]))
         short += [Text(f"language/{language}/{i}", "languages", line) for i, line in enumerate(lines[:2])]
     return [*documents, *short]
 
@@ -106,13 +106,20 @@ def _up_to(texts: list[Text], characters: int, *, longest: int) -> list[Text]:
     return taken
 
 
-def build(target: Path) -> Path:
-    """Write the corpus under `target`: Parquet, JSONL and JSONL.gz shards, about 60,500 tokens of SmolLM2."""
+def build(target: Path, share: float = 1.0) -> Path:
+    """Write the corpus under `target`: Parquet, JSONL and JSONL.gz shards, about 60,500 tokens of SmolLM2.
+
+    `share`: of that length, by which the longest documents are cut too; 0.2 gives about 13,100 tokens.
+    """
+
+    def of(characters: int) -> int:
+        return round(share * characters)
+
     target.mkdir(parents=True, exist_ok=True)
-    docs = _up_to(held_out(), 80_000, longest=30_000)
-    source = _up_to(_source(), 77_500, longest=26_000)
-    licences = _up_to(_licences(), 46_000, longest=6_000)
-    languages = _languages()
+    docs = _up_to(held_out(), of(80_000), longest=of(30_000))
+    source = _up_to(_source(), of(77_500), longest=of(26_000))
+    licences = _up_to(_licences(), of(46_000), longest=of(6_000))
+    languages = _languages(of(1_200))
     short = [Text(f"short/{i}", "source", line) for i, line in enumerate((source[0].text or "").splitlines()[:2])]
     _parquet(target / "docs-000.parquet", docs[0::2])
     _parquet(target / "docs-001.parquet", [*docs[1::2], Text("broken/null", CURATED_GROUP, None)])

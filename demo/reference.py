@@ -1,6 +1,5 @@
-"""The reference model: the base model fine-tuned on the curated slice with the Hugging Face Trainer, for a fixed time."""
+"""The reference model: the base model fine-tuned on the curated slice with the Hugging Face Trainer."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch.utils.data import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -18,10 +18,9 @@ from transformers import (
 )
 
 from demo.corpus import curated
+from rho_score.cluster.progress import Progress
 
 BLOCK = 512
-SECONDS = 65
-FEWEST_STEPS = 20
 
 
 class Blocks(Dataset[dict[str, torch.Tensor]]):
@@ -38,18 +37,18 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self._blocks[i], "labels": self._blocks[i]}
 
 
-class _StopAfter(TrainerCallback):
-    """Ends training when the time is over, and the machine, which may be busy, has made enough steps."""
+class _ShowSteps(TrainerCallback):
+    """Moves the progress on with every step."""
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        control.should_training_stop = time.monotonic() > self._end and state.global_step >= FEWEST_STEPS
+        self._progress.add(tokens=BLOCK)
 
 
-def fine_tune(base: Path, target: Path, *, seconds: float = SECONDS) -> Path:
-    """Fine-tune `base`, all but its embeddings, on the curated slice for about `seconds`; save the model under `target`."""
+def fine_tune(base: Path, target: Path, *, steps: int) -> Path:
+    """Fine-tune `base`, all but its embeddings, on `steps` blocks of the curated slice; save the model under `target`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.get_input_embeddings().requires_grad_(False)
@@ -57,26 +56,28 @@ def fine_tune(base: Path, target: Path, *, seconds: float = SECONDS) -> Path:
     arguments = TrainingArguments(
         output_dir=str(target.with_suffix(".training")),
         per_device_train_batch_size=1,
-        max_steps=400,
+        max_steps=steps,
         learning_rate=2e-4,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=4,
         weight_decay=0.0,
-        logging_steps=10,
+        logging_strategy="no",
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         seed=0,
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Blocks(tokenizer),
-        data_collator=default_data_collator,
-        callbacks=[_StopAfter(seconds)],
-    )
-    result = trainer.train()
+    with Progress("fine-tune", n_units=steps, unit="steps") as progress:
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Blocks(tokenizer),
+            data_collator=default_data_collator,
+            callbacks=[_ShowSteps(progress)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        result = trainer.train()
     print(f"fine-tuned on {result.global_step * BLOCK:,} tokens in {result.metrics['train_runtime']:.0f} s")
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -1,10 +1,14 @@
 """`make demo`: the method of Rho-1 on real text with a real model, by the commands that a user types."""
 
+import argparse
 import os
 import shlex
 import shutil
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+import transformers
 
 from demo.corpus import CURATED_GROUP, build
 from demo.model import base_model
@@ -16,20 +20,33 @@ from rho_score.stores.counts import group_counts_in
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
-OUT = Path("out/demo")
+
+class Size(NamedTuple):
+    """How much the demo does."""
+
+    out: Path
+    share: float
+    """Of the corpus, see `corpus.build`."""
+    steps: int
+    """Of fine-tuning, each on 512 tokens."""
+
+
+SHORT = Size(Path("out/demo"), share=0.2, steps=12)
+FULL = Size(Path("out/demo-full"), share=1.0, steps=20)
 COLUMNS = "--id-column id --group-column source"
 SETTINGS = "--context 1024 --overlap 128 --unit-bytes 40000"
 
 
-def demo(out: Path = OUT) -> int:
+def demo(size: Size) -> int:
     """Plan, score twice, select, export, report; 0 if the curated group has the highest share kept."""
-    started = time.monotonic()
+    started, out = time.monotonic(), size.out
+    transformers.utils.logging.disable_progress_bar()
     shutil.rmtree(out, ignore_errors=True)
     print(f"1. a real model and real text, under {out}/")
     base = base_model()
-    corpus = build(out / "corpus")
+    corpus = build(out / "corpus", size.share)
     print(f"2. the reference: fine-tuned on a curated slice of {CURATED_GROUP}, which is not in the corpus")
-    reference = fine_tune(base, out / "reference")
+    reference = fine_tune(base, out / "reference", steps=size.steps)
     with cluster(local_cpus=(os.cpu_count() or 1) + 2):
         print("3. score the corpus with both models")
         _rho_score(f"plan {corpus} --model {base} {COLUMNS}")
@@ -78,4 +95,6 @@ def _table(out: Path, seconds: list[float], wall_s: float) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(demo())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="five times the text, and a longer fine-tuning")
+    raise SystemExit(demo(FULL if parser.parse_args().full else SHORT))

@@ -24,9 +24,9 @@ class Progress:
     On a terminal it is a bar. Elsewhere it is a line every `LOG_INTERVAL_S`, also while nothing is finished.
     """
 
-    def __init__(self, what: str, *, n_units: int = 0) -> None:
-        """`n_units`: 0 if it is not known yet; then only phases are shown until `begin`."""
-        self._what = what
+    def __init__(self, what: str, *, n_units: int = 0, unit: str = "units") -> None:
+        """`n_units`: 0 if it is not known yet; then only phases are shown until `begin`. `unit`: what is counted, in the plural."""
+        self._what, self._unit = what, unit
         self._phase = ""
         self._watch: Callable[[], None] | None = None
         self._started = time.monotonic()
@@ -130,7 +130,7 @@ class Progress:
         with self._lock:
             if self._phase or not self._n_units:
                 return [f"{self._phase or 'starting'} … {_clock(now - self._started)}"]
-            facts = [f"{self.done.units}/{self._n_units} units"]
+            facts = [f"{self.done.units}/{self._n_units} {self._unit}"]
             if self.done.tokens:
                 rate = self._throughput.tokens_per_s(now)
                 facts += [f"{_short(self.done.tokens)} tokens", f"{rate:,.0f} tokens/s"]

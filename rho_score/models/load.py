@@ -148,7 +148,7 @@ def _weight_note(model: Any, unused: list[str], stored: set[str]) -> str:
 
 @contextmanager
 def _report_kept() -> Iterator[list[str]]:
-    """The tables of weights that transformers would print meanwhile."""
+    """The tables of weights that transformers would print meanwhile. Its bars over the weights are not shown either."""
     kept: list[str] = []
 
     class Keep(logging.Filter):
@@ -156,12 +156,16 @@ def _report_kept() -> Iterator[list[str]]:
             kept.append(record.getMessage())
             return "LOAD REPORT" not in kept[-1]
 
-    logger, keep = transformers.utils.logging.get_logger(_REPORT), Keep()
+    told = transformers.utils.logging
+    logger, keep, bars = told.get_logger(_REPORT), Keep(), told.is_progress_bar_enabled()
     logger.addFilter(keep)
+    told.disable_progress_bar()
     try:
         yield kept
     finally:
         logger.removeFilter(keep)
+        if bars:
+            told.enable_progress_bar()
 
 
 def _worst_line(tables: list[str]) -> str:

@@ -27,6 +27,7 @@ SCORES = {
     "long": f"{CORPUS} --model IN/model-ref {COLUMNS} {PLAIN} --context 64 --batch-tokens 16 --signals rank",
     "nested": f"score IN/nested OUT --model IN/model-ref {TINY} --text-column body.text --id-column lang,meta.id --group-column lang",
     "meta": f"score IN/nested OUT --model IN/model-base {TINY} --text-column body.text --group-column meta.seen",
+    "parquet": f"score IN/parquet OUT --model IN/model-ref {COLUMNS} {TINY} --unit-bytes 1000",
     "kinds": f"score IN/kinds OUT --model IN/model-ref {TINY} --context 64",
     "quarantined": f"{CORPUS} --model IN/model-ref {COLUMNS} {TINY}",
     "quarantined-again": f"score IN/every-format out/quarantined --model IN/model-ref {COLUMNS} {TINY} --only-quarantined",
@@ -81,6 +82,8 @@ SELECTIONS = {
     "bfloat16-loss": "select --ref out/bfloat16 OUT --tokens 800 --workers 1",
     "nested-loss": "select --ref out/nested OUT --ratio 0.5 --per-group",
     "meta-loss": "select --ref out/meta OUT --quota true=0.5 --quota *=0.1",
+    "parquet-documents": f"select --ref out/parquet OUT {DOCUMENTS} --ratio 0.6",
+    "parquet-budget": f"select --ref out/parquet OUT {DOCUMENTS} --tokens 900 --keep high",
     "kinds-loss": "select --ref out/kinds OUT --ratio 0.5",
     "unfinished-ratio": f"select --ref out/unfinished {BASE} OUT --ratio 0.5 --allow-unfinished",
     "dry": f"{SELECT} --ratio 0.6 --dry-run",
@@ -111,9 +114,10 @@ EXPORTS = {
     "bin-easy": "export out/ratio OUT --format bin --order easy-first --train-eos --units-per-part 4",
     "megatron": "export out/ratio OUT --format megatron --units-per-part 5",
     "megatron-hard": "export out/documents-budget OUT --format megatron --order hard-first --eos-id 9",
-    "originals": "export out/documents OUT --format parquet",
-    "originals-elsewhere": "export out/documents OUT --format parquet --input IN/every-format --scores out/base",
-    "originals-parts": "export out/documents-budget OUT --format parquet --units-per-part 2",
+    "originals": "export out/parquet-documents OUT --format parquet",
+    "originals-elsewhere": "export out/parquet-documents OUT --format parquet --input IN/parquet --scores out/parquet",
+    "originals-parts": "export out/parquet-budget OUT --format parquet --units-per-part 2",
+    "lines-from-parquet": "export out/parquet-budget OUT --format jsonl",
     "lines": "export out/documents OUT --format jsonl",
     "lines-gzip": "export out/documents-groups OUT --format jsonl --compression gzip",
     "lines-zstd": "export out/documents-bytes OUT --format jsonl --compression zstd --units-per-part 3",
@@ -144,22 +148,22 @@ REFUSED = {
     "other-tokenizer": f"select --ref out/pieces {BASE} OUT --ratio 0.5",
     "not-finished": f"select --ref out/unfinished {BASE} OUT --ratio 0.5",
     "other-rule": "select --ref out/ref --base out/base out/ratio --ratio 0.7",
+    "mixed-originals": "export out/documents OUT --format parquet",
     "no-documents": "export out/ratio OUT --format parquet",
     "no-store": "report IN/every-format OUT/page.html",
 }
 DEMO_CPUS = "--cpus-per-worker 2 --context 1024 --overlap 128 --unit-bytes 40000"
 DEMO_SCORES = {
-    f"demo-{name}": f"score IN/demo/[dl]*-000.* OUT --model IN/demo-{name} {COLUMNS} {DEMO_CPUS}"
-    for name in ("base", "ref")
+    f"demo-{name}": f"score IN/demo-part OUT --model IN/demo-{name} {COLUMNS} {DEMO_CPUS}" for name in ("base", "ref")
 }
 DEMO = {
     "demo-selection": "select --ref out/demo-ref --base out/demo-base OUT --ratio 0.3",
-    "demo-documents": "select --ref out/demo-ref --base out/demo-base OUT --level document --tokens 20000",
+    "demo-documents": "select --ref out/demo-ref --base out/demo-base OUT --level document --tokens 8000",
     "demo-curve": "curve out/demo-selection --ratio 0.3 0.6 0.9 --threshold 0 --plot OUT/curve.svg --csv OUT/curve.csv",
     "demo-report": "report out/demo-selection OUT/page.html",
     "demo-labels": "export out/demo-selection OUT --format labels --block-size 1024",
     "demo-bin": "export out/demo-selection OUT --format bin",
-    "demo-originals": "export out/demo-documents OUT --format parquet",
+    "demo-originals": "export out/demo-documents OUT --format jsonl",
 }
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from demo.corpus import build
 from demo.model import base_model
 from tests.conftest import damage_row_group, make_tokenizer, save_model, some_text, write_corpus
-from tests.fuzz.corpora import nested_jsonl, nested_parquet
+from tests.fuzz.corpora import nested_jsonl, nested_parquet, parquet_files
 from tests.inputs.test_together import write_kinds
 from tests.unit.models.test_vocabulary import sentencepiece_bpe, wrapped
 
@@ -55,6 +55,20 @@ def _nested(folder: Path) -> None:
     (folder / "lang=fr" / "a.jsonl").write_bytes(nested_jsonl())
 
 
+def _parquet(folder: Path) -> None:
+    """Parquet alone, in several layouts, one with a nested column."""
+    folder.mkdir()
+    for i, content in enumerate(parquet_files()):
+        (folder / f"{i}.parquet").write_bytes(content)
+
+
+def _demo_part(folder: Path) -> None:
+    """A shard of each format of the demo's corpus, 24,000 tokens of three groups: the whole of it takes two models too long."""
+    build(folder)
+    for name in ("docs-001.parquet", "source-000.parquet", "licences-000.parquet"):
+        (folder / name).unlink()
+
+
 def _demo_reference(folder: Path) -> None:
     """The demo's base model with every weight off by some 2 %: like another model, without a fine-tuning's minutes."""
     model = AutoModelForCausalLM.from_pretrained(base_model(), dtype=torch.float32)
@@ -74,7 +88,8 @@ INPUTS: dict[str, Callable[[Path], object]] = {
     "every-format": _every_format,
     "nested": _nested,
     "kinds": write_kinds,
-    "demo": build,
+    "parquet": _parquet,
+    "demo-part": _demo_part,
     "demo-base": lambda folder: folder.symlink_to(base_model()),
     "demo-ref": _demo_reference,
 }

@@ -39,14 +39,17 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+N_UNITS = 12  # of a score set in the bucket; each costs dozens of requests
+
+
 @pytest.fixture(scope="session")
 def bucket(s3: FaultyProxy, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The bucket, with the corpus under corpus/ and two score sets of 40 units under scores/."""
+    """The bucket, with the corpus under corpus/ and two score sets of `N_UNITS` units under scores/."""
     bucket = Folder("s3://rho/storage")
     made = tmp_path_factory.mktemp("made")
-    documents = random_documents(160, seed=5)
+    documents = random_documents(4 * N_UNITS, seed=5)
     for i, name in enumerate(("ref", "base")):
-        write_scores(made / name, [cut([pair[i] for pair in documents], [4] * 40)])
+        write_scores(made / name, [cut([pair[i] for pair in documents], [4] * N_UNITS)])
     for source, under in ((small_corpus, "corpus"), (made, "scores")):
         for path in source.rglob("*"):
             if path.is_file():

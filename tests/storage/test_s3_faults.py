@@ -12,7 +12,7 @@ import pytest
 
 from rho_score.files.folder import Folder
 from tests.faults import FaultyProxy, Rule
-from tests.storage.conftest import Run, files
+from tests.storage.conftest import N_UNITS, Run, files
 
 COMMANDS = ["score", "select"]
 SHARDS = r"/storage/corpus/[ab]\.|/storage/scores/\w+/data/"
@@ -153,7 +153,7 @@ def test_a_listing_that_fails_is_no_empty_listing(s3: FaultyProxy, bucket: Folde
         with s3.failing(rule), pytest.raises(Exception, match=r"storage/scores\S* could not be listed: AccessDenied"):
             ask()
     with s3.failing(Rule("error", "GET", "list-type=2", times=2)):
-        assert len(bucket.names("scores/ref/data")) == 40
+        assert len(bucket.names("scores/ref/data")) == N_UNITS
 
 
 def test_a_file_is_created_once_with_conditional_writes_and_without(s3: FaultyProxy, bucket: Folder) -> None:
