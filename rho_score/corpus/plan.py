@@ -107,7 +107,8 @@ def make_plan(corpus: CorpusConfig) -> Plan:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
     root, files = _list_corpus(corpus.input)
     notes = _export_notes(files)
-    shards = {name: info for name, info in files.items() if _is_shard(name) and not name.startswith(notes)}
+    formats = {name: _shard_format(name) for name in files if not name.startswith(notes)}
+    shards = {name: known for name, known in formats.items() if known is not None}
     if not shards:
         raise InputError(
             f"no shards in {corpus.input}: none of the {len(files)} files there ends with {', '.join(known.NAMES for known in FORMATS)}; "
@@ -117,7 +118,7 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     if unreadable := [name for name in shards if not _is_utf8(name)]:
         raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
     with ThreadPoolExecutor(32) as pool:
-        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), shards.items()))
+        cut = list(pool.map(lambda item: _try_cut(root, item[0], files[item[0]], item[1], corpus), shards.items()))
     problems = [problem for _, problem in cut if problem]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
@@ -174,12 +175,9 @@ def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{folder}{name}" for folder in folders for name in ("manifest.json", "parts/"))
 
 
-def _is_shard(name: str) -> bool:
-    """True if a file with this name holds documents.
-
-    Names with a part that begins with `_` are left out, because other programs name metadata so.
-    """
-    return format_named(name) is not None and not any(part.startswith("_") for part in name.split("/"))
+def _shard_format(name: str) -> Format | None:
+    """The format of a shard; None if the file's name has no ending of a format, or a part that begins with `_`."""
+    return None if any(part.startswith("_") for part in name.split("/")) else format_named(name)
 
 
 def _is_utf8(name: str) -> bool:
@@ -187,17 +185,18 @@ def _is_utf8(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
+def _try_cut(
+    root: Folder, name: str, info: FileInfo, known: Format, corpus: CorpusConfig
+) -> tuple[list[Unit], str | None]:
+    """The units of a shard, and what is wrong with it, if anything is."""
     try:
-        known = format_named(name)
-        assert known is not None  # it is a shard
         if info.size == 0:
             _check_empty(root, name, known)
             return [], None
         return known.cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"
-    except (*DAMAGE, UnicodeDecodeError) as error:  # names in a footer may not be UTF-8
+    except (*DAMAGE, UnicodeDecodeError) as error:  # UnicodeDecodeError: names in a footer
         return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
