@@ -1,4 +1,4 @@
-"""The figures of the report and the notebook, with matplotlib."""
+"""Draws the figures of the report and the notebook with matplotlib."""
 
 import base64
 import importlib
@@ -19,7 +19,7 @@ from rho_score.safe_text import visible
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
 
 _STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a group may be called $x$
+    "text.parse_math": False,  # a group may have the name $x$
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +42,12 @@ def histogram_figure(
     high: bool = True,
     items: str = "tokens",
 ) -> Figure:
-    """Distributions of scores. values: by name, (scores, their counts). threshold: a line, the kept side tinted."""
+    """Distributions of scores, in nats.
+
+    values: the scores and their counts, by the name of the distribution. label: the kind of score.
+    threshold: drawn as a line. high: True tints the side above the threshold as kept, False the
+    side below it.
+    """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
         every = np.concatenate([scores[counts > 0] for scores, counts in values.values()])
@@ -70,7 +75,7 @@ def histogram_figure(
 
 
 def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Sequence[float]) -> list[float]:
-    """Values at these shares of the total weight."""
+    """The values at these shares (0 to 1) of the total weight. values, weights: [n], unsorted."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     at = np.searchsorted(total, np.array(quantiles) * total[-1]).clip(0, len(values) - 1)
@@ -78,7 +83,10 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, quantiles: Seque
 
 
 def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | None = None) -> Figure:
-    """Horizontal bars, the largest on top; `reference`: a line for the whole."""
+    """Horizontal bars, with the largest on top.
+
+    reference: the value of the whole, drawn as a dashed line.
+    """
     with mpl.rc_context(_STYLE):
         ranked = sorted(shares.items(), key=lambda item: item[1])
         figure, axes = _figure(height=0.42 * len(ranked) + 1.0)
@@ -94,7 +102,10 @@ def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | N
 
 
 def position_figure(position: np.ndarray, value: np.ndarray, *, label: str) -> Figure:
-    """Mean of `value` by place in the document, in bins that double in width."""
+    """The mean of `value` by position in the document, in bins that double in width.
+
+    position: int[n], from 0. value: float[n], NaN where there is none.
+    """
     edges = np.unique(np.concatenate([[0], 2 ** np.arange(0, 1 + int(np.ceil(np.log2(max(2, position.max() + 1)))))]))
     which = np.digitize(position, edges) - 1
     present = ~np.isnan(value)
@@ -122,7 +133,10 @@ def position_figure(position: np.ndarray, value: np.ndarray, *, label: str) -> F
 
 
 def curve_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str, items: str) -> Figure:
-    """Share kept at every threshold, a line a group. curves: by name, (thresholds, shares), the whole first."""
+    """The share kept at each threshold, with one line per group.
+
+    curves: the thresholds and the shares (0 to 1), by name; the whole corpus comes first.
+    """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(height=3.6)
         whole = next(iter(curves.values()))
@@ -148,7 +162,10 @@ def curve_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
 
 
 def shares_figure(shares: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
-    """Stacked bars, one a group: the share of its tokens in each category."""
+    """Stacked bars of the shares of tokens in each category, with one bar per group.
+
+    shares: the shares (0 to 1) by category, for each group's name. Only the first 20 are drawn.
+    """
     with mpl.rc_context(_STYLE):
         shown = shares[:20]
         figure, axes = _figure(height=0.42 * len(shown) + 1.2)
@@ -169,14 +186,20 @@ def shares_figure(shares: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
 
 
 def _label(name: str) -> str:
-    """A name as a figure shows it; XML has no place for control characters, and a legend none for a leading _."""
+    """A name as a figure shows it.
+
+    It has no control characters, which XML forbids, and no leading _, which a legend would hide.
+    """
     name = visible(name)
     name = name if len(name) <= 28 else name[:27] + "…"
     return f"\u200a{name}" if name.startswith("_") else name
 
 
 def image(figure: Figure, kind: str) -> bytes:
-    """The figure as a file: svg, png or pdf. The same figure gives the same bytes."""
+    """The content of an image file of the figure. The same figure gives the same bytes.
+
+    kind: "svg", "png" or "pdf".
+    """
     sink = io.BytesIO()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}}.get(kind, {"Date": None, "Creator": None})
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "rho-score"}):
@@ -185,7 +208,7 @@ def image(figure: Figure, kind: str) -> bytes:
 
 
 def data_url(figure: Figure) -> str:
-    """The figure as an SVG image inside a URL."""
+    """The figure as an SVG image in a data URL."""
     return "data:image/svg+xml;base64," + base64.b64encode(image(figure, "svg")).decode()
 
 
@@ -195,15 +218,20 @@ def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def image_kind(name: str) -> str:
-    """The format of a figure by its file's name; raises InputError for one that is not known."""
+    """The image format that a file's name ends with; raises InputError if it is not supported."""
     kind = PurePosixPath(name).suffix.lstrip(".").lower()
     if kind not in ("svg", "png", "pdf"):
-        raise InputError(f"--plot {name}: the name of a figure ends with .svg, .png or .pdf.")
+        raise InputError(f"--plot {name}: the name of a figure must end with .svg, .png or .pdf.")
     return kind
 
 
 def check_plot(place: str) -> None:
-    """Raises what would keep a figure from being written there, before anything is done for it: InputError, ImportError."""
+    """Checks before a run that a figure can be drawn and written to `place`.
+
+    Raises:
+        InputError: the name has no supported ending, or the place cannot be written.
+        ImportError: matplotlib is not installed.
+    """
     image_kind(place)
     check_writable("--plot", place, file=True)
     importlib.import_module("rho_score.charts")  # matplotlib is an extra

@@ -1,10 +1,17 @@
-"""What can go wrong, by exit code: 1 failed while running, 2 wrong usage or input (nothing was run)."""
+"""The errors of rho-score, each with its exit code.
+
+Exit code 1 means that a run failed. Exit code 2 means that the usage or the input is wrong, and
+that nothing was run.
+"""
 
 from rho_score.safe_text import without_secrets
 
 
 class RhoScoreError(Exception):
-    """A run failed; the message says what, where and the remedy, and never a credential. Exit code 1."""
+    """A run failed. Exit code 1.
+
+    The message says what is wrong, where, and how to mend it. It never holds a credential.
+    """
 
     exit_code = 1
 
@@ -13,10 +20,13 @@ class RhoScoreError(Exception):
 
 
 class InputError(RhoScoreError, ValueError):
-    """Wrong usage or input, found before any work was done. Exit code 2."""
+    """The usage or the input is wrong, and no work was done. Exit code 2."""
 
     exit_code = 2
 
 
 class StorageError(RhoScoreError):
-    """A storage refused, or failed for longer than it was tried; the message names the file or object. Exit code 1."""
+    """A storage refused a call, or failed until the retries ended. Exit code 1.
+
+    The message names the file or object.
+    """

@@ -1,4 +1,4 @@
-"""Where a document's text, id and group are: columns, paths into structs and objects, and folders named KEY=VALUE."""
+"""Finds a document's text, id and group in columns, in structs and objects, and in folder names."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,11 +11,14 @@ from rho_score.safe_text import visible
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MISSING = object()
-"""In place of a value: there is no such column or key."""
+"""Used in place of a value if there is no such column or key."""
 
 
 class Columns(NamedTuple):
-    """Names of the input's columns, as they are given: `text`, `meta.source`; of ids also `lang,id`."""
+    """The names of the input's columns as the user gives them.
+
+    A name may be a path (`meta.source`). The name for ids may list several columns (`lang,id`).
+    """
 
     text: str
     id: str | None = None
@@ -23,21 +26,23 @@ class Columns(NamedTuple):
 
     @property
     def id_parts(self) -> list[str]:
-        """The columns whose values make the id, where there is no column with the whole name."""
+        """The columns whose values make the id, if no column has the full name."""
         return [part.strip() for part in (self.id or "").split(",")]
 
 
 class Document(NamedTuple):
-    """A row on its way to the scorer."""
+    """A document of the input."""
 
     doc_id: str
     group: str | None
     text: str | None
+    """None if the document cannot be scored."""
     error: str | None
+    """The reason why the document cannot be scored."""
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:
-    """Ways to take a dotted name for a path: (first, rest), the longest first one before shorter ones."""
+    """Yields the ways to split a dotted name into (first, rest), the longest first part first."""
     at = name.rfind(".")
     while at > 0:
         if name[at + 1 :]:
@@ -46,7 +51,10 @@ def splits(name: str) -> Iterator[tuple[str, str]]:
 
 
 def value_at(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a key, or at a path into objects; None below a null, MISSING where there is none."""
+    """The value of a key, or at a path into objects.
+
+    It is None if the path leads through a null, and MISSING if there is no such key or path.
+    """
     if name in record:
         return record[name]
     for first, rest in splits(name):
@@ -59,7 +67,10 @@ def value_at(record: Mapping[str, Any], name: str) -> Any:
 
 
 def paths_in(records: Iterable[Mapping[str, Any]], depth: int = 8) -> list[str]:
-    """What can be named in these records, sorted."""
+    """The keys of these records, and the paths into their objects, sorted.
+
+    depth: how many levels of objects are looked into.
+    """
     found: set[str] = set()
     for record in records:
         for key, value in record.items():
@@ -71,10 +82,10 @@ def paths_in(records: Iterable[Mapping[str, Any]], depth: int = 8) -> list[str]:
 
 
 def folder_values(shard: str) -> dict[str, str | None]:
-    """The values that the folders of a shard's name tell, as Hive names them: KEY=VALUE, percent-encoded.
+    """The values in a shard's folder names. These are KEY=VALUE, percent-encoded as in Hive.
 
     Raises:
-        InputError: one is no text.
+        InputError: a key or a value is not UTF-8.
     """
     values: dict[str, str | None] = {}
     for part in shard.split("/")[:-1]:
@@ -89,7 +100,7 @@ def folder_values(shard: str) -> dict[str, str | None]:
 
 
 def joined_id(parts: list[tuple[str, Value]]) -> Value:
-    """The id that these columns' values make; unusable where one of them is, or is null."""
+    """The id that these columns' values make; unusable if one of them is unusable or null."""
     for column, value in parts:
         if value is None:
             return Unusable("null", column)
@@ -99,7 +110,10 @@ def joined_id(parts: list[tuple[str, Value]]) -> Value:
 
 
 def document(default_id: str, text: Any, doc_id: Value, group: Value, columns: Columns, *, place: str = "") -> Document:
-    """A document from the values of a row; what is wrong with them becomes its error, which begins with `place`."""
+    """The document of a row. If one of the values is unusable, the document has an error instead.
+
+    default_id: the id of the document if its own is unusable. place: what the error begins with.
+    """
     if not isinstance(doc_id, str):
         wrong = doc_id or Unusable("null")
         return Document(default_id, None, None, f"{place}column {wrong.column or columns.id!r} is {wrong.reason}")

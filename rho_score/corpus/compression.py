@@ -1,4 +1,7 @@
-"""Compressed streams: told by their first bytes, decoded in bounded memory; and what tells a broken file from a failing storage."""
+"""Compressed files: which compression they have, and their content in bounded memory.
+
+Also tells errors that come from a broken file from errors that come from the storage.
+"""
 
 import bz2
 import gzip
@@ -12,46 +15,54 @@ from typing import Any
 
 import pyarrow as pa
 
-DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)  # what readers raise on a broken file
+# Errors that readers raise on a broken file.
+DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 _MAGIC = {
     ".gz": re.compile(rb"\x1f\x8b"),
-    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one to skip
-    ".bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),  # a block, or the end of nothing
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a skippable one
+    ".bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty stream
     ".xz": re.compile(rb"\xfd7zXZ\x00"),
 }
-MAGIC_BYTES = 10  # so many bytes are enough to tell
+MAGIC_BYTES = 10  # the length of the longest of these patterns
 _NAMES = {"gz": ".gz", "gzip": ".gz", "zst": ".zst", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 TOOLS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
-# What pyarrow and bz2 say of a broken file with an error that has no number; one with a number is the storage's.
+# pyarrow and bz2 use these words in errors about a broken file. Such errors have no errno; errors
+# of the storage have one.
 _DAMAGED = re.compile(r"(?i)corrupt|compress|deserializ|truncated|unexpected end|invalid|checksum|crc|page")
 _PIECE = 1 << 16
-_MOST_XZ_MEMORY = 256 << 20  # the largest preset of xz needs a quarter of it
+_MOST_XZ_MEMORY = 256 << 20  # four times what the largest preset of xz needs
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the file is broken, which quarantines; else it is the storage, which ends the run, to be resumed."""
+    """True if an error means that the file is broken, False if it means that the storage failed.
+
+    Documents in a broken file are quarantined. A failing storage ends the run, which can resume.
+    """
     if isinstance(error, (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, pa.ArrowInvalid)):
         return True
     return getattr(error, "errno", None) is None and bool(_DAMAGED.search(str(error)))
 
 
 def compression_of(head: bytes) -> str:
-    """What these first bytes of a file are compressed with: `.gz`, `.zst`, `.bz2`, `.xz`, or "" for none of them."""
+    """The compression of a file with these first bytes: `.gz`, `.zst`, `.bz2`, `.xz` or ""."""
     return next((suffix for suffix, magic in _MAGIC.items() if magic.match(head)), "")
 
 
 def compression_named(name: str) -> str:
-    """What a file's name says that it is compressed with, as `compression_of` tells it."""
+    """The compression that a file's name states, in the same form as `compression_of`."""
     return _NAMES.get(name.lower().rpartition(".")[2], "")
 
 
 def decompressed(file: Any, suffix: str) -> Any:
-    """A binary stream over the content of a file whose format ends with this suffix."""
+    """A binary stream of the decompressed content of a file.
+
+    suffix: a format that ends with the compression, such as `.jsonl.gz` or `.gz`.
+    """
     if suffix.endswith(".gz"):
         return gzip.GzipFile(fileobj=file)
-    # a small buffer: what is decoded before a break in the stream is not lost with it
+    # With a small buffer, little of what was decoded before a break in the stream is lost.
     if suffix.endswith(".zst"):
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), 4096)
     if suffix.endswith(".bz2"):
@@ -63,9 +74,10 @@ def decompressed(file: Any, suffix: str) -> Any:
 
 
 class _Streams(io.RawIOBase):
-    """The content of streams that follow each other in a file, with zeros between them or behind.
+    """The content of the streams in a file, with zeros allowed between and after them.
 
-    The standard library's own readers take what is no stream behind another for the file's end: here it is damage.
+    If the bytes after a stream are not another stream, the standard library's readers stop without
+    an error. Here, such bytes are damage.
     """
 
     def __init__(self, file: Any, start: Callable[[], Any]) -> None:
@@ -82,7 +94,7 @@ class _Streams(io.RawIOBase):
         return len(piece)
 
     def _next(self, at_most: int) -> bytes:
-        """Some bytes, none at the end of the file."""
+        """The next bytes, at most `at_most`; empty at the end of the file."""
         while True:
             given = b""
             if self._decoder.eof:
@@ -98,7 +110,7 @@ class _Streams(io.RawIOBase):
                 return bytes(piece)
 
     def _behind(self) -> bytes:
-        """What follows a stream that has ended, but for zeros."""
+        """The first bytes after the stream, without leading zeros; empty at the end of the file."""
         found = self._decoder.unused_data.lstrip(b"\0")
         while not found and (more := self._file.read(_PIECE)):
             found = more.lstrip(b"\0")

@@ -1,4 +1,4 @@
-"""The documents of a unit, and whether its shard is the one that was planned."""
+"""Reads the documents of a unit, and checks that its shard did not change after planning."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,16 @@ from rho_score.files.urls import without_credentials
 
 
 def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-    """The documents of a unit one by one, in input order; those that cannot be scored with their error."""
+    """Yields the documents of a unit in input order. Those that cannot be scored have an error."""
     return format_of(unit).read(root, unit, columns)
 
 
 def check_unchanged(root: Folder, unit: Unit) -> None:
-    """Raise RhoScoreError if the unit's shard is not the one that was planned (size, etag or time of change), or gone."""
+    """Checks that the unit's shard is the one that was planned.
+
+    Raises:
+        RhoScoreError: the shard is gone, or has another size, ETag or time of change.
+    """
     try:
         found = root.info(unit.shard)
     except FileNotFoundError:

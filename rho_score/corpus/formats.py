@@ -1,4 +1,7 @@
-"""The input formats. To add one, write a module with the functions of `Format` and name it in `FORMATS`."""
+"""The input formats.
+
+To add one, write a module with the functions of `Format`, and add it to `FORMATS`.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -11,33 +14,36 @@ from rho_score.files.folder import FileInfo, Folder
 
 
 class Format(Protocol):
-    """What a module of a format has."""
+    """What the module of a format offers."""
 
     @property
     def NAMES(self) -> str:
-        """The endings of its files' names, as text to show."""
+        """The endings of the format's file names, as text to show."""
 
     def is_name(self, name: str) -> bool:
-        """True if a file with this name is taken for a shard of the format."""
+        """True if a file with this name is read as a shard of the format."""
 
     def may_be_empty(self, name: str) -> bool:
-        """True if a file of 0 bytes with this name is a shard without documents, and not one that was cut off."""
+        """True if a file of 0 bytes with this name is a shard without documents, not broken."""
 
     def holds(self, unit: Unit) -> bool:
-        """True if the unit is one of a shard of the format."""
+        """True if the unit belongs to a shard of the format."""
 
     def cut(self, root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
         """The units of a shard; raises InputError if it cannot be read or lacks a column."""
 
     def read(self, root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-        """The documents of a unit in input order; those that cannot be scored have their error."""
+        """Yields the documents of a unit in input order.
+
+        Those that cannot be scored have an error.
+        """
 
 
 FORMATS: tuple[Format, ...] = (parquet_shards, jsonl_shards)
 
 
 def format_named(name: str) -> Format | None:
-    """The format of a file by its name; None if it is no shard."""
+    """The format of a file with this name; None if it is not a shard."""
     return next((known for known in FORMATS if known.is_name(name)), None)
 
 

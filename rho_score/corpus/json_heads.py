@@ -1,4 +1,4 @@
-"""Files that look like JSON lines and hold one JSON value: told by their heads, and refused with what to do."""
+"""Refuses files that hold JSON values over several lines, which are not JSON Lines."""
 
 import json
 
@@ -7,15 +7,17 @@ from rho_score.corpus.lines import BOM
 from rho_score.errors import InputError
 
 _DECODER = json.JSONDecoder()
-_CUT_OFF = 12  # characters of an escape or a word that the end of the head may have cut
+_CUT_OFF = 12  # the longest escape or word that may be cut off at the end of the head
 _SPACE = " \t\r\n"
 
 
 def refuse_one_value(head: bytes, compression: str, *, whole: bool) -> None:
-    """Refuse a file that is one JSON array, or whose objects go over several lines. `whole`: `head` is all of it.
+    """Refuses a file that is one JSON array, or whose objects go over several lines.
+
+    head: the first bytes of the file, decompressed. whole: True if these are all of its bytes.
 
     Raises:
-        InputError: it is one of these; the message tells how to make lines of it.
+        InputError: it is such a file. The message says how to convert it.
     """
     text = head.removeprefix(BOM).decode(errors="replace").strip(_SPACE)
     if text[:1] not in ("{", "["):
@@ -24,7 +26,7 @@ def refuse_one_value(head: bytes, compression: str, *, whole: bool) -> None:
     if length is None:
         return
     over_lines = "\n" in text[:length]
-    alone = length == len(text)  # nothing stands behind it
+    alone = length == len(text)  # nothing comes after it
     if text[0] == "[" and (over_lines or alone):
         what, query = "one JSON array", "'.[]'"
     elif text[0] == "{" and over_lines:
@@ -33,13 +35,16 @@ def refuse_one_value(head: bytes, compression: str, *, whole: bool) -> None:
         return
     jq = f"{TOOLS[compression]} -dc FILE | jq -c {query}" if compression else f"jq -c {query} FILE"
     raise InputError(
-        f"it holds {what}, not one object a line. Write it again with one a line, as with `{jq} > FILE.jsonl`, "
-        "or name the shards with a glob (such as '**/*.jsonl') to leave it out."
+        f"it holds {what}, not one object per line. Convert it, for example with `{jq} > FILE.jsonl`, "
+        "or give the input as a glob that leaves it out, such as '**/*.jsonl'."
     )
 
 
 def _length_of_first(text: str, *, whole: bool) -> int | None:
-    """How many characters the first JSON value has: all of them where the text ends inside it. None: it is not JSON."""
+    """The length of the first JSON value in characters; None if it is not JSON.
+
+    If the text ends inside the value, this is the length of the text.
+    """
     try:
         return _DECODER.raw_decode(text)[1]
     except RecursionError:

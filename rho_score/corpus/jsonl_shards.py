@@ -1,6 +1,6 @@
-"""JSON-lines shards, plain or compressed: checked by their heads and cut into units, read line by line.
+"""JSON Lines shards, plain or compressed: cutting them into units, and reading them line by line.
 
-What a shard is compressed with its first bytes tell, whatever its name says.
+The first bytes of a shard tell how it is compressed, whatever its name says.
 """
 
 import json
@@ -20,34 +20,35 @@ from rho_score.corpus.values import Unusable, Value, json_text
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
-NAMES = ".json, .jsonl or .ndjson (plain or with .gz, .zst, .bz2 or .xz behind it)"
+NAMES = ".json, .jsonl or .ndjson (plain or followed by .gz, .zst, .bz2 or .xz)"
 _NAME = re.compile(r"(?i)\.(json|jsonl|ndjson)(\.(gz|gzip|zst|zstd|bz2|xz))?$")
 PLAIN = ".jsonl"
-EXPANSION = 4  # typical text bytes in a compressed byte, for estimates only
+EXPANSION = 4  # typical bytes of text per compressed byte; only for estimates
 PEEK_BYTES = 1 << 18
-_INTEGERS = 2.0**63  # integers below it are exact, beyond it orjson may make them floats
+_INTEGERS = 2.0**63  # smaller integers are exact; orjson may turn larger ones into floats
 
 
 def is_name(name: str) -> bool:
-    """Whether a file with this name is taken for JSON lines."""
+    """True if a file with this name is read as JSON Lines."""
     return _NAME.search(name) is not None
 
 
 def may_be_empty(name: str) -> bool:
-    """Whether a file of 0 bytes under this name is a shard without documents, and not one that was cut off."""
+    """True if a file of 0 bytes with this name is a shard without documents, not a broken one."""
     return is_name(name) and not compression_named(name)
 
 
 def holds(unit: Unit) -> bool:
-    """True if the unit is one of a JSON-lines shard."""
+    """True if the unit belongs to a JSON Lines shard."""
     return unit.format.startswith(PLAIN)
 
 
 def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
-    """The units of a shard: byte ranges of a plain one, a compressed one whole.
+    """The units of a shard: byte ranges of a plain shard, or a compressed shard as a whole.
 
     Raises:
-        InputError: it cannot be read, is one JSON value and not lines of them, or its first records lack a column.
+        InputError: the shard cannot be read, is one JSON value and not one per line, or lacks a
+            column in its first records.
     """
     compression = _compression(root, name)
     head, whole = _head(root, name, compression)
@@ -67,7 +68,10 @@ def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[U
 
 
 def _compression(root: Folder, name: str) -> str:
-    """What the shard is compressed with; where its first bytes are neither that of any stream nor JSON, what its name says."""
+    """The compression of a shard, by its first bytes.
+
+    If these are neither a compressed stream nor JSON, it is the compression in the shard's name.
+    """
     with root.open(name) as file:
         head = file.read(MAGIC_BYTES)
         if found := compression_of(head):
@@ -80,7 +84,10 @@ def _compression(root: Folder, name: str) -> str:
 
 
 def _head(root: Folder, name: str, compression: str) -> tuple[bytes, bool]:
-    """The first bytes, and whether they are all; fewer where the stream breaks off early, which costs what comes after and not the shard."""
+    """The first bytes of the decompressed shard, and True if these are all of its bytes.
+
+    There are fewer if the stream breaks off early. The documents before the break can be scored.
+    """
     head = b""
     with root.open(name) as file:
         stream = decompressed(file, compression)
@@ -95,14 +102,14 @@ def _head(root: Folder, name: str, compression: str) -> tuple[bytes, bool]:
 
 
 def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool) -> None:
-    """Refuse a shard where no whole record among the first ones has the named columns, and no folder of its name either."""
+    """Refuses a shard that has a named column neither in its first records nor in its folders."""
     lines = head.removeprefix(BOM).split(b"\n")
     records = []
     for line in lines if whole else lines[:-1]:
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
-            continue  # a broken line is quarantined when its turn comes
+            continue  # a broken line is quarantined when it is read
         if isinstance(record, dict) and record:
             records.append(record)
     folders = folder_values(name)
@@ -122,19 +129,22 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
         there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
         raise InputError(
             f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "
-            "name the shards with a glob where this file is none."
+            "give the input as a glob that leaves this file out."
         )
 
 
 def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-    """The documents of a unit."""
+    """Yields the documents of a unit in input order. Those that cannot be scored have an error."""
     folders = folder_values(unit.shard)
     for line in jsonl_lines(root, unit):
         yield document_of(line, unit, columns, folders)
 
 
 def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str | None]) -> Document:
-    """The document of a line of a unit. `folders`: values where the record has no such key."""
+    """The document in a line of a unit.
+
+    folders: the values of `folder_values`, used for keys that the record does not have.
+    """
     default_id = f"{unit.shard}@{line.offset}"
     if line.content is None:
         return Document(default_id, None, None, line.error)
@@ -142,13 +152,13 @@ def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str
 
 
 def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
-    """Lines that begin in [start, stop) of the shard, or of the text of a compressed one; blank lines are no documents."""
+    """Yields the lines of a unit that are not blank."""
     with root.open(unit.shard) as file:
         yield from lines_in(file, unit)
 
 
 def lines_in(file: Any, unit: Unit) -> Iterator[Line]:
-    """The same, of an open shard."""
+    """Yields the lines of a unit that are not blank, from its open shard."""
     stop = unit.stop if unit.format == PLAIN else LARGEST_SHARD
     yield from lines_between(file, unit.format, unit.start, stop)
 
@@ -187,7 +197,10 @@ def _line_document(
 
 
 def _exact(line: bytes, column: str, found: float) -> Any:
-    """A number of a line as it is written there: integers beyond 64 bits are floats to orjson, several of them the same one."""
+    """The exact value of a number in a line.
+
+    orjson reads integers beyond 64 bits as floats, so that different integers become equal.
+    """
     try:
         return value_at(json.loads(line.removeprefix(BOM)), column)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Lines of a JSON-lines shard, compressed or not, in bounded memory."""
+"""Reads the lines of a JSON Lines shard, compressed or not, in bounded memory."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -7,26 +7,36 @@ from rho_score.corpus.compression import DAMAGE, decompressed, is_damage
 
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 64 << 20
-"""Bytes of the longest line, and characters of the longest text, that is taken for a document."""
+"""The most bytes of a line, and the most characters of a text, that a document may have."""
 LARGEST_SHARD = 2 << 30
-"""Bytes of text that are read of a compressed shard, which is one unit and goes through memory whole."""
+"""The most bytes of text that are read from a compressed shard.
+
+A compressed shard is one unit, and all of a unit's text is in memory at the same time.
+"""
 
 _PIECE = 1 << 20
 
 
 class Line(NamedTuple):
-    """A line that is not blank. `content`: its bytes, None where it cannot be had (`error`). `offset`: of decompressed bytes."""
+    """A line that is not blank."""
 
     offset: int
+    """The position of its first byte in the decompressed shard."""
     place: str
+    """Its position, as text to show."""
     content: bytes | None
+    """Its bytes; None if it cannot be read."""
     error: str | None
+    """The reason why it cannot be read."""
 
 
 def lines_between(file: Any, suffix: str, start: int, stop: int) -> Iterator[Line]:
-    """The lines that begin in [start, stop) of a shard, of which `start` is a byte of `file`; blank ones are left out.
+    """Yields the lines that begin in the bytes [start, stop) of a shard, without blank lines.
 
-    A compressed shard is read from 0 on, `stop` being what may be read of it; where it has more, the last line says so.
+    file: the open shard. suffix: its format, such as `.jsonl` or `.jsonl.gz`.
+
+    For a compressed shard, `start` is 0 and `stop` is the most bytes of text to read. If the shard
+    has more, the last line is an error that says so. A damaged stream also ends with such a line.
     """
     offset, number = start, 0
     try:
@@ -63,12 +73,12 @@ def _lost(start: int, number: int, offset: int, reason: str) -> Line:
 
 
 def _place(start: int, number: int, offset: int) -> str:
-    """The number of a line is known only where the shard is read from its beginning."""
+    """A line's position as text. Its number is known only if the shard is read from its start."""
     return f"byte {offset}" if start else f"line {number}, byte {offset}"
 
 
 def _skip_line(stream: Any, at_most: int) -> int:
-    """Read on to the end of a line, for `at_most` bytes or a little more; returns how many were read."""
+    """Reads to the end of a line, or a little over `at_most` bytes; returns how many it read."""
     skipped = 0
     while skipped < at_most and (piece := stream.readline(_PIECE)):
         skipped += len(piece)

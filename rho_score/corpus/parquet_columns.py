@@ -1,4 +1,4 @@
-"""Where a Parquet shard has the text, the ids and the groups: columns, paths into structs, folders of its name."""
+"""Finds a Parquet shard's texts, ids and groups in its columns, structs and folder names."""
 
 from typing import NamedTuple
 
@@ -10,37 +10,40 @@ from rho_score.errors import InputError
 
 
 class Source(NamedTuple):
-    """Where the values of a named column are: at a path in the file, or one for all its rows in a folder's name."""
+    """The place of the values of a named column: a path in the file, or a folder's name."""
 
     name: str
     path: tuple[str, ...] | None
+    """The column and the fields of its structs; None if a folder's name holds the value."""
     value: str | None = None
+    """The value in the folder's name, for all rows of the shard."""
 
     @property
     def dotted(self) -> str:
-        """The path as pyarrow takes it."""
+        """The path with dots, as pyarrow expects it."""
         return ".".join(self.path or ())
 
 
 class Sources(NamedTuple):
-    """Where the columns of one shard are. `id` has several where it is put together, none where it is SHARD#ROW."""
+    """The places of the text, the id and the group in one shard."""
 
     text: Source
     id: tuple[Source, ...]
+    """Several if the id is joined from columns; none if ids are SHARD#ROW."""
     group: Source | None
 
     @property
     def in_file(self) -> list[str]:
-        """The columns to read, each once."""
+        """The dotted paths to read from the file, each once."""
         sources = (self.text, *self.id, self.group)
         return list(dict.fromkeys(source.dotted for source in sources if source is not None and source.path))
 
 
 def find_path(fields: list[pa.Field], name: str) -> tuple[str, ...] | None:
-    """The field of this name, or the path into structs that it tells; None where there is neither.
+    """The path to a field, from its name or its dotted path into structs; None if there is none.
 
     Raises:
-        InputError: two fields of one struct, or of the file, have a name on the path.
+        InputError: two columns, or two fields of a struct, have the same name on the path.
     """
     names = [field.name for field in fields]
     if (n := names.count(name)) > 1:
@@ -58,7 +61,7 @@ def find_path(fields: list[pa.Field], name: str) -> tuple[str, ...] | None:
 
 
 def paths_of(fields: list[pa.Field]) -> list[str]:
-    """What can be named: columns, and fields of structs by their paths."""
+    """The names that a user can give: columns, and dotted paths to the fields of structs."""
     found = []
     for field in fields:
         inner = paths_of(list(field.type)) if pa.types.is_struct(field.type) else []
@@ -67,10 +70,10 @@ def paths_of(fields: list[pa.Field]) -> list[str]:
 
 
 def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
-    """Where the columns are in a shard with this schema and name.
+    """The places of the columns in a shard with this schema and name.
 
     Raises:
-        InputError: one of them is nowhere, or has a type that it cannot have.
+        InputError: a column is missing, or has a type that cannot be used.
     """
     fields, folders = list(schema), folder_values(shard)
 

@@ -1,4 +1,4 @@
-"""Parquet shards: checked and cut into units by their footers, read row group by row group."""
+"""Parquet shards: cutting them into units by their footers, and reading them by row groups."""
 
 import struct
 from collections.abc import Iterator
@@ -20,31 +20,33 @@ from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
 FORMAT = NAMES = ".parquet"
-FOOTER_SIGNATURE = 28
-MOST_ROWS = 1 << 24  # of a row group; a unit has whole ones, and goes through memory whole
-BATCH_ROWS = 1 << 13  # decoded at once
+FOOTER_SIGNATURE = 28  # bytes
+# The most rows of a row group. A unit has whole row groups, and all its rows are in memory at the
+# same time.
+MOST_ROWS = 1 << 24
+BATCH_ROWS = 1 << 13  # the most rows decoded at a time
 
 
 def is_name(name: str) -> bool:
-    """True if a file with this name is taken for a Parquet shard."""
+    """True if a file with this name is read as a Parquet shard."""
     return name.lower().endswith(FORMAT)
 
 
 def may_be_empty(name: str) -> bool:
-    """False: a Parquet file has a header and a footer, also without rows."""
+    """False: a Parquet file without rows has a header and a footer too."""
     return False
 
 
 def holds(unit: Unit) -> bool:
-    """True if the unit is one of a Parquet shard."""
+    """True if the unit belongs to a Parquet shard."""
     return unit.format == FORMAT
 
 
 def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
-    """The units of a shard: whole row groups.
+    """The units of a shard, each of whole row groups.
 
     Raises:
-        InputError: it cannot be read, or lacks a column, or has larger row groups than may be.
+        InputError: the shard cannot be read, lacks a column, or has row groups that are too large.
     """
     columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
     with root.open(name) as file:
@@ -74,7 +76,13 @@ def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[U
 
 
 def _check_row_groups(shard: pq.ParquetFile, column: str) -> None:
-    """Raises where rows are counted two ways, or the column cannot be asked for in a row group; of `shard` the footer alone is given, see `_Footer`."""
+    """Checks the row groups in the footer, without reading more than the footer (see `_Footer`).
+
+    Raises:
+        InputError: the numbers of rows in the footer contradict each other, or a row group lacks
+            columns.
+        pyarrow.ArrowException, OSError: what the footer says about the column is damaged.
+    """
     rows = [shard.metadata.row_group(i).num_rows for i in range(shard.metadata.num_row_groups)]
     if min(rows, default=0) < 0 or sum(rows) != shard.metadata.num_rows:
         raise InputError(
@@ -89,13 +97,15 @@ def _check_row_groups(shard: pq.ParquetFile, column: str) -> None:
 
 
 class _AllReadError(Exception):
-    """More than the footer is asked for."""
+    """pyarrow asked for more than the footer."""
 
 
 class _Footer:
-    """A Parquet file that is no longer read once `all_read`: so pyarrow's reader can be made to look at the footer alone.
+    """A Parquet file that raises an error instead of reading once `all_read` is set.
 
-    It tells by an error what is wrong there; asked about a column of such a footer, pyarrow ends the process.
+    With it, pyarrow's reader checks what the footer says about a column, without reading the
+    column. If the footer is damaged there, the reader raises an error. Asked through its metadata,
+    pyarrow would end the process.
     """
 
     closed = False
@@ -105,25 +115,30 @@ class _Footer:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> Any:
-        """As a file's."""
+        """Reads like a file, until `all_read` is set."""
         if self.all_read:
             raise _AllReadError
         return self._file.read(size)
 
 
 def _refuse_encrypted(file: Any, size: int, metadata: pq.FileMetaData) -> None:
-    """Refuse a readable footer over encrypted columns: pyarrow ends the process where it is asked about one of them.
+    """Refuses a readable footer over encrypted columns, because pyarrow would end the process.
 
-    Such a footer is signed: 28 bytes of nonce and tag stand between it and its length, the file's last word but one.
+    Such a footer is signed: 28 bytes of nonce and tag come between the footer and its length, which
+    is in the four bytes before the last four of the file.
     """
     file.seek(size - 8)
     (length,) = struct.unpack("<I", file.read(4))
     if length - metadata.serialized_size == FOOTER_SIGNATURE:
-        raise InputError("it has encrypted columns. Write it again without encryption.")
+        raise InputError("it has encrypted columns. Write the file again without encryption.")
 
 
 def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-    """The documents of a unit. Encodings make much of little (a dictionary of one text for all rows): it has `LARGEST_SHARD` characters at most."""
+    """Yields the documents of a unit in input order. Those that cannot be scored have an error.
+
+    At most `LARGEST_SHARD` characters are read, because a small file can hold much text: a
+    dictionary holds one text for all rows.
+    """
     assert unit.first_row is not None
     row, size = unit.first_row, 0
     with root.open(unit.shard) as file:
@@ -141,7 +156,10 @@ def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
 def _row_group(
     shard: pq.ParquetFile, group: int, default_ids: list[str], sources: Sources, columns: Columns, most: int
 ) -> list[Document]:
-    """The documents of a row group, `most` characters of them; where it is damaged, each with that for its error."""
+    """The documents of a row group. If it is damaged, each of them has an error.
+
+    most: the most characters to read. The documents after that have an error.
+    """
     documents: list[Document] = []
     size = 0
     try:
@@ -171,14 +189,16 @@ def _lost(ids: list[str], reason: str) -> list[Document]:
 
 
 def _size(document: Document) -> int:
-    """Characters of its text, id and group."""
+    """The number of characters in a document's text, id and group."""
     return sum(len(value) for value in document[:3] if value)
 
 
 def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
-    """How many rows take no more than `LARGEST_SHARD` bytes were each as long as all that the row group has written.
+    """The number of rows to decode at a time, so that they take at most `LARGEST_SHARD` bytes.
 
-    Of single columns pyarrow is not asked: where a footer is damaged it ends the process instead of an error.
+    Each row is taken to be as large as the whole row group, as in a dictionary of one text. The
+    size of the row group is used, not those of its columns: asked about a column, pyarrow ends the
+    process if the footer is damaged.
     """
     size = int(shard.metadata.row_group(group).total_byte_size)
     return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, size)))
@@ -201,7 +221,7 @@ def _batch_documents(
 
 
 def _values(batch: pa.RecordBatch, source: Source) -> list[Value]:
-    """The column's values as text, None where null, or below a null."""
+    """The column's values as text; None if the value, or a struct around it, is null."""
     if source.path is None:
         return [source.value] * len(batch)
     column = batch[source.path[0]]

@@ -1,6 +1,9 @@
-"""From a corpus to units: made once by the driver from listings, footers and the head of each JSON-lines shard.
+"""Plans a corpus: lists its shards, checks them, and cuts them into units.
 
-A unit is whole row groups of a Parquet shard, a byte range of a JSON-lines shard, or a whole compressed one. Which units there are depends on the input and `unit_bytes` alone, never on workers, order or time.
+The driver makes the plan once, from listings, Parquet footers and the heads of JSON Lines shards.
+A unit is some row groups of a Parquet shard, a byte range of a JSON Lines shard, or a whole
+compressed shard. The units depend only on the input and `unit_bytes`, never on workers, order or
+time.
 """
 
 import hashlib
@@ -25,13 +28,13 @@ from rho_score.files.folder import FileInfo, Folder, file_at
 from rho_score.files.parquet import read_table
 from rho_score.safe_text import visible
 
-SUCCESS = "_SUCCESS.json"  # of a store of ours
-NAMED = 5  # files that are left out, by name
+SUCCESS = "_SUCCESS.json"  # marks a finished store
+NAMED = 5  # how many of the files that are left out `left_out` names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All units of a corpus, in corpus order: by shard's name, then by place in the shard."""
+    """All units of a corpus, in corpus order: by the shard's name, then by place in the shard."""
 
     root: str
     units: tuple[Unit, ...]
@@ -39,7 +42,7 @@ class Plan:
     empty_shards: tuple[str, ...] = ()
 
     def to_parquet(self) -> bytes:
-        """The plan as a Parquet file, a row a unit; the same units give the same bytes."""
+        """The plan as a Parquet file with one row per unit. The same units give the same bytes."""
         columns = [pa.array([getattr(unit, f.name) for unit in self.units], f.type) for f in _PLAN_SCHEMA]
         table = pa.Table.from_arrays(columns, schema=_PLAN_SCHEMA)
         sink = io.BytesIO()
@@ -48,8 +51,8 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every field of every unit: it changes with the input's files and with `unit_bytes`."""
-        return hashlib.sha256(orjson.dumps(self.units)).hexdigest()  # a list of objects, their fields in order
+        """SHA-256 of all fields of all units; it depends on the input's files and `unit_bytes`."""
+        return hashlib.sha256(orjson.dumps(self.units)).hexdigest()
 
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "int | None": pa.int64()}
@@ -72,12 +75,15 @@ def read_plan(content: bytes) -> tuple[Unit, ...]:
 
 
 def plan_names(content: bytes) -> pa.Table:
-    """The columns unit and shard of a `plan.parquet`: enough to compare two plans, for little memory."""
+    """The columns unit and shard of a `plan.parquet`, which take less memory than all units."""
     return read_table(content, pa.schema([_PLAN_SCHEMA.field(name) for name in ("unit", "shard")]), "plan.parquet")
 
 
 def changed_shards(then: Iterable[Unit], now: Iterable[Unit]) -> list[str]:
-    """How the shards of two plans of one corpus differ, a line each: size and version, there or not."""
+    """The shards that differ between two plans of one corpus, one line each.
+
+    A line has the shard's size and version in both plans.
+    """
     before, after = ({unit.shard: (unit.size, unit.version) for unit in units} for units in (then, now))
 
     def told(place: tuple[int, str] | None) -> str:
@@ -91,25 +97,28 @@ def changed_shards(then: Iterable[Unit], now: Iterable[Unit]) -> list[str]:
 
 
 def make_plan(corpus: CorpusConfig) -> Plan:
-    """List the corpus, check every shard's columns, and cut it into units.
+    """Lists the corpus, checks the columns of every shard, and cuts the shards into units.
 
     Raises:
-        InputError: no shard at all, or shards that cannot be read or lack a column; all of them are named.
+        InputError: there is no shard, or some shards cannot be read or lack a column. The message
+            names the first 20 of these.
     """
     if corpus.unit_bytes < 1:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
     root, files = _list_corpus(corpus.input)
     notes = _export_notes(files)
-    shards = {name: info for name, info in files.items() if _is_shard(name) and not name.startswith(notes)}
+    formats = {name: _shard_format(name) for name in files if not name.startswith(notes)}
+    shards = {name: known for name, known in formats.items() if known is not None}
     if not shards:
         raise InputError(
-            f"no shards in {corpus.input}: {len(files)} files there, none ends with {', '.join(known.NAMES for known in FORMATS)}; names with "
-            "a part that begins with _ are left out. Check the path, or convert the corpus to one of these formats."
+            f"no shards in {corpus.input}: none of the {len(files)} files there ends with {', '.join(known.NAMES for known in FORMATS)}; "
+            "files with a part of their name that begins with _ are left out. "
+            "Check the path, or convert the corpus to one of these formats."
         )
     if unreadable := [name for name in shards if not _is_utf8(name)]:
         raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
     with ThreadPoolExecutor(32) as pool:
-        cut = list(pool.map(lambda item: _try_cut(root, item[0], item[1], corpus), shards.items()))
+        cut = list(pool.map(lambda item: _try_cut(root, item[0], files[item[0]], item[1], corpus), shards.items()))
     problems = [problem for _, problem in cut if problem]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
@@ -128,12 +137,15 @@ def make_plan(corpus: CorpusConfig) -> Plan:
 
 
 def left_out(names: Sequence[str]) -> str:
-    """Files that are left out, the first ones by name, as text to show."""
+    """Text to show about files that are left out, with the names of the first `NAMED`."""
     return f"left out: {', '.join(map(visible, names[:NAMED]))}{' …' if len(names) > NAMED else ''}"
 
 
 def root_of(url: str) -> tuple[Folder, Literal["glob", "file", "folder"]]:
-    """The folder that shards are named from, and what `url` is; "folder" also where there is nothing."""
+    """The folder that the names of shards are relative to, and what `url` is.
+
+    A `url` where nothing exists counts as "folder".
+    """
     folder = Folder(url)
     if (magic := re.search(r"[*?\[]", url)) and not folder.exists():
         return Folder(url[: magic.start()].rpartition("/")[0] or "."), "glob"
@@ -143,7 +155,7 @@ def root_of(url: str) -> tuple[Folder, Literal["glob", "file", "folder"]]:
 
 
 def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
-    """The folder that shards are named from, and all files below it that `url` means."""
+    """The folder that the names of shards are relative to, and the files that `url` stands for."""
     root, kind = root_of(url)
     if kind == "glob":
         wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
@@ -158,37 +170,42 @@ def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
 
 
 def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
-    """What an export of ours has beside its documents, as beginnings of names."""
+    """The beginnings of the names of an export's files other than its documents."""
     folders = (name.removesuffix(SUCCESS) for name in files if name.endswith(f"/{SUCCESS}") or name == SUCCESS)
     return tuple(f"{folder}{name}" for folder in folders for name in ("manifest.json", "parts/"))
 
 
-def _is_shard(name: str) -> bool:
-    """Whether the file holds documents: its ending says so, and no part of its name begins with `_` (others' metadata)."""
-    return format_named(name) is not None and not any(part.startswith("_") for part in name.split("/"))
+def _shard_format(name: str) -> Format | None:
+    """The format of a shard; None if the file's name has no ending of a format, or a part that begins with `_`."""
+    return None if any(part.startswith("_") for part in name.split("/")) else format_named(name)
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether a file's name is text; a local disk has others too, which Python reads as surrogates."""
+    """True if a file's name is text. On a local disk, Python reads other names as surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _try_cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> tuple[list[Unit], str | None]:
+def _try_cut(
+    root: Folder, name: str, info: FileInfo, known: Format, corpus: CorpusConfig
+) -> tuple[list[Unit], str | None]:
+    """The units of a shard, and what is wrong with it, if anything is."""
     try:
-        known = format_named(name)
-        assert known is not None  # it is a shard
         if info.size == 0:
             _check_empty(root, name, known)
             return [], None
         return known.cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"
-    except (*DAMAGE, UnicodeDecodeError) as error:  # names in a footer
+    except (*DAMAGE, UnicodeDecodeError) as error:  # UnicodeDecodeError: names in a footer
         return [], f"{visible(name)}: not readable ({error}). Replace it or take it out of the corpus."
 
 
 def _check_empty(root: Folder, name: str, known: Format) -> None:
-    """A file of 0 bytes is an empty shard where its format has no header; else, or as a link to nothing, it is refused."""
+    """Refuses a file of 0 bytes, unless it is an empty shard of a format without a header.
+
+    Raises:
+        InputError: the format has a header, or the file is a link to nothing.
+    """
     if not root.exists(name):
         raise InputError("a link to a file that is not there. Mend the link or take it out of the corpus.")
     if not known.may_be_empty(name):

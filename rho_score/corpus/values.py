@@ -1,6 +1,6 @@
-"""Scalars as text: what an id or a group of any type is called.
+"""Turns scalars of any type into text, for ids and groups.
 
-The same value has the same text in Parquet and in JSON where both can hold it: `true`, `7`, `1.5`.
+A value that both Parquet and JSON can hold has the same text in both: `true`, `7`, `1.5`.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,19 @@ _EPOCH = datetime(1970, 1, 1)
 
 
 class Unusable(NamedTuple):
-    """In place of a value that has no text: what it is, and the column where that is not the one that was asked for."""
+    """Used in place of a value that has no text."""
 
     reason: str
+    """What the value is, such as "null"."""
     column: str | None = None
+    """The column of the value, if it is not the one that was asked for."""
 
 
 Value = str | None | Unusable
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Strings of any layout; null, the type that writers give a column without any value, too."""
+    """True for strings of any layout, and for null, the type of a column without any value."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return any(
         fits(value)
@@ -37,21 +39,22 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    """Whether `texts_of` has a text for values of this type.
+    """True if `texts_of` has a text for values of this type.
 
     Raises:
-        LookupError: it is a timestamp of a time zone that is not known here.
+        LookupError: it is a timestamp with a time zone that this machine does not know.
     """
     kind = _plain(kind)
     return is_text(kind) or _is_binary(kind) or _writer(kind) is not None
 
 
 def texts_of(column: pa.Array) -> list[Value]:
-    """The column's values as text, None where null.
+    """The column's values as text; None for a null.
 
-    Floats are as short as tells them apart from others of their width (`0.1`, `nan`). Decimals keep their zeros. Dates, times and
-    timestamps are ISO 8601, with the offset where the type has a time zone; durations are seconds. Binary is UTF-8.
-    A UUID is written as usual; other binary of a fixed size is hexadecimal.
+    A float has the fewest digits that identify it among the floats of its width (`0.1`, `nan`).
+    Decimals keep their zeros. Dates, times and timestamps are in ISO 8601, with the offset if the
+    type has a time zone. Durations are in seconds. Binary is read as UTF-8, binary of a fixed size
+    becomes hexadecimal, and a UUID has its usual form.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -71,7 +74,7 @@ def texts_of(column: pa.Array) -> list[Value]:
 
 
 def json_text(value: Any) -> Value:
-    """A value out of JSON as text; numbers and booleans as JSON writes them."""
+    """The text of a value from JSON. Numbers and booleans are written as in JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -82,13 +85,16 @@ def json_text(value: Any) -> Value:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, below a dictionary and an extension."""
+    """The type of the values in a dictionary or an extension type."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _writer(kind: pa.DataType) -> Callable[[Any], Value] | None:
-    """What makes text of one value; of dates and times the value is the number that stands for it. None where there is no such way."""
+    """The function that turns a value of this type into text; None if there is none.
+
+    For dates and times, it takes the number that Arrow stores.
+    """
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return json_text
     if pa.types.is_floating(kind):
@@ -116,7 +122,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _float(value: float, width: Any) -> str:
-    """The shortest digits that mean this number among those of its width; of a whole number, all of them."""
+    """The shortest digits that identify a float of this width, or all digits of a whole number."""
     return repr(value) if value.is_integer() and abs(value) < 1e16 else str(width(value))
 
 
@@ -140,7 +146,7 @@ def _date(days: int) -> Value:
 
 
 def _fraction(value: int, digits: int) -> str:
-    """Of a second: nothing where it is none, else microseconds, or nanoseconds where it takes them."""
+    """A fraction of a second: "" if it is zero, else six digits, or nine if they are needed."""
     if not value:
         return ""
     nanoseconds = f"{value * 10 ** (9 - digits):09}"
@@ -176,4 +182,4 @@ def _zone(name: str) -> Any:
     try:
         return pa.lib.string_to_tzinfo(name)
     except (pa.ArrowException, KeyError, ValueError, OSError, ModuleNotFoundError) as error:
-        raise LookupError(f"the time zone {name!r}, which is not known here ({error})") from error
+        raise LookupError(f"the time zone {name!r}, which this machine does not know ({error})") from error

@@ -1,6 +1,7 @@
-"""Folders behind any fsspec URL: listing, reading, atomic publishing, retries.
+"""Folders behind any fsspec URL: listing, reading and atomic publishing, with retries.
 
-A published file is complete. On a local disk it is a temporary file, fsync and rename; elsewhere one whole PUT.
+A published file is always complete: it is one PUT on an object store, and elsewhere a temporary
+file that is renamed.
 """
 
 import contextlib
@@ -27,15 +28,15 @@ from rho_score.files.urls import absolute, without_credentials
 T = TypeVar("T")
 
 
-# Stores whose PUT of a whole object is atomic; elsewhere a temporary file is renamed.
+# On these stores, the PUT of a whole object is atomic.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)  # answers, not failures
-READ_BLOCK = 4 << 20  # bytes fetched at a time: a peek at a shard's head must not cost fifty megabytes
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)  # no failures
+READ_BLOCK = 4 << 20  # bytes fetched at a time; 50 MB by default, too much for a shard's head
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One file of a listing: size in bytes; version is the etag, else the time of the last change."""
+    """One file of a listing: its size in bytes, and its ETag or else its time of change."""
 
     size: int
     version: str
@@ -43,7 +44,7 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder at a path or fsspec URL. Names are relative to it, with forward slashes. Cheap to send to a worker."""
+    """A folder at a path or fsspec URL, cheap to send to a worker. Names are relative to it."""
 
     url: str
 
@@ -54,10 +55,10 @@ class Folder:
     def _fs_and_path(self) -> tuple[Any, str]:
         try:
             fs, path = fsspec.core.url_to_fs(self.url, **_driver_options(self.url))
-        except (ValueError, ImportError) as error:  # an unknown protocol, or its driver is not installed
+        except (ValueError, ImportError) as error:  # unknown protocol, or its driver is missing
             raise InputError(f"{without_credentials(self.url)} cannot be opened: {error}") from error
         if _is_s3(self.url):
-            fs.retries = 1  # s3fs' own, around botocore's; ours are enough
+            fs.retries = 1  # one try: s3fs would retry around botocore and inside `with_retries`
         return fs, path.rstrip("/")
 
     @property
@@ -74,16 +75,18 @@ class Folder:
         return {"url": self.url}
 
     def name(self, name: str) -> str:
-        """Full path of `name`; refuses one that leads out of the folder."""
+        """The full path of `name`; raises InputError if it leads out of the folder."""
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise InputError(f"{name!r} leads out of the folder {self.url}.")
         return f"{self.path}/{name}" if name else self.path
 
     def _try(self, doing: str, name: str, call: Callable[[], T], *, known: bool = False) -> T:
-        """`call()` with retries; `known`: `name` should exist. An answer that it does not, or does, is passed on.
+        """The result of `call`, with retries. The errors in `_ABSENT` are raised unchanged.
+
+        known: True if `name` should exist.
 
         Raises:
-            StorageError: the storage refused, or failed for too long.
+            StorageError: the storage refused the call, or failed until the retries ended.
         """
         try:
             return with_retries(call, missing_passes=known and not self._is_local)
@@ -95,7 +98,7 @@ class Folder:
             raise self.error(doing, name, error) from error
 
     def error(self, doing: str, name: str, error: BaseException) -> StorageError:
-        """The error that a user sees where `name` could not be `doing` ("read", "written", "listed")."""
+        """The error that says that `name` could not be `doing` ("read", "written", "listed")."""
         return storage_error(doing, f"{without_credentials(self.url).rstrip('/')}/{name}".rstrip("/"), error)
 
     @property
@@ -103,12 +106,12 @@ class Folder:
         return isinstance(self.fs, LocalFileSystem)
 
     def listing(self, under: str = "") -> dict[str, FileInfo]:
-        """All files below `under`, by name relative to it; empty where there is no such folder.
+        """All files below `under`, by name relative to it; empty if there is no such folder.
 
-        Names with a part that begins with a dot are left out: they are unfinished or not ours.
+        Names with a part that begins with a dot are left out. Temporary files have such names.
         """
         top = self.name(under)
-        # a walk leaves out what it cannot list, unless it is told not to; object stores list without walking
+        # by default, a walk of a local disk skips folders that it cannot list
         options = {"on_error": "raise"} if self._is_local else {}
 
         def find() -> dict[str, Any]:
@@ -116,8 +119,8 @@ class Folder:
             try:
                 return dict(self.fs.find(top, detail=True, **options))
             except FileNotFoundError:
-                if self._is_local and Path(top).exists():  # a file went away under the walk
-                    raise TimeoutError(f"{top} changes while it is listed") from None
+                if self._is_local and Path(top).exists():  # a file was removed during the walk
+                    raise TimeoutError(f"{top} changed while it was being listed") from None
                 return {}
 
         files = {}
@@ -128,7 +131,7 @@ class Folder:
         return files
 
     def names(self, under: str) -> set[str]:
-        """Names of the files right below `under`, as `listing` gives them; a million of them take little memory."""
+        """The names directly below `under` that begin with no dot. A million take little memory."""
         top = self.name(under)
 
         def scan() -> set[str]:
@@ -144,10 +147,10 @@ class Folder:
             return set()
 
     def info(self, name: str) -> FileInfo:
-        """Size and version of a file that should exist, asked of the store.
+        """The size and version of a file that should exist, without using a cached listing.
 
         Raises:
-            FileNotFoundError: it is not there, or is a folder.
+            FileNotFoundError: `name` does not exist, or is a folder.
         """
 
         def ask() -> dict[str, Any]:
@@ -160,11 +163,11 @@ class Folder:
         return FileInfo(size=found["size"], version=_version(found))
 
     def exists(self, name: str = "") -> bool:
-        """Whether `name` is there, asked of the store and not of a cached listing."""
+        """True if `name` exists, without using a cached listing."""
         self.fs.invalidate_cache()
         path = self.name(name)
 
-        def ask() -> bool:  # `exists` of drivers that are not asynchronous takes every error for an answer
+        def ask() -> bool:  # in drivers that are not asynchronous, `exists` is False on every error
             if self.fs.async_impl:
                 return bool(self.fs.exists(path))
             try:
@@ -178,7 +181,7 @@ class Folder:
         return self._try("read", name, ask)
 
     def is_file(self) -> bool:
-        """Whether the folder is none, but a file."""
+        """True if this URL is a file."""
         try:
             return str(self._try("read", "", lambda: self.fs.info(self.path))["type"]) == "file"
         except _ABSENT:
@@ -190,7 +193,7 @@ class Folder:
         return content
 
     def open(self, name: str) -> Any:
-        """`name`, which should exist, opened for reading bytes; each piece that is fetched is fetched with retries."""
+        """Opens a file that should exist, for reading bytes. Each piece is fetched with retries."""
         path = self.name(name)
         file = self._try("read", name, lambda: self.fs.open(path, "rb", block_size=READ_BLOCK), known=True)
         if (cache := getattr(file, "cache", None)) is not None and isinstance(cache.size, int):
@@ -201,19 +204,19 @@ class Folder:
         def whole() -> bytes:
             content = fetch(start, end)
             if (missing := min(end, size) - start - len(content)) > 0:
-                raise ConnectionError(f"{missing} bytes fewer than asked for came")
+                raise ConnectionError(f"the storage sent {missing} bytes fewer than asked for")
             return content
 
         return self._try("read", name, whole, known=True)
 
     def open_mapped(self, name: str) -> Any:
-        """`name` opened for reading parts of it: mapped into memory on a local disk, else as `open` does."""
+        """Opens a file for reading parts of it. On a local disk, it is mapped into memory."""
         if self._is_local:
             return pa.memory_map(self.name(name))
         return self.open(name)
 
     def publish(self, name: str, content: bytes) -> None:
-        """Write `name` so that it is there whole or not at all; an existing file is replaced."""
+        """Writes a file so that it exists whole or not at all. An existing file is replaced."""
         path = self.name(name)
         if self._is_local:
             self._try("written", name, lambda: disk.publish(Path(path), content))
@@ -223,10 +226,10 @@ class Folder:
             self._try("written", name, lambda: self._publish_by_rename(path, content))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Publish `name` unless it exists; whether it did not.
+        """Publishes a file unless it exists. Returns True if it was written.
 
-        Of two that create at once one wins on local disks, and on object stores that know conditional writes; on others
-        the last one does, see `store.claim`.
+        If two processes create a file at the same time, one succeeds on local disks and on object
+        stores with conditional writes. Elsewhere both do, and the last one's file stays.
         """
         path = self.name(name)
         if self.exists(name):
@@ -253,7 +256,7 @@ class Folder:
             self.fs.pipe_file(path, content)
 
     def remove(self, name: str) -> None:
-        """Remove `name`, if it is there."""
+        """Removes a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._try("removed", name, lambda: self.fs.rm_file(self.name(name)))
 
@@ -271,7 +274,7 @@ class Folder:
 
 
 def _driver_options(url: str) -> dict[str, Any]:
-    """Options that a file system is opened with, beside the user's own (`FSSPEC_S3` and fsspec's configuration files)."""
+    """Options to open a file system with, besides those in fsspec's configuration (`FSSPEC_S3`)."""
     if not _is_s3(url):
         return {}
     theirs = conf.get("s3", {}).get("config_kwargs", {})
@@ -285,13 +288,13 @@ def _is_s3(url: str) -> bool:
 
 
 def file_at(url: str) -> tuple[Folder, str]:
-    """The folder of the file at `url`, and its name there."""
+    """The folder of the file at `url`, and the file's name in it."""
     head, _, name = os.fspath(url).rpartition("/")
     return Folder(head or ("/" if url.startswith("/") else ".")), name
 
 
 def _version(info: dict[str, Any]) -> str:
     value = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-    if isinstance(value, datetime):  # a listing has milliseconds where a single object's header has none
+    if isinstance(value, datetime):  # a listing has milliseconds, and an object's header does not
         value = int(value.timestamp())
     return str(value).strip('"')

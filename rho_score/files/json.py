@@ -1,4 +1,4 @@
-"""JSON objects: how they are typed, and how they are written."""
+"""The type of JSON objects, and the form in which they are written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 
 JsonObject = dict[str, Any]
-"""An object as a JSON file holds it. What is read from a store was checked against a TypedDict of `stores.shapes`."""
+"""An object of a JSON file. Objects of a store are checked against the types in `stores.shapes`."""
 
 
 def dump_json(content: Mapping[str, Any]) -> bytes:
-    """Readable JSON; the same content gives the same bytes."""
+    """`content` as indented JSON. The same content gives the same bytes."""
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,4 @@
-"""Files on local disks: there whole or not at all."""
+"""Writes files on local disks so that they exist whole or not at all."""
 
 import os
 import uuid
@@ -6,11 +6,14 @@ from pathlib import Path
 
 
 def publish(path: Path, content: bytes, *, replace: bool = True) -> None:
-    """Write `path` with this content: a temporary file, fsync and rename.
+    """Writes a file: writes a temporary file, syncs it and renames it.
+
+    replace: False keeps a file that exists. If two processes then write at the same time, exactly
+    one succeeds.
 
     Raises:
-        FileExistsError: it exists and is not to be replaced. Of two that write at once one succeeds.
-        OSError: the disk is full or fails; nothing is left behind.
+        FileExistsError: the file exists and `replace` is False.
+        OSError: the disk is full or fails. No temporary file is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[-80:]}.{uuid.uuid4().hex}")
@@ -34,12 +37,12 @@ def publish(path: Path, content: bytes, *, replace: bool = True) -> None:
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Give `temporary` the name `path`; raises FileExistsError if it is taken."""
+    """Renames `temporary` to `path`; raises FileExistsError if that exists."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no hard links
         if path.exists():
             raise FileExistsError(path) from None
         temporary.replace(path)

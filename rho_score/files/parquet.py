@@ -1,4 +1,4 @@
-"""Parquet files: written into memory with page checksums, and read so that a damaged one is a clear error."""
+"""Writes Parquet files in memory, with page checksums, and reads them with clear errors."""
 
 import errno
 import io
@@ -16,30 +16,37 @@ from rho_score.files.json import JsonObject
 BROKEN = (
     pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
-"""What parsers raise on content that is not what it should be."""
+"""Errors that parsers raise on damaged content."""
 METADATA_KEY = b"rho_score"
 
 
 def read_table(content: bytes, schema: pa.Schema, what: str) -> pa.Table:
-    """The columns of `schema` out of a small Parquet file.
+    """The columns of `schema`, read from a small Parquet file.
+
+    what: the name of the file, for the message.
 
     Raises:
-        InputError: it is damaged, lacks one of them, or has null where the schema has none; names `what`.
+        InputError: the file is damaged, lacks a column, or has a null that the schema forbids.
     """
     try:
         table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read(schema.names)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
     except BROKEN as error:
-        raise InputError(f"{what} is damaged: {error}") from error
+        raise InputError(f"{what} is damaged: {error}. Restore the file.") from error
     if missing := [field.name for field in schema if not field.nullable and table[field.name].null_count]:
-        raise InputError(f"{what} is damaged: null in {', '.join(missing)}.")
+        raise InputError(f"{what} is damaged: it has nulls in {', '.join(missing)}. Restore the file.")
     return table
 
 
 @contextmanager
 def readable(folder: Folder, name: str) -> Iterator[None]:
-    """Turns whatever reading a unit's file raises into an error of ours: it is damaged or gone, or the storage fails."""
+    """Turns the errors of reading a unit's file into an error that names the file and the remedy.
+
+    Raises:
+        RhoScoreError: the file is damaged or missing.
+        StorageError: the storage failed.
+    """
     try:
         yield
     except RhoScoreError:
@@ -51,11 +58,12 @@ def readable(folder: Folder, name: str) -> Iterator[None]:
 
 
 class ParquetBuffer:
-    """A Parquet file in memory with exactly the columns of `schema`, a row group for each table that is added.
+    """A Parquet file in memory, with exactly the columns of `schema`, one row group for each table.
 
-    Scores, token ids and groups repeat, so they take a dictionary before zstd: scores rounded to float16 have at most
-    65,536 values, and every reader has that encoding. Columns in `split` (lists of float) have their bytes split by their
-    place instead, which is written faster and read slower.
+    Scores, token ids and groups repeat, so they are dictionary-encoded before zstd compresses them.
+    Scores rounded to float16 have at most 65,536 values, and every reader knows this encoding.
+    The columns in `split` (lists of floats) are byte-stream-split instead, which is faster to write
+    and slower to read.
     """
 
     def __init__(self, schema: pa.Schema, split: Sequence[str] = ()) -> None:
@@ -78,13 +86,17 @@ class ParquetBuffer:
         )
 
     def add(self, table: pa.Table) -> None:
-        """Write a row group; raises TypeError where the columns differ from the schema in name, order or type."""
+        """Writes a row group.
+
+        Raises:
+            TypeError: the columns differ from the schema in name, order or type.
+        """
         if not table.schema.equals(self._schema):
-            raise TypeError(f"columns differ from the contract\nhave: {table.schema}\nwant: {self._schema}")
+            raise TypeError(f"the columns differ from the schema\nhave: {table.schema}\nwant: {self._schema}")
         self._writer.write_table(table)
 
     def finish(self, metadata: JsonObject | None = None) -> bytes:
-        """The whole file, with `metadata` as JSON in the footer under `rho_score`."""
+        """The file's content, with `metadata` as JSON in the footer under the key `rho_score`."""
         if metadata is not None:
             self._writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)})
         self._writer.close()
@@ -93,13 +105,13 @@ class ParquetBuffer:
 
 
 def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: JsonObject | None = None) -> bytes:
-    """`table` as a Parquet file, see `ParquetBuffer`."""
+    """`table` as the content of a Parquet file, see `ParquetBuffer`."""
     buffer = ParquetBuffer(schema)
     buffer.add(table)
     return buffer.finish(metadata)
 
 
 def footer(file: pq.ParquetFile) -> JsonObject:
-    """Our metadata in a file's footer; empty where there is none."""
+    """The metadata under the key `rho_score` in a file's footer; empty if there is none."""
     content = (file.metadata.metadata or {}).get(METADATA_KEY)
     return dict(orjson.loads(content)) if content else {}

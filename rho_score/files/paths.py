@@ -1,4 +1,4 @@
-"""Whether a place can be written to."""
+"""Checks before a run whether its output can be written."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,15 @@ from rho_score.files.urls import absolute
 
 
 def check_writable(option: str, url: str, *, file: bool = False) -> None:
-    """Raise where a local folder (or `file`) at this place could not be written, or there is no driver for the URL.
+    """Checks that a folder (or a file, if `file` is True) can be written at `url`.
 
-    Object stores are not asked: only a write tells.
+    For a URL, only its driver is checked, because only a write shows whether a storage accepts it.
+
+    option: the name of the option, for the message.
 
     Raises:
-        InputError: names the option and the folder that is in the way.
+        InputError: the local path cannot be written, or the URL has no driver. The message names
+            the option and the path or file that is in the way.
     """
     if "://" in url or "::" in url:
         _ = Folder(url).fs

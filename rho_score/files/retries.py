@@ -1,7 +1,7 @@
-"""Storage calls that fail as a network or a busy store does are made again; what is left becomes one clear error.
+"""Retries storage calls that fail temporarily, and turns lasting failures into one clear error.
 
-The drivers of object stores have retries of their own. Where we can, we switch them off (`storage.Folder.fs`): nested retries
-multiply, wait without a word, and cannot be counted.
+The drivers of object stores have retries of their own. `files.folder.Folder` switches them off
+where possible, because nested retries multiply, wait silently, and cannot be counted.
 """
 
 import errno
@@ -24,17 +24,21 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_S = float(os.environ.get("RHO_SCORE_STORAGE_PATIENCE_S", 300))
-"""Seconds after its first failure that a storage call is not made again."""
+"""Seconds from the first failure of a storage call until it is no longer retried."""
 MISSING_S = 3.0
-"""The same for an object that should be there and is not: a listing or a cache may be ahead of the store."""
+"""The same for an object that should exist but is not found.
+
+A listing or a cache may be ahead of the store.
+"""
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _PERMANENT_ERRNO = {
     errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOSYS, errno.EMSGSIZE, errno.EPERM,
     errno.ENOTSUP, errno.EFBIG, getattr(errno, "EREMCHG", errno.EINVAL),
 }  # fmt: skip
-_PASSING_STATUS = {408, 409, 425, 429}  # and all from 500 on
-_PASSING_CODES = {"RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # sent with status 400
+_PASSING_STATUS = {408, 409, 425, 429}  # besides those from 500 on, except 501
+# Error codes that are sent with status 400.
+_PASSING_CODES = {"RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}
 _DRIVERS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "httpx", "requests", "urllib3"}
 _NETWORK_MODULES = {"aiohttp", "httpx", "requests", "urllib3"}
 _BOTOCORE_NETWORK = {
@@ -54,10 +58,14 @@ def with_retries(
     longest_wait_s: float = 30,
     missing_passes: bool = False,
 ) -> T:
-    """`call()`, again with exponential backoff and jitter while it fails as a network or a busy store does.
+    """The result of `call`, which is retried with exponential backoff and jitter.
 
-    missing_passes: what is called is known to exist, so that "not found" is asked again too, for `MISSING_S`.
-    The last error is raised, with a note of how often and how long it was tried.
+    Only errors of a network or a busy store are retried. The last error is raised, with a note of
+    how often and for how long the call was tried.
+
+    patience_s: seconds from the first failure until the call is no longer retried; by default
+    `PATIENCE_S`. longest_wait_s: the longest wait between two tries. missing_passes: True if the
+    object is known to exist, so that "not found" is retried too, for `MISSING_S`.
     """
     started, failing_since = time.monotonic(), math.inf
     patience = PATIENCE_S if patience_s is None else patience_s
@@ -89,31 +97,38 @@ def _note_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     assert error is not None
     add_retries({kind_of(error): 1})
-    log.info("storage: %s; again in %.1f s", without_secrets(f"{kind_of(error)}: {error}"), state.upcoming_sleep)
+    log.info("storage: %s; trying again in %.1f s", without_secrets(f"{kind_of(error)}: {error}"), state.upcoming_sleep)
 
 
 def add_retries(counts: Mapping[str, int]) -> None:
-    """Add retries that were counted elsewhere, in a task of this process's run, to those of this process."""
+    """Adds retries that a task in another process counted to those of this process."""
     with _lock:
         _made.update(counts)
 
 
 def retries_made() -> Counter[str]:
-    """How many storage calls this process, and the tasks whose results it has taken, made again, by kind of error."""
+    """The number of retries, by kind of error, in this process and in the tasks added to it."""
     with _lock:
         return _made.copy()
 
 
 @contextmanager
 def retries_counted() -> Iterator[Counter[str]]:
-    """A counter that holds, after the block, the retries made while it ran; of all threads of this process."""
+    """Yields a counter that, after the block, holds the retries made during the block.
+
+    It counts the retries of all threads of this process.
+    """
     before, counted = retries_made(), Counter[str]()
     yield counted
     counted.update(retries_made() - before)
 
 
 def kind_of(error: BaseException) -> str:
-    """What an error is called where retries are counted: the store's own code, else the system's, else its type's name."""
+    """The name under which an error is counted.
+
+    This is the store's error code, or else the name of the system's error number (such as EIO), or
+    else the name of the error's type.
+    """
     code = _response(error).get("Error", {}).get("Code")
     if code:
         return str(code)
@@ -122,7 +137,10 @@ def kind_of(error: BaseException) -> str:
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
-    """The store's answer that an error of botocore was made from; s3fs has it as the cause of its own."""
+    """The store's response behind an error; empty if there is none.
+
+    botocore's error has it. s3fs raises its own error, with botocore's as the cause.
+    """
     for one in (error, error.__cause__, error.__context__):
         if isinstance(found := getattr(one, "response", None), Mapping):
             return found
@@ -130,7 +148,7 @@ def _response(error: BaseException) -> Mapping[str, Any]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of the answer, where there was one."""
+    """The HTTP status of the response; None if there was no response."""
     found = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     for value in (found, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
         if isinstance(value, int) and 400 <= value < 600:
@@ -139,7 +157,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if type(error).__name__ == "FileExpired":  # s3fs: the object is another than the one that was opened
+    if type(error).__name__ == "FileExpired":  # s3fs: the object was replaced after it was opened
         return False
     if (status := _status(error)) is not None:
         return (status >= 500 and status != 501) or status in _PASSING_STATUS or kind_of(error) in _PASSING_CODES
@@ -150,12 +168,15 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Whether the error is the system's or a storage driver's own, and no mistake of ours."""
+    """True if the error comes from the operating system or a storage driver, not from a bug."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _DRIVERS
 
 
 def storage_error(doing: str, place: str, error: BaseException) -> StorageError:
-    """The error that a user sees: `place` could not be `doing` ("read", "written", "listed"), what was said, the remedy."""
+    """The error that a user sees: what could not be done, what the storage said, and the remedy.
+
+    doing: "read", "written" or "listed". place: the URL of the file.
+    """
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     tried = "".join(f", {note}" for note in getattr(error, "__notes__", []))
     return StorageError(f"{place} could not be {doing}: {kind_of(error)}: {said}{tried}. {_remedy(error)}")
@@ -166,11 +187,11 @@ _REMEDIES = {
     "ENOSPC": f"Free space on that disk, then {_AGAIN}",
     "EDQUOT": f"Raise the quota or free space in it, then {_AGAIN}",
     "EROFS": "Mount that disk for writing, or choose another output.",
-    "EIO": f"The disk or the server behind it fails: check it (the system's log says more), then {_AGAIN}",
-    "ESTALE": f"The file server was restarted or the folder replaced: mount it again, then {_AGAIN}",
+    "EIO": f"The disk or the server behind it fails. Check it (the system's log says more), then {_AGAIN}",
+    "ESTALE": f"The file server was restarted, or the folder was replaced. Mount it again, then {_AGAIN}",
     "RequestTimeTooSkewed": f"Set this machine's clock (NTP), then {_AGAIN}",
     "NoCredentialsError": "Give the process credentials for that store.",
-    "FileExpired": f"It was replaced while it was read. Restore it, then {_AGAIN}",
+    "FileExpired": f"The file was replaced while it was being read. Restore it, then {_AGAIN}",
 }
 
 
@@ -180,5 +201,5 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, PermissionError) or _status(error) in (401, 403):
         return f"Renew the credentials or the permissions for it, then {_AGAIN}"
     if _is_transient(error):
-        return f"The storage is away or too busy. When it is back, {_AGAIN}"
-    return f"What it said is not a passing fault: mend that, then {_AGAIN}"
+        return f"The storage is unreachable or too busy. When it is back, {_AGAIN}"
+    return f"This is not a passing fault. Mend it, then {_AGAIN}"

@@ -1,4 +1,4 @@
-"""URLs and paths: made absolute, and shown without credentials."""
+"""Makes URLs and paths absolute, and removes their credentials."""
 
 import os
 
@@ -6,7 +6,7 @@ from rho_score.safe_text import without_secrets
 
 
 def without_credentials(url: str) -> str:
-    """`url` without a user's name, password or query, fit to be stored and shown."""
+    """`url` without user name, password and query, so that it can be stored and shown."""
     scheme, separator, rest = os.fspath(url).partition("://")
     if not separator:
         return scheme
@@ -14,6 +14,9 @@ def without_credentials(url: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """`url`, a local path from the root on: workers on a cluster that runs have a working directory of their own."""
+    """`url` unchanged, or a local path as an absolute one.
+
+    Workers on a cluster have another working directory, so a relative path would mislead them.
+    """
     url = os.fspath(url)
     return url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111

@@ -1,4 +1,4 @@
-"""Beginning a store: which run has an output, where several begin at once."""
+"""Begins a store, and decides which run gets an output when several start at the same time."""
 
 import time
 from collections.abc import Mapping
@@ -14,26 +14,32 @@ CLAIM, WAIT_S, YIELD_S, POLL_S = "claim-", 15.0, 1.0, 0.2
 
 
 def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> None:
-    """Begin a store with this manifest, or go on with the one that is there. Of two runs that begin at once one is refused,
-    unless they are the same.
+    """Begins a store with this manifest, or resumes the store that is already there.
+
+    If two runs start at the same time, one of them is refused, unless their manifests are the same.
+
+    files: what else the store begins with, by file name.
 
     Raises:
-        InputError: the store holds something else, or the same kind made from other inputs; the difference is shown.
+        InputError: the folder holds something else, or a store that was begun with other settings.
+            The message shows the difference.
     """
     if not folder.exists(MANIFEST):
         there = list(folder.listing())
         strangers = [name for name in there if name not in files and not name.startswith(CLAIM)]
         if strangers and MANIFEST not in strangers:
             raise InputError(
-                f"{folder.url} is neither empty nor one of ours (it holds {strangers[0]}). Choose another output."
+                f"{folder.url} is not empty and is not a rho-score store (it holds {strangers[0]}). Choose another output."
             )
         _begin(folder, manifest)
     found = read_manifest(folder)
     if found.get("kind") != manifest["kind"]:
-        raise InputError(f"{folder.url} holds a {found.get('kind')}, not a {manifest['kind']}. Choose another output.")
+        raise InputError(
+            f"{folder.url} holds another kind of store ({found.get('kind')}, not {manifest['kind']}). Choose another output."
+        )
     if found["fingerprint"] != manifest["fingerprint"]:
         raise InputError(
-            f"{folder.url} was begun with other settings; to mix them would make its numbers mean nothing.\n"
+            f"{folder.url} was begun with other settings, and mixing the two would make its numbers meaningless.\n"
             f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
             "Resume with the settings it was begun with, or choose another output."
         )
@@ -42,11 +48,13 @@ def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> N
 
 
 def _begin(folder: Folder, manifest: JsonObject) -> None:
-    """Write the manifest, unless another run does.
+    """Writes the manifest, unless another run does.
 
-    A run first leaves a claim under its fingerprint, then looks for others' claims, then for a manifest, and only then
-    writes its own. Of two, the one that looks last sees the other: they cannot both write, on a store without conditional
-    writes either. Of two that see each other, the greater fingerprint steps back.
+    A run first writes a claim that is named after its fingerprint. It then looks for the claims of
+    other runs, then for a manifest, and only then writes its own manifest. Of two runs, the one
+    that looks last sees the other's claim. So they cannot both write a manifest, even on storage
+    without conditional writes. If two runs see each other, the one with the greater fingerprint
+    withdraws its claim for a while.
     """
     mine, content = f"{CLAIM}{manifest['fingerprint']}.json", dump_json(manifest)
     give_up = time.monotonic() + WAIT_S
@@ -57,8 +65,8 @@ def _begin(folder: Folder, manifest: JsonObject) -> None:
                 return
             if time.monotonic() > give_up:
                 raise InputError(
-                    f"another run, with other settings, begins {folder.url} at this moment: its claim is {min(others)} there. "
-                    "Choose another output; or, if no such run is alive, remove that file and run again."
+                    f"another run with other settings is beginning {folder.url}: its claim is the file {min(others)} there. "
+                    "Choose another output. If no such run is alive, remove that file and run the command again."
                 )
             if min(others) < mine:
                 folder.remove(mine)
@@ -71,12 +79,14 @@ def _begin(folder: Folder, manifest: JsonObject) -> None:
 
 
 def refuse_changed_input(output: Folder, found: JsonObject | None, plan: Plan) -> None:
-    """Refuse a corpus that is not the one that the score set was begun with. Another plan of the same shards is told by `claim`.
+    """Refuses a corpus that is not the one that the score set was begun with.
 
-    found: the manifest that is there, if any.
+    A different plan of the same shards passes here, and `claim` refuses it.
+
+    found: the manifest that is already in the output, if any.
 
     Raises:
-        InputError: names the shards that are others now.
+        InputError: shards were added, removed or changed; the message names them.
     """
     if found is None or found["kind"] != "score set" or found["parts"].get("plan_sha256") == plan.digest:
         return

@@ -1,4 +1,4 @@
-"""The names of the files in a store, and which units have theirs."""
+"""The names of the files in a store, and the units whose files exist."""
 
 from rho_score.files.folder import Folder
 
@@ -7,22 +7,22 @@ SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
 
 
 def data_name(unit: str) -> str:
-    """Where a unit's table is."""
+    """The name of the file with a unit's table."""
     return f"data/{unit}.parquet"
 
 
 def quarantine_name(unit: str) -> str:
-    """Where a unit's quarantined documents are, if there are any."""
+    """The name of the file with a unit's quarantined documents; it exists only if there are any."""
     return f"quarantine/{unit}.parquet"
 
 
 def published_units(folder: Folder) -> set[str]:
-    """Units whose file is there: one listing."""
+    """The units whose table exists, found with one listing."""
     return _units_in(folder, "data")
 
 
 def quarantined_units(folder: Folder) -> set[str]:
-    """Units with quarantined documents: one listing."""
+    """The units with quarantined documents, found with one listing."""
     return _units_in(folder, "quarantine")
 
 

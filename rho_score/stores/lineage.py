@@ -1,4 +1,4 @@
-"""The score sets that a selection was made from, found again."""
+"""Finds the score sets that a selection was made from."""
 
 from rho_score.errors import InputError
 from rho_score.stores.manifest import resolve_relative
@@ -7,9 +7,11 @@ from rho_score.stores.selection import Selection
 
 
 def noted_score_set(selection: Selection, name: str, *, given: str | None = None) -> ScoreSet | None:
-    """The score set that the selection's manifest notes under `name`, where it is now; None if it is not there.
+    """The score set that the selection's manifest notes under `name`; None if it is not there.
 
-    given: where it is, in place of what the manifest notes. The set may be unfinished: the selection has what it needs.
+    The score set may be unfinished, because a selection can be made from one that is.
+
+    given: the URL of the score set, in place of the one in the manifest.
 
     Raises:
         InputError: there is no score set at `given`.
@@ -26,6 +28,9 @@ def noted_score_set(selection: Selection, name: str, *, given: str | None = None
 
 
 def covers(scores: ScoreSet, selection: Selection) -> bool:
-    """True if a score set has all units of a selection with the same tokens, row by row."""
+    """True if the score set has the tokens of the selection, row by row.
+
+    It has them if it has all units of the selection, and the same tokenizer.
+    """
     same = scores.tokenizer_sha256 == selection.tokenizer_sha256
     return same and set(scores.units).issuperset(selection.units)

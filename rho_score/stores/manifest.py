@@ -1,4 +1,4 @@
-"""The manifest of a store: what determines its numbers, its fingerprint, and how two manifests differ."""
+"""The manifest of a store: the parts that determine its numbers, and their fingerprint."""
 
 import hashlib
 import posixpath
@@ -24,7 +24,10 @@ Kind = Literal["score set", "selection", "export"]
 
 
 def new_manifest(kind: Kind, parts: JsonObject, **about: Any) -> JsonObject:
-    """A manifest: the parts that determine the numbers, their SHA-256 as the fingerprint, and `about` beside them."""
+    """A manifest of the parts that determine the numbers, with their SHA-256 as the fingerprint.
+
+    about: further fields, which the fingerprint does not cover.
+    """
     parts = orjson.loads(orjson.dumps(parts))
     return {"kind": kind, "fingerprint": _fingerprint(parts), "parts": parts, "rho_score": __version__, **about}
 
@@ -36,7 +39,10 @@ def difference(
     right_name: str,
     keys: Sequence[str] | None = None,
 ) -> str:
-    """The parts of two fingerprints that differ, a line each; empty if none does."""
+    """The parts in which two manifests differ, one line each; empty if there are none.
+
+    keys: the parts to compare; all of them by default.
+    """
     every = keys or sorted({*left, *right})
     return "\n".join(
         f"  {key}: {left_name} {left.get(key)!r}, {right_name} {right.get(key)!r}"
@@ -46,13 +52,15 @@ def difference(
 
 
 def read_manifest(folder: Folder) -> JsonObject:
-    """The manifest of a store; raises InputError if there is none, or it is not one."""
+    """The manifest of a store; raises InputError if there is none, or if it was changed."""
     try:
         found = read_json(folder, MANIFEST, Manifest)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder.url} is no store of ours: it has no {MANIFEST}. Check the path.") from None
+        raise InputError(f"{folder.url} is not a rho-score store: it has no {MANIFEST}. Check the path.") from None
     if _fingerprint(found["parts"]) != found["fingerprint"]:
-        raise InputError(f"{folder.url}/{MANIFEST} was changed: its fingerprint is not that of its parts.")
+        raise InputError(
+            f"{folder.url}/{MANIFEST} was changed: its fingerprint does not match its parts. Restore the file."
+        )
     return found
 
 
@@ -61,16 +69,20 @@ def _fingerprint(parts: JsonObject) -> str:
 
 
 def resolve_relative(folder: Folder, place: str) -> str:
-    """A place noted relative to the store at `folder` (by `relative_url`), as a URL; a whole URL as it is."""
+    """The URL of a place that `relative_url` noted in the store at `folder`.
+
+    A full URL is returned unchanged.
+    """
     if "://" in place:
         return place
     return str(folder.fs.unstrip_protocol(posixpath.normpath(posixpath.join(folder.path, place))))
 
 
 def relative_url(url: str, start: str) -> str | None:
-    """`url` as seen from the store at `start`, where both are on one file system; else as it is, without credentials.
+    """The way in which the store at `start` notes `url`, without credentials.
 
-    None for a place on this machine as seen from a store elsewhere: it would say nothing there.
+    This is a relative path if both are on one file system, and a full URL otherwise. It is None
+    for a path on this machine if the store is elsewhere, because the path would mean nothing there.
     """
     here, there = Folder(url), Folder(start)
     if here.fs == there.fs:

@@ -1,4 +1,4 @@
-"""The columns of every file, and how they are laid out in Parquet. A mismatch raises; nothing is widened in silence."""
+"""The columns of a store's Parquet files. A column of another type is an error, never converted."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 
-SCHEMA_VERSION = 2  # 1: losses were always nullable
+SCHEMA_VERSION = 2  # in version 1, losses are always nullable
 IDS = pa.list_(pa.int32())
 FLOATS = pa.list_(pa.float32())
 LOSSES = pa.list_(pa.field("item", pa.float32(), nullable=False))
@@ -21,7 +21,7 @@ COLUMN_TYPES = {
     "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
     "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(),
 }  # fmt: skip
-"""Columns of the units' files of both stores, as far as they are read again."""
+"""Types of the columns that are read back from the units of score sets and selections."""
 
 
 QUARANTINE = pa.schema(
@@ -30,9 +30,10 @@ QUARANTINE = pa.schema(
 
 
 def score_schema(*, grouped: bool, signals: Sequence[str] = (), prefix: bool = False) -> pa.Schema:
-    """Columns of OUT/data/<unit>.parquet.
+    """Columns of a unit of a score set.
 
-    prefix: one stands before each document's first token, so that no loss is null; declared so, they are read faster.
+    prefix: True if a prefix token comes before each document, so that no loss is null. The column
+    is then declared without nulls, because such columns are read faster.
     """
     group = [pa.field("group", pa.string())] if grouped else []
     return pa.schema(
@@ -55,9 +56,11 @@ def selection_schema(
     by_bytes: bool = False,
     based: bool = False,
 ) -> pa.Schema:
-    """Columns of SEL/data/<unit>.parquet; `score` is "excess", "loss" or "delta", `level` "token" or "document".
+    """Columns of a unit of a selection.
 
-    experts: whose masks are kept apart. by_bytes: with bytes and bits per byte; based: of the base model too.
+    score: "excess", "loss" or "delta". level: "token" or "document". experts: the references that
+    have a mask of their own. by_bytes: adds the bytes and the reference's bits per byte. based:
+    adds the base model's bits per byte too.
     """
     group = [pa.field("group", pa.string())] if grouped else []
     document = [pa.field("doc_score", pa.float32()), pa.field("kept", pa.bool_(), nullable=False)]
@@ -78,14 +81,23 @@ def selection_schema(
 
 
 def dynamics_schema(*, grouped: bool) -> pa.Schema:
-    """Columns of a selection by token dynamics: `category` is a code of `dynamics.CATEGORIES`, null without a loss."""
+    """Columns of a unit of a selection by token dynamics.
+
+    `category` is an index into `ranking.trends.CATEGORIES`, or null for a token without a loss.
+    """
     plain = selection_schema(grouped=grouped, score="delta", level="token")
     at = plain.get_field_index("mask")
     return plain.insert(at, pa.field("category", CATEGORY))
 
 
 def check_columns(schema: pa.Schema, wanted: Sequence[str] | None = None) -> None:
-    """Raises ValueError where a column that is wanted of a unit's file (None: any) is missing or has another type than the contract's."""
+    """Checks the columns of a unit's file.
+
+    wanted: the columns that must be there; None checks the types of all columns that are.
+
+    Raises:
+        ValueError: a wanted column is missing, or a column does not have the type of this module.
+    """
     if missing := set(wanted or ()) - set(schema.names):
         raise ValueError(f"no column {', '.join(sorted(missing))}")
     for field in schema if wanted is None else map(schema.field, wanted):
@@ -95,9 +107,11 @@ def check_columns(schema: pa.Schema, wanted: Sequence[str] | None = None) -> Non
 
 
 def content_sha256(doc_ids: pa.ChunkedArray, input_ids: pa.ChunkedArray) -> str:
-    """SHA-256 over doc_id and input_ids: equal for two files exactly if they hold the same documents and tokens.
+    """The SHA-256 of the documents and tokens in a file, as a hexadecimal string.
 
-    Hashed in turn, little-endian: byte lengths of the ids (int64), their UTF-8 bytes, token counts (int64), tokens (int32).
+    Two files have the same hash exactly if they hold the same documents and tokens. Hashed in turn,
+    little-endian: the byte lengths of the document ids (int64), their UTF-8 bytes, the token counts
+    (int64), and the tokens (int32).
     """
     digest = hashlib.sha256()
     encoded = [doc_id.encode() for doc_id in doc_ids.to_pylist()]

@@ -1,4 +1,4 @@
-"""The score set: one corpus scored by one model."""
+"""The score set: the loss of every token of a corpus under one model."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from rho_score.stores.store import Store
 
 
 def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:
-    """(doc_id, reason) of the quarantined documents of the first `n_units` units that have any."""
+    """Yields (doc_id, reason) of quarantined documents, from the first `n_units` units with any."""
     for unit in sorted(quarantined_units(folder))[:n_units]:
         name = quarantine_name(unit)
         for row in read_table(folder.read(name), QUARANTINE, f"{folder.url}/{name}").to_pylist():
@@ -23,31 +23,37 @@ def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, s
 
 
 class ScoreSet(Store):
-    """One corpus scored by one model. Columns of a unit: doc_id, [group], input_ids, loss (nats)."""
+    """One corpus scored by one model.
+
+    The columns of a unit are doc_id, group (if the corpus has groups), input_ids and loss (nats).
+    """
 
     kind = "score set"
 
     def unit_parts(self, unit: str, columns: list[str]) -> tuple[JsonObject, Iterator[pa.Table]]:
-        """Our metadata in a unit's footer, and its rows in parts of about a million tokens, as `unit_file.parts` gives them."""
+        """The metadata in a unit's footer, and its rows in parts of about a million tokens.
+
+        See `unit_file.parts`, also for the errors.
+        """
         return unit_file.parts(self._file(unit), columns)
 
     @property
     def held(self) -> dict[str, int]:
-        """Scored documents and tokens: what `score --only-quarantined` changes in a finished score set."""
+        """How many documents and tokens are scored. `score --only-quarantined` changes both."""
         return {name: self.summary[name] for name in ("scored", "tokens")}
 
     @property
     def loss_bits(self) -> int:
-        """Precision of the stored losses: 16 (float16 values) or 32."""
+        """Bits of the stored losses: 16 if they are rounded to float16, else 32."""
         return 32 if self.manifest["parts"].get("precision") == "float32" else 16
 
     @property
     def score_column(self) -> str:
-        """The column with the tokens' scores."""
+        """The column with the tokens' scores: "loss"."""
         return "loss"
 
 
 def score_counts_of(folder: Folder, unit: str, metadata: JsonObject) -> ScoreCounts:
-    """The accounts in the footer of a unit of a score set; raises RhoScoreError where it is damaged."""
+    """The counts in the footer of a score set's unit; raises RhoScoreError if it is damaged."""
     with readable(folder, data_name(unit)):
         return ScoreCounts(**metadata["accounts"])

@@ -1,4 +1,4 @@
-"""The selection: which tokens to train on."""
+"""The selection: the tokens to train on, as a mask over score sets."""
 
 import pyarrow as pa
 
@@ -14,7 +14,11 @@ HISTOGRAM_SCHEMA = pa.schema([("value", pa.float32()) if f.name == "key" else f 
 
 
 class Selection(Store):
-    """Which tokens to train on. Columns of a unit: doc_id, [group], input_ids, excess or loss, mask."""
+    """The tokens to train on.
+
+    The columns of a unit are doc_id, group (if the corpus has groups), input_ids, `score_column`
+    and mask.
+    """
 
     kind = "selection"
     done_name = SUMMARY
@@ -24,16 +28,20 @@ class Selection(Store):
 
     @property
     def score_column(self) -> str:
-        """The column that tokens were ranked by: "excess" with a base model, else "loss"."""
+        """The column with the tokens' scores: "excess" (with a base model), "loss" or "delta"."""
         return str(self.manifest["parts"]["score"])
 
     def histogram(self) -> pa.Table:
-        """`histogram.parquet`: expert, group, value, count, tokens."""
+        """The table in `histogram.parquet`: expert, group, value (nats), count, tokens."""
         return read_table(self.folder.read(HISTOGRAM), HISTOGRAM_SCHEMA, f"{self.folder.url}/{HISTOGRAM}")
 
 
 def histogram_file(counts: pa.Table, bits: Bits) -> bytes:
-    """`histogram.parquet`: expert, group, value (nats), count (items of that score), tokens (that they hold)."""
+    """The content of `histogram.parquet`, with one row per score that occurs in a ranking.
+
+    Its columns are expert, group, value (the score in nats), count (the tokens or documents with
+    that score) and tokens (the tokens in them).
+    """
     values = as_arrow(values_of(as_numpy(counts["key"]), bits))
     table = counts.set_column(COUNTS.get_field_index("key"), "value", values).cast(HISTOGRAM_SCHEMA)
     return parquet_bytes(table, HISTOGRAM_SCHEMA)

@@ -1,4 +1,4 @@
-"""What the JSON files and the small tables of a store must hold: what was damaged or is another's is an error, not a surprise."""
+"""The fields that the JSON files of a store must have. They are checked when a file is read."""
 
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Manifest(TypedDict):
-    """`manifest.json`, as far as every store has it."""
+    """The fields of `manifest.json` that every store has."""
 
     kind: Literal["score set", "selection", "export"]
     fingerprint: str
@@ -21,7 +21,7 @@ class Manifest(TypedDict):
 
 
 class ScoreParts(TypedDict):
-    """What a score set's fingerprint is made of, as far as it is read again."""
+    """The parts of a score set's manifest that are read back."""
 
     tokenizer_sha256: str
     context: int
@@ -33,7 +33,7 @@ class ScoreParts(TypedDict):
 
 
 class SelectionParts(TypedDict):
-    """What a selection's fingerprint is made of, as far as it is read again."""
+    """The parts of a selection's manifest that are read back."""
 
     scores: dict[str, str]
     held: NotRequired[dict[str, dict[str, int]]]
@@ -58,7 +58,7 @@ class Totals(TypedDict):
 
 
 class GroupRow(TypedDict):
-    """What was kept of one group."""
+    """The counts of one group, see `counts.GroupCounts`."""
 
     group: str | None
     documents: int
@@ -73,7 +73,7 @@ class GroupRow(TypedDict):
 
 
 class CutRow(TypedDict):
-    """Where one ranking was cut."""
+    """The cut of one ranking: its threshold, and how many items it keeps."""
 
     expert: str | None
     group: str | None
@@ -94,41 +94,44 @@ class SelectionSummary(TypedDict):
 
 
 CategoriesRow = TypedDict("CategoriesRow", {"group": str | None, "H-H": int, "L-H": int, "H-L": int, "L-L": int})
-"""Tokens of one group by category."""
+"""The number of tokens of one group in each category."""
 
 
 class DynamicsSummaryFile(SelectionSummary):
-    """`summary.json` of token dynamics."""
+    """`summary.json` of a selection by token dynamics."""
 
     categories: list[CategoriesRow]
 
 
 def read_json(folder: Folder, name: str, shape: type[T]) -> JsonObject:
-    """The object in a JSON file, which has at least what `shape` (a TypedDict) asks for.
+    """The object in a JSON file, with at least the fields of `shape` (a TypedDict).
 
     Raises:
-        InputError: it is damaged, or not what it should be.
-        FileNotFoundError: it is not there.
+        InputError: the file is damaged, or does not have these fields.
+        FileNotFoundError: there is no such file.
     """
     content = folder.read(name)
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{folder.url}/{name} is damaged: {error}") from None
+        raise InputError(f"{folder.url}/{name} is damaged: {error}. Restore the file.") from None
     check_shape(found, shape, f"{folder.url}/{name}")
     return dict(found)
 
 
 def check_shape(found: Any, shape: type, what: str) -> None:
-    """Raises InputError, naming `what`, where `found` has not at least what `shape` (a TypedDict) asks for."""
+    """Raises InputError, naming `what`, unless `found` has the fields of `shape` (a TypedDict).
+
+    Fields that `shape` does not name are allowed.
+    """
     try:
         check_type(_only(found, shape), shape, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError as error:
-        raise InputError(f"{what} is not what rho-score writes there: {error}") from None
+        raise InputError(f"{what} does not hold what rho-score writes there: {error}. Restore the file.") from None
 
 
 def _only(value: Any, shape: Any) -> Any:
-    """`value` without the fields that `shape` does not name, at every depth: more of them are no fault."""
+    """`value` without the fields that `shape` does not name, at every depth."""
     fields = getattr(shape, "__annotations__", None)
     if fields is not None and isinstance(value, dict):
         return {name: _only(value[name], kind) for name, kind in fields.items() if name in value}

@@ -1,8 +1,9 @@
-"""The score set and the selection on storage: what is written, when it counts, how it is read.
+"""What score sets and selections have in common on storage.
 
-Both stores have a manifest (what determines the numbers), a plan (which units there are), a Parquet file a unit, and a
-`_SUCCESS.json` (a selection: `summary.json`) with the totals, written last. A unit's file that exists is a commit: it is complete, and writing it
-again writes the same bytes.
+Both have a manifest (what determines the numbers), a plan (the list of units), a Parquet file for
+each unit, and a file with the totals, which is written last: `_SUCCESS.json` in a score set,
+`summary.json` in a selection. A unit's file that exists is complete, and writing it again writes
+the same bytes.
 """
 
 from abc import abstractmethod
@@ -25,27 +26,29 @@ from rho_score.stores.shapes import ScoreParts, SelectionSummary, Totals, check_
 
 @dataclass(frozen=True)
 class Store:
-    """What score sets and selections have in common: a folder with a manifest, a plan and a file a unit."""
+    """A folder with a manifest, a plan and a file for each unit: a score set or a selection."""
 
     folder: Folder
     plan_override: bytes | None = None
-    """A `plan.parquet` that lists some of the units, to be used in place of the store's own."""
+    """The content of a `plan.parquet` with some of the units, used in place of the store's own."""
     kind: ClassVar[Kind]
     done_name: ClassVar[str] = SUCCESS
-    hint: ClassVar[str] = " (`select` takes what is published of it with --allow-unfinished.)"
+    hint: ClassVar[str] = " (With --allow-unfinished, `select` takes the units that are published.)"
     parts: ClassVar[type] = ScoreParts
     footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 
     @classmethod
     def open(cls, url: str, *, finished: bool = True) -> Self:
-        """Open the store at `url`, by default only if it is finished.
+        """Opens the store at `url`, by default only if it is finished.
 
         Raises:
-            InputError: there is nothing at `url`, or another kind of store, or one that is not finished.
+            InputError: there is no store at `url`, or it is of another kind, or it is not finished.
         """
         store = cls(Folder(url))
         if store.manifest["kind"] != cls.kind:
-            raise InputError(f"{store.folder.url} is a {store.manifest['kind']}, not a {cls.kind}.")
+            raise InputError(
+                f"{store.folder.url} holds another kind of store ({store.manifest['kind']}, not {cls.kind}). Check the path."
+            )
         check_shape(store.manifest["parts"], cls.parts, f"{store.folder.url}/{MANIFEST}")
         if finished and not store.finished:
             raise InputError(
@@ -56,17 +59,17 @@ class Store:
 
     @cached_property
     def finished(self) -> bool:
-        """Whether the file that is written last is there."""
+        """True if the file that is written last is there."""
         return self.folder.exists(self.done_name)
 
     @cached_property
     def manifest(self) -> JsonObject:
-        """Kind, fingerprint, the parts it is made of, input, software."""
+        """The manifest: kind, fingerprint, the parts it is made of, input, software."""
         return read_manifest(self.folder)
 
     @cached_property
     def summary(self) -> JsonObject:
-        """The totals, from the file that was written last."""
+        """The totals, from the file that is written last."""
         return read_json(self.folder, self.done_name, Totals if self.done_name == SUCCESS else SelectionSummary)
 
     @cached_property
@@ -76,16 +79,16 @@ class Store:
 
     @property
     def plan_content(self) -> bytes:
-        """`plan.parquet`."""
+        """The bytes of `plan.parquet`."""
         return self.folder.read(PLAN) if self.plan_override is None else self.plan_override
 
     @cached_property
     def n_units(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return len(self.plan_names())
 
     def plan_names(self) -> pa.Table:
-        """Columns unit and shard of all units, in corpus order."""
+        """A table of all units in corpus order, with the columns unit and shard."""
         return plan_names(self.plan_content)
 
     @property
@@ -95,12 +98,12 @@ class Store:
 
     @property
     def grouped(self) -> bool:
-        """Whether the store has a column `group`."""
+        """True if the store has a column `group`."""
         return self.manifest["parts"]["group_column"] is not None
 
     @property
     def tokenizer_sha256(self) -> str:
-        """Of the files that make the tokenizer: equal where the same text gives the same ids."""
+        """SHA-256 of the tokenizer's files. If it is equal, the same text gives the same ids."""
         return str(self.manifest["parts"]["tokenizer_sha256"])
 
     def unit_table(self, unit: str, columns: list[str] | None = None) -> pa.Table:
@@ -108,7 +111,11 @@ class Store:
         return self.read_unit(unit, columns)[0]
 
     def read_unit(self, unit: str, columns: list[str] | None = None) -> tuple[pa.Table, JsonObject]:
-        """The rows of one unit, and our metadata in its footer; raises RhoScoreError as `unit_file.read` does."""
+        """The rows of one unit, and the metadata in its footer.
+
+        Raises:
+            RhoScoreError: the file is missing or damaged, or belongs to another run.
+        """
         return unit_file.read(self._file(unit), columns)
 
     def _file(self, unit: str) -> unit_file.UnitFile:

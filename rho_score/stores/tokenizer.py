@@ -1,4 +1,4 @@
-"""The tokenizer that a store carries."""
+"""Loads the tokenizer that a store carries."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,8 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
     """The tokenizer whose files the store carries.
 
     Raises:
-        InputError: it does not load; one that needs Python code of its own never does, since no code of a store is run.
+        InputError: the tokenizer does not load, or needs its own Python code. The code of a store
+            is never run.
     """
     with TemporaryDirectory() as directory:
         for name in store.folder.names("tokenizer"):
@@ -25,7 +26,7 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
         except Exception as error:  # the parser of tokenizer.json raises Exception itself
             if wants_own_code(error):
                 raise InputError(
-                    f"{store.folder.url}/tokenizer needs Python code of its own, and no code of a store is run. Reports, "
-                    "exports and comparisons by bytes need a model that has a tokenizer.json."
+                    f"{store.folder.url}/tokenizer needs its own Python code, and the code of a store is never run. "
+                    "Reports, exports and comparisons by bytes need a model that has a tokenizer.json."
                 ) from error
-            raise InputError(f"{store.folder.url}/tokenizer does not load: {error}") from error
+            raise InputError(f"{store.folder.url}/tokenizer does not load: {error}. Restore its files.") from error

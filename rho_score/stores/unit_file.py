@@ -1,4 +1,4 @@
-"""A unit's file of a store, read: whole, or in parts that stay in the processor's cache."""
+"""Reads the file of a unit of a store, whole or in parts."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,12 @@ from rho_score.files.parquet import footer, readable
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import check_columns
 
-PART_TOKENS = 900_000  # some parts are a little longer and still fit into 2**20: pyarrow's buffers grow by doubling
+# A part that is a little longer still fits into 2**20 tokens; pyarrow's buffers grow by doubling.
+PART_TOKENS = 900_000
 
 
 class UnitFile(NamedTuple):
-    """Where a unit's file is, and what its footer must have: the store's fingerprint, and these fields."""
+    """The place of a unit's file, and the fingerprint and the fields that its footer must have."""
 
     folder: Folder
     name: str
@@ -27,17 +28,22 @@ class UnitFile(NamedTuple):
     fields: frozenset[str]
 
     def check(self, metadata: JsonObject) -> None:
-        """Raises ValueError where the footer lacks a field, RhoScoreError where it is of another run."""
+        """Raises an error unless the footer is one of this store.
+
+        Raises:
+            ValueError: the footer lacks a field.
+            RhoScoreError: the footer has another fingerprint.
+        """
         if missing := self.fields - metadata.keys():
             raise ValueError(f"its footer has no {', '.join(sorted(missing))}")
         if metadata.get("fingerprint") != self.fingerprint:
             raise RhoScoreError(
-                f"{self.folder.url}/{self.name} is of another run than its manifest. Remove it and resume the run."
+                f"{self.folder.url}/{self.name} was not written by the run of its manifest. Remove it and resume the run."
             )
 
 
 def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, JsonObject]:
-    """The rows of a unit, in input order, and our metadata in its footer.
+    """The rows of a unit, in input order, and the metadata in its footer.
 
     Raises:
         RhoScoreError: the file is missing or damaged, or belongs to another run.
@@ -48,13 +54,14 @@ def read(unit: UnitFile, columns: list[str] | None = None) -> tuple[pa.Table, Js
 
 
 def parts(unit: UnitFile, columns: list[str]) -> tuple[JsonObject, Iterator[pa.Table]]:
-    """Our metadata in the footer of a score set's unit, and its rows in parts of about `PART_TOKENS` tokens.
+    """The metadata in the footer of a score set's unit, and its rows in parts.
 
-    How many rows a part has depends on the unit's accounts alone. On a local disk a part is decoded when it is asked for;
-    elsewhere the file is fetched whole.
+    A part has about `PART_TOKENS` tokens, which stay in the processor's cache. The number of rows
+    in a part depends only on the unit's counts. On a local disk, a part is decoded when the
+    iterator reaches it. Elsewhere, the whole file is fetched first.
 
     Raises:
-        RhoScoreError: as `read`, from the iterator too.
+        RhoScoreError: as in `read`. The iterator raises it too.
     """
     with readable(unit.folder, unit.name):
         source = unit.folder.open_mapped(unit.name)
@@ -68,8 +75,8 @@ def parts(unit: UnitFile, columns: list[str]) -> tuple[JsonObject, Iterator[pa.T
 
 
 def _opened(unit: UnitFile, source: Any, columns: list[str] | None) -> tuple[pq.ParquetFile, JsonObject]:
-    """The file, whose footer is the store's and has these columns, and our metadata in it."""
-    remote = not isinstance(source, pa.MemoryMappedFile)  # whose ranges are asked for in one go
+    """The opened file and the metadata in its footer, after checking the columns and the footer."""
+    remote = not isinstance(source, pa.MemoryMappedFile)  # its ranges are fetched in one go
     file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote)
     check_columns(file.schema_arrow, columns)
     metadata = footer(file)
@@ -97,7 +104,10 @@ def _rows(metadata: JsonObject) -> int:
 
 
 def footers(folder: Folder, units: Iterable[str]) -> Iterator[JsonObject]:
-    """Our metadata in the footers of published units, in the order asked for; read sixteen at a time, held a few thousand."""
+    """Yields the metadata in the footers of published units, in the order of `units`.
+
+    Sixteen footers are read at the same time, and at most 4096 are held in memory.
+    """
 
     def read(unit: str) -> JsonObject:
         with readable(folder, data_name(unit)), folder.open_mapped(data_name(unit)) as file:

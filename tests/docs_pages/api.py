@@ -130,6 +130,7 @@ def _signature(name: str, value: Any, *, bound: bool = False) -> str:
 def _short(annotation: str) -> str:
     """An annotation without the modules of its classes, and without the quotes of a forward reference."""
     unquoted = re.sub(r"(: |-> )'([^']*)'", r"\1\2", annotation)
+    unquoted = re.sub(r"<(?:bound method|function) ([\w.]+)(?: at 0x[0-9a-f]+| of .*?>)>", r"\1", unquoted)
     return re.sub(r"\b(?:[a-z_]+\.)+([A-Z])", r"\1", unquoted)
 
 

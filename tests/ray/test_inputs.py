@@ -169,6 +169,6 @@ def test_one_json_array_is_refused_before_anything_runs(
     ):
         assert main(command) == 2
         said = capsys.readouterr().err
-        assert "a.json: it holds one JSON array, not one object a line" in said
+        assert "a.json: it holds one JSON array, not one object per line" in said
         assert "`jq -c '.[]' FILE > FILE.jsonl`" in said
     assert not (tmp_path.parent / "out").exists()

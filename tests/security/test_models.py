@@ -159,7 +159,9 @@ def test_code_of_a_stores_tokenizer_never_runs(directory: Path, canary: Path, tm
     with contextlib.suppress(InputError):  # refused or loaded without it, as the library finds
         load_store_tokenizer(ScoreSet.open(str(store)))
     _change(store / "tokenizer" / "tokenizer_config.json", tokenizer_class="MineTokenizer")  # that no library has
-    with pytest.raises(InputError, match=r"no code of a store is run\. .* need a model that has a tokenizer\.json"):
+    with pytest.raises(
+        InputError, match=r"the code of a store is never run\. .* need a model that has a tokenizer\.json"
+    ):
         load_store_tokenizer(ScoreSet.open(str(store)))
     assert not canary.exists()
 

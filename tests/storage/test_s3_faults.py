@@ -48,7 +48,7 @@ LASTING: dict[str, tuple[Rule, str]] = {
     "no permission": (Rule("error", "GET", SHARDS, 403, "AccessDenied"), "AccessDenied.*Renew the credentials or the permissions"),
     "bad request": (Rule("error", "PUT", DATA, 400, "InvalidArgument"), "InvalidArgument.*not a passing fault"),
     "precondition": (Rule("error", "PUT", DATA, 412, "PreconditionFailed"), "PreconditionFailed"),
-    "outage": (Rule("error", "PUT", DATA), r"SlowDown.*tried \d+ times in \d+ s.*away or too busy"),
+    "outage": (Rule("error", "PUT", DATA), r"SlowDown.*tried \d+ times in \d+ s.*unreachable or too busy"),
 }  # fmt: skip
 
 

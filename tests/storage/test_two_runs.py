@@ -52,7 +52,9 @@ def test_a_claim_that_was_left_behind_is_told_and_does_not_stop_its_own_command(
     folder = Folder(str(tmp_path))
     dead, other = (new_manifest("selection", {"setting": n}) for n in (1, 2))
     folder.publish(f"claim-{dead['fingerprint']}.json", b"{}")
-    with pytest.raises(InputError, match=rf"its claim is claim-{dead['fingerprint']}\.json there.*remove that file"):
+    with pytest.raises(
+        InputError, match=rf"its claim is the file claim-{dead['fingerprint']}\.json there.*remove that file"
+    ):
         claim(folder, other, {})
     assert not folder.exists("manifest.json")
     claim(folder, dead, {})

@@ -250,7 +250,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["dynamics", "out", "--scores", "a", "b", "--steps", "2", "1"], ["--steps must rise"]),
         (["export", "/no/selection", "out", "--format", "bin"], ["/no/selection", "manifest.json"]),
         (["report", "/no/store", "out.html"], ["/no/store"]),
-        (["report", "{corpus}/c.jsonl", "out.html"], ["c.jsonl is no store of ours"]),
+        (["report", "{corpus}/c.jsonl", "out.html"], ["c.jsonl is not a rho-score store"]),
         (["score", "{corpus}/**/*.jsonl", "{corpus}/out", "--model", "{model}"], ["lies inside the corpus"]),
     ],
 )

@@ -64,10 +64,10 @@ def test_scores_and_ids_take_a_dictionary() -> None:
 
 def test_other_columns_than_the_contract_are_refused() -> None:
     table = _table([("a", [(1, 2.0)])])
-    with pytest.raises(TypeError, match="columns differ from the contract"):
+    with pytest.raises(TypeError, match="the columns differ from the schema"):
         parquet_bytes(table, score_schema(grouped=True))
     wide = table.set_column(1, "input_ids", table["input_ids"].cast(pa.list_(pa.int64())))
-    with pytest.raises(TypeError, match="columns differ from the contract"):
+    with pytest.raises(TypeError, match="the columns differ from the schema"):
         parquet_bytes(wide, score_schema(grouped=False))
 
 
