@@ -10,6 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from rho_score.errors import InputError
 from rho_score.models.directory import first_line, model_files, own_code, wants_own_code
 
+log = logging.getLogger(__name__)
+
 _PATTERNS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 
 
@@ -88,9 +90,6 @@ def _directory(model: str) -> Path:
     files = model_files(model, weights=False)
     with_one = (path for path in files.all if any(path.glob("tokenizer*")) or any(path.glob("*.model")))
     return next(with_one, files.base)
-
-
-log = logging.getLogger(__name__)
 
 
 def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
