@@ -329,7 +329,7 @@ def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_pa
         ({"ratio": 0.5, "tokens": 3}, "exactly one"),
         ({}, "exactly one"),
         ({"ratio": 1.5}, "between 0 and 1"),
-        ({"ratio": 0.5, "drop_top": -0.1}, "--drop-top is a share"),
+        ({"ratio": 0.5, "drop_top": -0.1}, "--drop-top must be a share"),
         ({"tokens": 5, "per_group": True}, "--quota"),
         ({"tokens": 5, "scope": "document"}, "--scope document"),
         ({"ratio": 0.5, "scope": "batch"}, "--batch-tokens"),

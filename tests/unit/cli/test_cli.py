@@ -274,7 +274,7 @@ def test_an_interrupt_ends_without_a_traceback() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGINT
-    assert ended.stderr == "rho-score: interrupted. What is published stays; the same command goes on from there.\n"
+    assert ended.stderr == "rho-score: interrupted. What is published stays. The same command goes on from there.\n"
 
 
 def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(
