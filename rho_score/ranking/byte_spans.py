@@ -104,7 +104,7 @@ def spread(
 
 
 def _given_on(loss: np.ndarray, n_bytes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """`loss`, changed in place: each token without bytes adds its loss to a neighbour with bytes."""
+    """`loss`, changed in place: tokens without bytes add their loss to a neighbour with bytes."""
     empty, full = np.flatnonzero(n_bytes == 0), np.flatnonzero(n_bytes)
     if not len(empty) or not len(full):
         return loss

@@ -95,7 +95,7 @@ def test_dynamics_go_on_to_the_same_bytes(
         ({"scores": ("a",)}, "two checkpoints"),
         ({"steps": (1.0,)}, "--steps says"),
         ({"steps": (2.0, 1.0)}, "must rise"),
-        ({"rise": -1.0}, "not negative"),
+        ({"rise": -1.0}, "not be negative"),
         ({"plot": "d.gif"}, ".svg"),
     ],
 )

@@ -232,7 +232,7 @@ def test_quotas_by_share_and_by_tokens(folder: Path, tmp_path: Path, pairs: list
     assert summary.groups["b"].tokens_kept == 11
     assert summary.groups["c"].tokens_kept == 0
     for quota, words in (
-        (("a=0.25",), "--quota says nothing of the group"),
+        (("a=0.25",), "--quota says nothing about the group"),
         (("A=0.25", "*=0"), "no group is called 'A'"),
     ):
         with pytest.raises(RhoScoreError, match=words):
@@ -342,7 +342,7 @@ def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_pa
         ({"quota": ("a=0.3",), "ratio": 0.5}, "leave out --ratio"),
         ({"quota": ("a=x",)}, "not a number"),
         ({"quota": ("a=0.5", "a=0.2")}, "two quotas"),
-        ({"ratio": 0.5, "workers": 0}, "--workers is at least 1"),
+        ({"ratio": 0.5, "workers": 0}, "--workers must be at least 1"),
         ({"ratio": 0.5, "sample": "gumbel", "temperature": math.inf}, "--temperature"),
         ({"quota": ("a=1.5",)}, "between 0.0 and 1.0"),
         ({"ratio": 0.5, "share": ("one=0.3",)}, "--share"),
@@ -356,7 +356,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path, options: dict[str
 
 
 def test_references_are_told_apart(tmp_path: Path) -> None:
-    for refs, words in ((("a", "b"), "name each"), (("base=x",), "base"), ((), "--ref is missing")):
+    for refs, words in ((("a", "b"), "Name each"), (("base=x",), "base"), ((), "--ref is missing")):
         with pytest.raises(InputError, match=words):
             select(SelectConfig(output="o", ref=refs, ratio=0.5))
 
@@ -365,7 +365,7 @@ def test_sets_that_hold_other_documents_are_refused(folder: Path, tmp_path: Path
     places = _write(tmp_path, pairs, [9, 9])
     refs = [ref for ref, _ in pairs]
     write_scores(tmp_path / "short", [cut(refs[:-1], [20])])
-    with pytest.raises(RhoScoreError, match=r"other numbers of scored documents: shard-0.parquet: 50 and 49"):
+    with pytest.raises(RhoScoreError, match=r"different numbers of scored documents: shard-0.parquet: 50 and 49"):
         _select(tmp_path / "s1", {"ref": f"{tmp_path}/short", "base": places["base"]}, ratio=0.5)
     at = next(i for i, doc in enumerate(refs) if doc.ids)
     changed = [
@@ -387,7 +387,7 @@ def test_sets_that_hold_other_documents_are_refused(folder: Path, tmp_path: Path
         assert word in str(error.value)
     assert not (tmp_path / "s5" / "summary.json").exists()
     write_scores(tmp_path / "more", [cut(refs, []), [refs[:1]]])
-    with pytest.raises(InputError, match=r"of different files: 1 shards .* such as shard-1.parquet"):
+    with pytest.raises(InputError, match=r"from different files: 1 shards .* such as shard-1.parquet"):
         _select(tmp_path / "s3", {"ref": f"{tmp_path}/more", "base": places["base"]}, ratio=0.5)
 
 
