@@ -57,7 +57,7 @@ def document_ranks(scores: np.ndarray, lengths: np.ndarray, *, hard_first: bool)
 
 
 def rank_keys(ranks: np.ndarray) -> np.ndarray:
-    """The key of each rank, uint16[n]. Smaller ranks never have larger keys. NaN has the largest."""
+    """The key of each rank, uint16[n]. Smaller ranks have no larger keys; NaN has the largest."""
     return np.where(np.isnan(ranks), N_COUNTERS - 1, keys_of(ranks)).astype(np.uint16)
 
 

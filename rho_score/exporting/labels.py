@@ -58,7 +58,7 @@ class BlocksWriter:
 
     def __init__(self, frame: Frame, *, block_size: int, pad_id: int) -> None:
         self._frame, self._size, self._pad_id, self._rows = frame, block_size, pad_id, _Rows(_BLOCKS)
-        self._rest = np.zeros((4, 0), np.int32)  # ids, labels, places in documents, document numbers
+        self._rest = np.zeros((4, 0), np.int32)  # ids, labels, places, document numbers
         self._documents = self._blocks = 0
         self.written = self.trained = 0
 

@@ -1,4 +1,4 @@
-"""The export job: every format against the selection's own tables, by the readers that it is meant for."""
+"""The export job: the readers of every format get what the selection's own tables hold."""
 
 import gzip
 import json
@@ -427,7 +427,7 @@ def test_object_storage_gets_the_same_files(
     assert export(config).computed == 0
     names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert set(there.listing()) == names
-    for name in names - {"manifest.json"}:  # it tells where the selection is
+    for name in names - {"manifest.json"}:  # it says where the selection is
         assert there.read(name) == (tmp_path / "out" / name).read_bytes()
 
 

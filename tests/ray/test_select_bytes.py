@@ -1,4 +1,4 @@
-"""Selections whose reference has another tokenizer than the base model, beside sums byte by byte."""
+"""Selections with two tokenizers, compared with sums that are made byte by byte."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Selections of score sets that are still being written, against score sets of those units alone."""
+"""Selections from unfinished score sets, compared with score sets of only the published units."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def _write(folder: Path, corpus: Corpus) -> dict[str, Path]:
 
 
 def _unfinish(scores: Path, missing: list[int]) -> None:
-    """Take the units of these numbers away, and the file that says that all are there."""
+    """Removes the units of these numbers, and the file that says that the set is finished."""
     for i in missing:
         (scores / data_name(ScoreSet.open(str(scores)).units[i].unit)).unlink()
     (scores / "_SUCCESS.json").unlink()
