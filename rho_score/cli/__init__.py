@@ -1,4 +1,4 @@
-"""The command line: parse the arguments into a configuration, make one call, print what came out."""
+"""The command line: parses the arguments, runs one command and prints its result."""
 
 from rho_score.cli.entry import main, run, run_job
 

@@ -1,4 +1,4 @@
-"""What each command calls, and what it prints of the answer; returns exit codes."""
+"""Runs each command and prints its result. Every function of a command returns the exit code."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from rho_score.config import (
 )
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
-if TYPE_CHECKING:  # it imports numpy, and help needs none
+if TYPE_CHECKING:  # the module imports numpy, which the help does not need
     from rho_score.stores.counts import GroupCounts
 
 QUARANTINED = 3
@@ -24,7 +24,7 @@ SHOWN = 5  # quarantined documents that are printed
 
 
 def fit(text: str) -> str:
-    """`text` as it may be shown: without credentials, control characters visible."""
+    """`text` as output may show it: without credentials, with control characters made visible."""
     return visible_lines(without_secrets(text))
 
 
@@ -72,7 +72,7 @@ def _score(config: ScoreConfig) -> int:
     if summary.weight_note:
         _say(f"weights: {summary.weight_note}")
     if accounts.rescored:
-        _say(f"{accounts.rescored:,} of them overflowed in the run's dtype and were scored again in a wider one")
+        _say(f"{accounts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
     if accounts.quarantined:
         _print_quarantined(summary.output, accounts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED
@@ -94,22 +94,24 @@ def _select(config: SelectConfig) -> int:
 
     summary = select(config)
     if config.dry_run:
-        _say("a dry run: this is what would be kept; nothing was written")
+        _say("A dry run: this is what would be kept. Nothing was written.")
         if not _documents_known(summary.total):
-            _say("Tokens are those that have a score; documents are counted once masks are written.")
+            _say("Only tokens with a score are counted. Documents are counted when the masks are written.")
     elif summary.computed == 0:
         _say_finished(summary.output)
     if summary.units < summary.planned:
-        _say(f"{summary.units:,} of {summary.planned:,} units: what is published of score sets that are not finished")
+        _say(f"{summary.units:,} of {summary.planned:,} units are used: those that every score set has published")
     whole = summary.thresholds.get(None) if not summary.per_group else None
     _print_groups(summary.groups, summary.total, summary.threshold_of, whole)
     for row in summary.cuts:
         if row["expert"] is not None:
             place = visible(row["expert"] + (f", {row['group']}" if summary.per_group else ""))
-            threshold = "nothing" if row["threshold"] is None else f"{row['threshold']:.6g}"
-            _say(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept of its own")
+            threshold = "none" if row["threshold"] is None else f"{row['threshold']:.6g}"
+            _say(f"{place:<24} threshold {threshold}, {row['kept']:,} {config.level}s kept by this reference")
     if summary.approximate:
-        _say("Figures of groups share the tokens at the threshold in proportion; exact once written.")
+        _say(
+            "The groups share the tokens at the threshold in proportion. Their figures are exact once the masks are written."
+        )
     _print_retries(summary.retries)
     if unaligned := summary.total.documents_unaligned:
         _say(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
@@ -128,7 +130,7 @@ def _print_retries(retries: Mapping[str, int]) -> None:
 
 
 def _documents_known(total: "GroupCounts") -> bool:
-    """Not in a dry run of tokens: a histogram has none."""
+    """True if the counts include documents, which a dry run over tokens does not know."""
     return total.documents > 0 or total.tokens == 0
 
 
@@ -198,11 +200,11 @@ class Command(NamedTuple):
     """A command of the program."""
 
     config: type
-    """Its options."""
+    """The configuration class, whose fields are the command's options."""
     run: Callable[[Any], int]
-    """Does the work, and returns the exit code."""
+    """Runs the command and returns the exit code."""
     examples: Mapping[str, str]
-    """Command lines by what they are for."""
+    """Example command lines by title."""
 
 
 COMMANDS = {
@@ -221,7 +223,7 @@ COMMANDS = {
             "On this machine": "rho-score score corpus/ scores/ref --model models/ref --group-column source",
             "On a cluster of GPUs": "rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref "
             "--workers 1:200 --gpus-per-worker 1",
-            "How far the scores would be from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
+            "How much the scores would differ from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
         },
     ),
     "select": Command(
@@ -249,7 +251,7 @@ COMMANDS = {
         {
             "Keep the tokens that were learnt": "rho-score dynamics learnt "
             "--scores scores/step-1000 scores/step-5000 scores/step-20000",
-            "Keep those that stayed hard too": "rho-score dynamics hard --scores scores/step-1000 scores/step-20000 "
+            "Also keep the tokens that stayed hard": "rho-score dynamics hard --scores scores/step-1000 scores/step-20000 "
             "--keep H-L H-H --plot dynamics.svg",
         },
     ),
@@ -258,7 +260,7 @@ COMMANDS = {
         _export,
         {
             "Blocks for Hugging Face's Trainer": "rho-score export selection train --format labels --block-size 2048",
-            "nanoGPT's .bin with a mask": "rho-score export selection train --format bin",
+            "A .bin file for nanoGPT, with a mask": "rho-score export selection train --format bin",
             "The kept documents with all their columns": "rho-score export selection kept --format parquet",
         },
     ),

@@ -1,4 +1,7 @@
-"""`--config FILE`: a command's options as YAML, under their own names. Paths may have `~` and `$VARIABLE`."""
+"""Reads `--config FILE`: a command's options as YAML, under their own names.
+
+Paths in the file may contain `~` and `$VARIABLE`.
+"""
 
 import dataclasses
 import re
@@ -28,38 +31,45 @@ _Yaml.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?[0-9][0-9_]*$"), list("-
 
 
 def from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
-    """A configuration with the file's values, what it leaves out still to be given; of repeated options the flags' alone.
+    """A configuration with the file's values, which the command line's flags then override.
 
-    kind: the command's dataclass. arguments: the command line, whose flags win.
+    A required option that the file lacks is left missing, so that the command line must give it.
+    The file's values of a repeated option are left out if the command line gives that option.
+
+    kind: the command's configuration class. arguments: the command line.
 
     Raises:
-        InputError: the file is not there, or has an unknown option or a value of another type, or a variable that is
-            not set.
+        InputError: the file cannot be read, or it has an unknown option, a value of the wrong type,
+            or an environment variable that is not set.
     """
     try:
         with open(home(path), encoding="utf-8") as file:  # noqa: PTH123
             content = yaml.load(file, _Yaml) or {}
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no such day
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
         raise InputError(f"--config {path} cannot be read: {error}") from error
     hints = get_type_hints(kind)
     if not isinstance(content, dict):
-        raise InputError(f"--config {path}: a mapping of options to values is wanted, not a {type(content).__name__}.")
+        raise InputError(
+            f"--config {path}: the file must hold a mapping of options to values, but it holds a {type(content).__name__}."
+        )
     values = {str(name).replace("-", "_"): value for name, value in content.items()}
     flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
     values = {name: value for name, value in values.items() if not (name in REPEATED and name in flags)}
     if unknown := sorted(values.keys() - hints.keys()):
-        raise InputError(f"--config {path}: no option {', '.join(unknown)}; there are: {', '.join(hints)}.")
+        raise InputError(
+            f"--config {path}: there is no option {', '.join(unknown)}. The options are: {', '.join(hints)}."
+        )
     for name, value in values.items():
         if name in PATHS and name not in flags:
             value = values[name] = with_variables(f"--config {path}: {name}", value)
         if hints[name] is str and type(value) is int:
-            value = values[name] = str(value)  # workers: 4
+            value = values[name] = str(value)  # such as `workers: 4`
         if get_origin(hints[name]) is tuple and isinstance(value, list | str):
             value = values[name] = (value,) if isinstance(value, str) else tuple(value)
         try:
             check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
-            raise InputError(f"--config {path}: {name}: {value!r}: {error}") from error
+            raise InputError(f"--config {path}: the value of {name} cannot be {value!r}: {error}") from error
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING:
             values.setdefault(field.name, tyro.MISSING)

@@ -1,6 +1,7 @@
-"""The entry point: parse the command line into a frozen dataclass, run its command, and return the exit code.
+"""The entry point: parses the command line into a frozen dataclass and runs its command.
 
-A configuration file (`--config FILE`, YAML) holds the same options under the same names. Flags win over it.
+A configuration file (`--config FILE`, YAML) holds the same options under the same names. Flags win
+over it.
 """
 
 import functools
@@ -25,17 +26,20 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.version import __version__
 
 EXTRAS = {"jinja2": "report", "markupsafe": "report", "matplotlib": "report"}
-"""Modules that come with an extra, by their name; all are imported before a command does anything."""
+"""The extra that each optional module comes with. A command imports them before anything else."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (0 done, 1 failed, 2 wrong usage or input, 3 done with quarantine)."""
+    """Runs one command and returns its exit code.
+
+    0: done. 1: failed. 2: wrong usage or input. 3: done, but documents were quarantined.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "httpcore", "ray", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks beside the one whose error is told
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # only one task's error is shown
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         config = parse(arguments)
@@ -48,32 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
                 InputError(f"{error.name} is not installed. Run pip install 'rho-score[{EXTRAS[error.name]}]'.")
             )
         return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
-    except OSError as error:  # the storage refuses
+    except OSError as error:  # from the storage
         return _fail(RhoScoreError(f"{type(error).__name__}: {error}"))
-    except Exception:  # a fault of ours: as Python tells it, but for what a terminal or a log must not be shown
+    except Exception:  # a bug: the traceback, without what a terminal or a log must not show
         print(fit(traceback.format_exc()), end="", file=sys.stderr)
         return RhoScoreError.exit_code
 
 
 class _Formatter(logging.Formatter):
-    """Log lines that may be shown."""
+    """Formats log lines as output may show them, see `fit`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return fit(super().format(record))
 
 
 def parse(arguments: list[str]) -> Any:
-    """The configuration that these arguments mean.
+    """The configuration that the arguments describe.
 
-    It prints and exits as command lines do: with 0 after `--help` and `--version`, with 2 after wrong usage.
+    It prints and exits with 0 for `--help` and `--version`, and with 2 for wrong usage.
 
     Raises:
-        InputError: the configuration file is not there, or has an unknown option or a value of another type.
+        InputError: the configuration file cannot be read, or it has an unknown option, a value of
+            the wrong type, or an environment variable that is not set.
     """
     arguments, file = _take_config_file(arguments)
     named, *rest = arguments or [""]
     _answer(named, arguments)
-    if named not in COMMANDS:  # tyro says so, or writes the completions of a shell
+    if named not in COMMANDS:  # tyro reports it, or writes shell completions
         commands = (Annotated[c.config, tyro.conf.subcommand(name)] for name, c in COMMANDS.items())
         union: Any = functools.reduce(operator.or_, commands)
         return tyro.cli(union, prog="rho-score", args=arguments)
@@ -89,7 +94,7 @@ def parse(arguments: list[str]) -> Any:
 
 
 def _answer(named: str, arguments: list[str]) -> None:
-    """Print the version or the help if the command line asks for it, and exit."""
+    """Prints the version or the help and exits, if the command line asks for one of them."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if named == "--version":
         print(f"rho-score {__version__}")
@@ -119,19 +124,19 @@ def _fail(error: RhoScoreError) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the console script."""
+    """Runs the command line and ends the process: the entry point of the console script."""
     outlive_readers()
     try:
         code = main(argv)
     except KeyboardInterrupt:
-        print("rho-score: interrupted. What is published stays; the same command goes on from there.", file=sys.stderr)
+        print("rho-score: interrupted. What is published stays. The same command goes on from there.", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)  # so that a shell's loop ends too
         raise
-    gc.freeze()  # else Python looks for garbage among all that was imported before it ends: a tenth of a second
+    gc.freeze()  # else Python spends a tenth of a second on the imports' garbage before it ends
     sys.exit(code)
 
 
 def run_job(script: str) -> NoReturn:
-    """Entry point of `ray_jobs/X.py`: run the command X with the arguments of the process."""
+    """Runs the command X with the process's arguments: the entry point of `ray_jobs/X.py`."""
     run([Path(script).stem, *sys.argv[1:]])

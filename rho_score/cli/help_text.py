@@ -1,7 +1,8 @@
 """The help of the command line.
 
-tyro parses, but its help shows Python types, and it groups options by nested dataclasses only, which
-would change the names of fields and flags. So argparse lays out what `describe` finds.
+tyro parses the command line, but its own help shows Python types, and it groups options only by
+nested dataclasses, which would change the names of fields and flags. So argparse lays out what
+`describe` finds.
 """
 
 import argparse
@@ -18,11 +19,11 @@ _MORE = [
     "Run `rho-score COMMAND --help` to read about the options of a command, with examples.",
 ]
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
-"""Stand for those that no line is broken at, until the lines are made."""
+"""They replace spaces and hyphens where no line may be broken, until the lines are made."""
 
 
 def overview(commands: Mapping[str, type], width: int) -> str:
-    """The help of the whole program. commands: their configuration classes by name."""
+    """The help of the whole program. commands: each command's configuration class, by its name."""
     parser = _parser("rho-score COMMAND [OPTIONS]", _filled([_ABOUT], width), width)
     section = parser.add_argument_group("Commands")
     for name, config in commands.items():
@@ -35,7 +36,7 @@ def overview(commands: Mapping[str, type], width: int) -> str:
 
 
 def command_help(name: str, config: type, examples: Mapping[str, str], width: int) -> str:
-    """The help of one command. examples: command lines by what they are for."""
+    """The help of one command. examples: command lines by title."""
     groups = describe(config)
     options = [option for group in groups for option in group.options]
     places = [option.metavar for option in options if not option.flags]
@@ -62,7 +63,7 @@ def _parser(usage: str, description: str, width: int) -> argparse.ArgumentParser
 
 
 def _add(section: Any, option: Option) -> None:
-    """Put an option into a section of the help."""
+    """Adds an option to a section of the help."""
     text = option.help
     if option.required and option.flags:
         text += " (required)"
@@ -82,7 +83,7 @@ def _filled(texts: Sequence[str], width: int) -> str:
 
 
 def _continued(command: str, width: int) -> str:
-    """A command over several lines that can still be copied. Options stay with their first value."""
+    """A command broken into lines that a shell joins. Options stay with their first value."""
     whole = re.sub(r"(?<= )(--\S+) (?!-)", rf"\1{_SPACE}", command)
     lines = textwrap.wrap(
         whole, width - 2, initial_indent="    ", subsequent_indent="      ",

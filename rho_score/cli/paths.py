@@ -1,4 +1,4 @@
-"""`~` and `$VARIABLE` in options that are paths or URLs, and whether a path can be written at all."""
+"""Expands `~` and `$VARIABLE` in options that are paths or URLs."""
 
 import dataclasses
 import os
@@ -18,7 +18,10 @@ _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
 
 
 def with_home(config: C) -> C:
-    """A command's configuration whose paths (NAME=PATH too) have the home folder for a `~` that the shell left."""
+    """The configuration with the home folder for each `~` that the shell left in its paths.
+
+    In NAME=PATH, `~` is expanded too.
+    """
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in PATHS}  # type: ignore[arg-type]
     changed = {name: _each(value, home) for name, value in values.items()}
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
@@ -31,10 +34,12 @@ def home(path: str) -> str:
 
 
 def with_variables(option: str, value: Any) -> Any:
-    """The value of a path option as a file has it, text or a list, with the values of environment variables; $$ is a dollar.
+    """The value of a path option in a file, text or a list, with environment variables expanded.
+
+    `$$` is a dollar sign.
 
     Raises:
-        InputError: names the option and the variable that is not set.
+        InputError: a variable is not set. The message names it and the option.
     """
 
     def found(match: re.Match[str]) -> str:
@@ -43,7 +48,7 @@ def with_variables(option: str, value: Any) -> Any:
         name = match[2] or match[3]
         if name not in os.environ:
             raise InputError(
-                f"{option}: the environment variable {name!r} is not set. Set it; a plain dollar is written $$."
+                f"{option}: the environment variable {name!r} is not set. Set it, or write $$ for a dollar sign."
             )
         return os.environ[name]
 

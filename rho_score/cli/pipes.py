@@ -1,4 +1,4 @@
-"""Output whose reader goes away, as that of `rho-score … | head -1` does."""
+"""Lets a run go on when the reader of its output goes away, as in `rho-score … | head -1`."""
 
 import os
 import sys
@@ -6,9 +6,10 @@ from typing import Any, TextIO, cast
 
 
 def outlive_readers() -> None:
-    """From here on, what this process prints after the reader of its output went away is lost without a word.
+    """From now on, drops silently what this process prints after its reader has gone away.
 
-    A run is not ended, nor its exit code changed, by a reader that has seen enough: the work is in its output.
+    A reader that has seen enough neither ends a run nor changes its exit code: the result of a run
+    is what it stores, not what it prints.
     """
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is not None:
@@ -16,7 +17,7 @@ def outlive_readers() -> None:
 
 
 class _Patient:
-    """A text stream that writes into nothing once its pipe is broken."""
+    """A text stream that drops what is written to it once its pipe is broken."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +39,7 @@ class _Patient:
             self._discard()
 
     def _discard(self) -> None:
-        """What is buffered goes nowhere too, so that Python can flush it when it ends."""
+        """Sends everything to the null device, so that Python can flush the buffer when it ends."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

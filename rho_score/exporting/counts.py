@@ -5,23 +5,23 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCounts:
-    """What became of the documents of a part, or of many."""
+    """The documents and tokens of one part of an export, or of several."""
 
     documents: int = 0
     """Documents of the selection."""
     documents_exported: int = 0
-    """Those that are in the files; the others hold no token to train on."""
+    """Documents in the files. The others have no token to train on."""
     tokens: int = 0
     """Tokens of the selection's documents."""
     tokens_exported: int = 0
     """Tokens of the exported documents."""
     tokens_kept: int = 0
-    """Tokens of exported documents whose mask is True."""
+    """Tokens of the exported documents whose mask is True."""
     tokens_written: int = 0
-    """Token ids in the files: `tokens_exported`, and prefixes, EOS, padding, repeated context."""
+    """Token ids in the files: `tokens_exported`, prefixes, EOS, padding and repeated context."""
     tokens_trained: int = 0
-    """Tokens that a trainer reading the files computes a loss for: `tokens_kept`, plus EOS with --train-eos, less those at
-    the very beginning of a row or file, where no prefix stands before them."""
+    """Tokens that a trainer computes a loss for when it reads the files. They are `tokens_kept`,
+    plus EOS with --train-eos, minus tokens at the start of a row or file without a prefix."""
 
     def __add__(self, other: "ExportCounts") -> "ExportCounts":
         return ExportCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

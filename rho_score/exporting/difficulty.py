@@ -1,8 +1,10 @@
-"""Documents by difficulty, over a corpus larger than memory: sorted runs on storage, then parts that are ranges of the order.
+"""Sorts documents by difficulty, over a corpus larger than memory, into parts of that order.
 
-Difficulty is the mean of a document's token scores (excess or loss, nats; tokens without a score do not count). Each run is
-one part of the corpus, sorted; a 16-bit key that never falls as the order goes on cuts all runs into the same ranges, and a
-range is small enough to be sorted in memory. Equal difficulties keep corpus order, documents without any score come last.
+Difficulty is the mean of a document's token scores (excess or loss, nats). Tokens without a score
+do not count. Each part of the corpus is first written to storage as a sorted run. Documents have
+16-bit keys in the order of their difficulty, and ranges of keys cut all runs alike. A range is
+small enough to be sorted in memory. Equal difficulties keep corpus order, and documents without any
+score come last.
 """
 
 import io
@@ -21,7 +23,7 @@ from rho_score.ranking.keys import N_COUNTERS, keys_of
 from rho_score.ranking.scores import document_means
 from rho_score.stores.schema import IDS, MASK
 
-ROW_GROUPS = 64  # of a run: what is read beside a range is at most a 64th of the run at each end
+ROW_GROUPS = 64  # of a run, so that a range reads at most a 64th of the run too much at each end
 BATCH_TOKENS = 4_000_000
 
 _RUN = pa.schema(
@@ -37,16 +39,17 @@ _RUN = pa.schema(
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Keys `first` <= key < `stop`."""
+    """The keys with `first` <= key < `stop`."""
 
     first: int
     stop: int
 
 
 def document_ranks(scores: np.ndarray, lengths: np.ndarray, *, hard_first: bool) -> np.ndarray:
-    """What documents are sorted by, ascending: the mean of their scores, negated where `hard_first`; NaN without a score.
+    """What documents are sorted by, ascending, float32[n_docs].
 
-    scores: float32[n_tokens], NaN where there is none. lengths: int64[n_docs]. Returns float32[n_docs].
+    It is the mean of a document's scores, negated if `hard_first`, or NaN without a score. scores:
+    float32[n_tokens]; NaN means no score. lengths: tokens of each document, int64[n_docs].
     """
     means = document_means(scores, lengths).astype(np.float32)
     ranks: np.ndarray = -means if hard_first else means
@@ -54,12 +57,12 @@ def document_ranks(scores: np.ndarray, lengths: np.ndarray, *, hard_first: bool)
 
 
 def rank_keys(ranks: np.ndarray) -> np.ndarray:
-    """A key for each rank, uint16[n]: a smaller rank never has a larger key; NaN has the largest."""
+    """The key of each rank, uint16[n]. Smaller ranks have no larger keys; NaN has the largest."""
     return np.where(np.isnan(ranks), N_COUNTERS - 1, keys_of(ranks)).astype(np.uint16)
 
 
 def run_file(documents: Documents, ranks: np.ndarray) -> bytes:
-    """A sorted run as a Parquet file; the order of `documents` is kept among equal ranks."""
+    """A sorted run as a Parquet file. Documents of equal rank keep their order."""
     order = np.argsort(ranks, kind="stable")
     table = pa.Table.from_arrays(
         [
@@ -79,15 +82,15 @@ def run_file(documents: Documents, ranks: np.ndarray) -> bytes:
 
 
 def tokens_by_key(ranks: np.ndarray, lengths: np.ndarray) -> tuple[list[int], list[int]]:
-    """The keys that occur, and how many tokens their documents hold."""
+    """The keys that occur, and the number of tokens in the documents of each key."""
     keys, inverse = np.unique(rank_keys(ranks), return_inverse=True)
     return keys.tolist(), np.bincount(inverse, lengths, len(keys)).astype(np.int64).tolist()
 
 
 def cut_order(histograms: Iterable[tuple[Sequence[int], Sequence[int]]], n_parts: int) -> list[KeyRange]:
-    """`n_parts` consecutive ranges of keys with about the same number of tokens; some may be empty.
+    """`n_parts` consecutive ranges of keys with about the same number of tokens. Some may be empty.
 
-    `histograms`: keys and their tokens, of each run.
+    histograms: the result of `tokens_by_key` for each run.
     """
     tokens = np.zeros(N_COUNTERS, np.int64)
     for keys, counts in histograms:
@@ -99,7 +102,10 @@ def cut_order(histograms: Iterable[tuple[Sequence[int], Sequence[int]]], n_parts
 
 
 def read_range(folder: Folder, runs: Sequence[str], keys: KeyRange) -> Iterator[Documents]:
-    """The documents of a range in order, in batches of a few million tokens. `runs`: names of the runs, in corpus order."""
+    """The documents of a range in order, in batches of a few million tokens.
+
+    runs: names of the runs' files, in corpus order.
+    """
     tables = [_read_run(folder, run, keys) for run in runs] if keys.first < keys.stop else []
     if not sum(map(len, tables)):
         return

@@ -1,4 +1,4 @@
-"""Documents as flat arrays, what stands around each, and what a writer of a format does with them."""
+"""Documents as flat arrays, the tokens around each of them, and what a format's writer does."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,8 +11,8 @@ import pyarrow as pa
 class Documents:
     """Documents as flat arrays.
 
-    doc_ids: string[n_docs]. lengths: tokens of each document, int64[n_docs]. input_ids: int32[n_tokens].
-    mask: bool[n_tokens]; True marks a token to train on.
+    doc_ids: string[n_docs]. lengths: tokens of each document, int64[n_docs]. input_ids:
+    int32[n_tokens]. mask: bool[n_tokens]; True marks a token to train on.
     """
 
     doc_ids: pa.Array
@@ -22,17 +22,17 @@ class Documents:
 
     @property
     def starts(self) -> np.ndarray:
-        """Place of each document's first token, int64[n_docs]."""
+        """The place of each document's first token, int64[n_docs]."""
         starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
         return starts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What stands around each document; None means that nothing does.
+    """The tokens around each document. None means that there is none.
 
-    prefix_id stands before the first token, which was scored after it, and is never trained on. eos_id stands after the
-    last token, and is trained on only with train_eos.
+    prefix_id comes before the first token, as it did in scoring, and is never trained on. eos_id
+    comes after the last token, and is trained on only with train_eos.
     """
 
     prefix_id: int | None = None
@@ -40,7 +40,7 @@ class Frame:
     train_eos: bool = False
 
     def in_stream(self) -> "Frame":
-        """The frame in a stream of documents, where the EOS of one document can serve as the prefix of the next."""
+        """The frame in a stream of documents, where an EOS can be the next document's prefix."""
         if self.prefix_id is None or self.prefix_id != self.eos_id:
             return self
         return Frame(eos_id=self.eos_id, train_eos=self.train_eos)
@@ -62,15 +62,15 @@ class Frame:
 
 
 class Writer(Protocol):
-    """Takes the documents of a part batch by batch, gives its files."""
+    """Takes the documents of a part batch by batch, and makes the part's files."""
 
     written: int
-    """Token ids in the files: documents, prefixes, EOS, padding, repeated context."""
+    """Token ids in the files: documents, prefixes, EOS, padding and repeated context."""
     trained: int
-    """Those that a trainer reading the files computes a loss for."""
+    """Those that a trainer computes a loss for when it reads the files."""
 
     def add(self, documents: Documents) -> None:
-        """Append documents."""
+        """Appends documents."""
 
     def files(self) -> dict[str, bytes]:
-        """The content of the part's files by what follows the part's name; empty where there was no document."""
+        """The part's files by what follows the part's name. Without documents there are none."""

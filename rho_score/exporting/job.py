@@ -1,12 +1,14 @@
-"""The export job: a selection becomes what trainers read. A part of the corpus in, a part's files out.
+"""The export job: writes a selection, part by part, as files that trainers read.
 
-    OUT/manifest.json            what the export is made from and how; OUT/tokenizer/ beside it for token formats
-    OUT/data/part-00000.…        the files of each part: see `formats`, `streams`, `originals`
-    OUT/parts/part-00000.json    its counts and its files' sizes, written after them: a part that has it is complete
-    OUT/_SUCCESS.json            totals, and every part's counts and files; written last
+    OUT/manifest.json            what the export is made from, and how
+    OUT/tokenizer/               the tokenizer, for token formats
+    OUT/data/part-00000.…        the files of each part, see the modules of the formats
+    OUT/parts/part-00000.json    the part's counts and sizes of files, written when it is complete
+    OUT/_SUCCESS.json            the totals, and the counts and files of every part; written last
 
-A part is a run of consecutive units; ordered by difficulty it is a range of that order, cut out of sorted runs (`order`).
-A document without a token to train on teaches nothing and is left out of every format; the counts tell how many.
+A part holds some consecutive units. If documents are ordered by difficulty, it is a range of that
+order instead (`difficulty`). A document without a token to train on teaches nothing. It is left out
+of every format, and the counts show how many there are.
 """
 
 import os
@@ -40,24 +42,27 @@ RUNS = "runs"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What an export wrote. `computed`: parts of this run; all else is of the whole export. `size`: bytes of the files."""
+    """What an export wrote."""
 
     output: str
     format: str
     parts: int
     computed: int
+    """Parts that this call wrote."""
     files: int
     size: int
+    """Bytes of all files."""
     counts: ExportCounts
     wall_s: float
 
 
 def export(config: ExportConfig) -> ExportSummary:
-    """Export a selection, or go on where an earlier run of the same command stopped.
+    """Exports a selection, or goes on where an earlier run of the same command stopped.
 
     Raises:
-        InputError: wrong usage, no finished selection, or what the format needs is not there.
-        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+        InputError: an option is wrong, the selection is not finished, or the format needs something
+            that is missing.
+        RhoScoreError: the run failed. What it published stays, and the same command resumes it.
     """
     started = time.monotonic()
     config = replace(config, selection=absolute(config.selection), output=absolute(config.output))
@@ -90,7 +95,7 @@ def export(config: ExportConfig) -> ExportSummary:
 
 
 def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]) -> JsonObject:
-    """The whole job; returns the content of `_SUCCESS.json`."""
+    """Runs the job; returns the content of `_SUCCESS.json`."""
     n, seen = config.units_per_part, ExportCounts()
     parts = {f"part-{i // n:05}": units[i : i + n] for i in range(0, len(units), n)}
     if config.order == "corpus":
@@ -117,7 +122,7 @@ def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]
 
 
 def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, JsonObject]:
-    """Run the tasks whose result is not there yet; all results by the task's name, in the tasks' order."""
+    """Runs the tasks that have no result yet; returns all results by task name, in task order."""
     output = Folder(config.output)
     there = {name.removesuffix(".json") for name in output.listing(under) if name.endswith(".json")}
     todo = [task for task in tasks if task.name not in there]
@@ -137,7 +142,7 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
 
 
 def _remove_runs(output: Folder) -> None:
-    """Remove the sorted runs, file by file: not every object store takes a request for many."""
+    """Removes the sorted runs one by one: not every object store can delete many at a time."""
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
 

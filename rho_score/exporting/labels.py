@@ -1,7 +1,8 @@
-"""Documents and masks into the bytes that trainers read: rows and packed blocks with labels (`streams` has the flat files).
+"""Parquet rows and packed blocks with labels, as Hugging Face's Trainer reads them.
 
-Arrays in, bytes out: nothing here knows files or Ray. In every format a mask entry belongs to the token at its own
-place, the *target*: a trainer that predicts token i + 1 from tokens 0..i weighs that prediction with mask[i + 1].
+It turns arrays into bytes, and uses neither files nor Ray. In every format a mask entry belongs to
+the token at its own place, the *target*. A trainer that predicts token i + 1 from tokens 0..i
+weighs that prediction with mask[i + 1].
 """
 
 import io
@@ -14,15 +15,16 @@ from rho_score.exporting.documents import Documents, Frame
 from rho_score.files.arrow import list_column
 from rho_score.stores.schema import IDS
 
-IGNORED = -100  # what losses in PyTorch and Hugging Face leave out
+IGNORED = -100  # the label that losses in PyTorch and Hugging Face leave out
 
 
 class LabelsWriter:
-    """`.parquet`, a row a document: doc_id string · input_ids list<int32> · labels list<int32>.
+    """`.parquet`, one row per document: doc_id string · input_ids list<int32> · labels list<int32>.
 
-    labels[i] is input_ids[i] where the mask is True, else -100. It stands at the place of token i itself: Hugging Face's
-    models shift inside and predict labels[i] from the tokens before it. Nothing stands before a row's first token, so
-    labels[0] is always -100; with a prefix that costs nothing.
+    labels[i] is input_ids[i] where the mask is True, else -100. It is at the place of token i
+    itself: Hugging Face's models shift labels, and predict labels[i] from the tokens before it.
+    Nothing comes before the first token of a row, so labels[0] is always -100. With a prefix, no
+    token is lost by that.
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -43,18 +45,20 @@ class LabelsWriter:
 
 
 class BlocksWriter:
-    """`.parquet`, a row a block of exactly `block_size` tokens, documents one after the other:
-    input_ids · labels · position_ids · document_ids, each list<int32>.
+    """`.parquet`, one row per block of exactly `block_size` tokens, documents one after the other.
 
-    A block begins with the last token of the block before it, as context: each token is a target exactly once. labels as
-    in `LabelsWriter`, -100 at the block's first place. position_ids count from 0 in each document and again from each
-    block's beginning, as variable-length attention wants it; document_ids number a block's documents from 0. The last block
-    is padded with `pad_id`, labels -100, as a document of its own. A block of which no label is left is left out.
+    The columns are input_ids, labels, position_ids and document_ids, each list<int32>. A block
+    begins with the last token of the block before it, as context, so that each token is a target
+    exactly once. labels are those of `LabelsWriter`, with -100 at the first place of the block.
+    position_ids count from 0 in each document and begin again with each block, as variable-length
+    attention needs it. document_ids number the documents of a block from 0. The last block is
+    padded with `pad_id` and labels of -100, as a document of its own. A block without any label is
+    left out.
     """
 
     def __init__(self, frame: Frame, *, block_size: int, pad_id: int) -> None:
         self._frame, self._size, self._pad_id, self._rows = frame, block_size, pad_id, _Rows(_BLOCKS)
-        self._rest = np.zeros((4, 0), np.int32)  # ids, labels, place in the document, the document's number
+        self._rest = np.zeros((4, 0), np.int32)  # ids, labels, places, document numbers
         self._documents = self._blocks = 0
         self.written = self.trained = 0
 
@@ -78,7 +82,7 @@ class BlocksWriter:
         return self._rows.files()
 
     def _cut(self) -> None:
-        """Write all whole blocks."""
+        """Moves all whole blocks from the rest to the rows."""
         step = self._size - 1
         n_blocks = max(0, (self._rest.shape[1] - 1) // step)
         if not n_blocks:
@@ -90,7 +94,7 @@ class BlocksWriter:
         place -= np.where(number == 0, place[:, :1].copy(), 0)
         self._rest = self._rest[:, n_blocks * step :].copy()
         self._blocks += n_blocks
-        trains = (labels != IGNORED).any(axis=1)  # a mean over the targets of the others is 0 / 0
+        trains = (labels != IGNORED).any(axis=1)  # the others' mean loss would be 0 / 0
         lengths = np.full(int(trains.sum()), self._size)
         self.written += int(lengths.sum())
         self.trained += int((labels != IGNORED).sum())
@@ -102,7 +106,7 @@ _BLOCKS = pa.schema([(name, IDS) for name in ("input_ids", "labels", "position_i
 
 
 class _Rows:
-    """A Parquet file in memory, a row group for each table."""
+    """A Parquet file in memory, with a row group for each table."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema, self._sink, self._any = schema, io.BytesIO(), False

@@ -10,12 +10,15 @@ _MEGATRON_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
 
 
 class MegatronWriter:
-    """Two Megatron-LM indexed datasets (version 1): `.bin`/`.idx` with the tokens, `_mask.bin`/`_mask.idx` (uint8) with the
-    mask, 1 = train on it. A sequence is a document; both have the same lengths and document indices.
+    """Two Megatron-LM indexed datasets (version 1) with the same lengths and document indices.
 
-    Documents end with EOS (mask 0) where one is known. Where prefix and EOS are one token no prefix is written: Megatron
-    joins documents, and the EOS of the one before is it. mask[i] belongs to token i: Megatron's loss mask of a sample,
-    whose labels are its tokens 1..T, is mask[1 : T + 1].
+    `.bin` and `.idx` hold the tokens. `_mask.bin` and `_mask.idx` (uint8) hold the mask, where 1
+    means train on it. Each sequence is a document.
+
+    Documents end with EOS if one is known. EOS has mask 0, unless --train-eos is given. If prefix
+    and EOS are the same token, no prefix is written: Megatron joins documents, so the EOS of the
+    document before is the prefix. mask[i] belongs to token i. The labels of a sample are its tokens
+    1..T, so its loss mask is mask[1 : T + 1].
     """
 
     def __init__(self, frame: Frame, *, dtype: np.dtype) -> None:
@@ -46,12 +49,16 @@ class MegatronWriter:
 
 
 def megatron_dtype(vocabulary: int) -> np.dtype:
-    """Megatron's own choice of a type for ids below `vocabulary`: uint16 or int32."""
+    """The type that Megatron itself chooses for ids below `vocabulary`: uint16 or int32."""
     return np.dtype(np.uint16 if vocabulary < 65500 else np.int32)
 
 
 def _megatron_index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
-    """An `.idx`: magic, version, type, counts, lengths (int32), byte offsets (int64), where documents end (int64)."""
+    """The content of an `.idx` file.
+
+    It holds a magic number, version, type, counts, lengths (int32), byte offsets (int64) and ends
+    of documents (int64).
+    """
     head = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, _MEGATRON_CODES[dtype.name], len(lengths), len(lengths) + 1)
     offsets = (np.cumsum(lengths) - lengths) * dtype.itemsize
     documents = np.arange(len(lengths) + 1)

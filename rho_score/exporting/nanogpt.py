@@ -1,6 +1,7 @@
-"""Documents and masks as flat files: nanoGPT's `.bin` with a `.mask`, Megatron-LM's indexed dataset with a second one.
+"""Flat files of tokens and masks: nanoGPT's `.bin` with a `.mask`.
 
-Arrays in, bytes out. As in `formats`, a mask entry belongs to the token at its own place, the target.
+It turns arrays into bytes. As in `labels`, a mask entry belongs to the token at its own place, the
+target.
 """
 
 import numpy as np
@@ -9,11 +10,12 @@ from rho_score.exporting.documents import Documents, Frame
 
 
 class BinWriter:
-    """`.bin`: the tokens as little-endian `dtype`, nothing else; `.mask`: a byte for each, 1 = train on it.
+    """`.bin` holds the tokens as little-endian `dtype`, and `.mask` a byte for each: 1 means train.
 
-    Each document ends with EOS (mask 0). Where prefix and EOS are one token, the EOS before a document is its prefix, and
-    the file begins with one. mask[i] belongs to token i: with x = data[i : i + T] and y = data[i + 1 : i + 1 + T] the loss of
-    y is weighed with mask[i + 1 : i + 1 + T].
+    Each document ends with EOS, which has mask 0 unless --train-eos is given. If prefix and EOS are
+    the same token, the EOS before a document is its prefix, and the file begins with one. mask[i]
+    belongs to token i. With x = data[i : i + T] and y = data[i + 1 : i + 1 + T], the loss of y is
+    weighed with mask[i + 1 : i + 1 + T].
     """
 
     def __init__(self, frame: Frame, *, dtype: np.dtype) -> None:
@@ -29,7 +31,7 @@ class BinWriter:
         if not self.written and len(input_ids):
             input_ids = np.concatenate([np.array(self._begin, np.int32), input_ids])
             mask = np.concatenate([np.zeros(len(self._begin), bool), mask])
-            mask[:1] = False  # nothing stands before it
+            mask[:1] = False  # no token comes before the first one
         self._tokens.append(input_ids.astype(self._dtype).tobytes())
         self._mask.append(mask.astype(np.uint8).tobytes())
         self.written += len(input_ids)
@@ -40,5 +42,5 @@ class BinWriter:
 
 
 def bin_dtype(vocabulary: int) -> np.dtype:
-    """The narrowest type of a `.bin` that holds ids below `vocabulary`: uint16 or uint32."""
+    """The narrowest type for a `.bin` with ids below `vocabulary`: uint16 or uint32."""
     return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)

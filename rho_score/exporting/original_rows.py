@@ -1,7 +1,8 @@
-"""Whole documents out of the original shards, with all their own columns: the rows that a selection keeps.
+"""Reads the documents that a selection keeps from the original shards, with all their own columns.
 
-Rows are matched by place and by id: the documents of a unit in input order, less those that were quarantined, must be the
-selection's documents in their order. Anything else is an error that names the unit and the first difference.
+Rows are matched by place and by id. The documents of a unit in input order, without those that were
+quarantined, must be the selection's documents in their order. Anything else is an error that names
+the unit and the first difference.
 """
 
 import base64
@@ -37,27 +38,30 @@ _ENDINGS = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Where a selection's documents came from. `moved`: the shards are copies, whose times of change and etags are others."""
+    """The corpus that a selection was made from.
+
+    moved: True if the shards are copies, whose times of change and etags differ.
+    """
 
     root: Folder
     moved: bool
     columns: Columns
     quarantine: Folder
-    """The score set that holds the list of quarantined documents."""
+    """The folder of the score set, which lists the quarantined documents."""
 
     def check(self, unit: Unit) -> None:
-        """Raise RhoScoreError if the unit's shard is not the one that was scored."""
+        """Raises RhoScoreError if the unit's shard is not the one that was scored."""
         if not self.moved:
             check_unchanged(self.root, unit)
         elif (size := self.root.info(unit.shard).size) != unit.size:
             raise RhoScoreError(
-                f"{self.root.url}/{unit.shard} has {size} bytes, the shard that was scored had {unit.size}. "
+                f"{self.root.url}/{unit.shard} has {size} bytes, but the shard that was scored had {unit.size}. "
                 "Give the same files with --input."
             )
 
 
 def corpus_root(url: str) -> Folder:
-    """The folder that shards are named from, of a corpus given as a folder, a file or a glob."""
+    """The folder that shards are named from, if a corpus is given as a folder, a file or a glob."""
     root, kind = root_of(url)
     if kind == "folder" and not root.exists():
         raise InputError(f"there is nothing at {url}. Give the place of the corpus with --input.")
@@ -65,10 +69,12 @@ def corpus_root(url: str) -> Folder:
 
 
 def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray:
-    """Which documents of the unit are kept, in input order, the quarantined ones included: bool[n_documents].
+    """True for each document of the unit that is kept, bool[n_documents].
+
+    Documents are in input order, and the quarantined ones are included.
 
     Raises:
-        RhoScoreError: the shard changed, or its documents are not the selection's.
+        RhoScoreError: the shard has changed, or its documents are not those of the selection.
     """
     corpus.check(unit)
     table = selection.unit_table(unit.unit, ["doc_id", "kept"])
@@ -83,21 +89,24 @@ def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray
         if lost[doc_id]:
             if doc_id == expected:
                 raise _mismatch(
-                    corpus, unit, row, f"the id {doc_id!r} is both scored and quarantined; ids must be unique there"
+                    corpus, unit, row, f"the id {doc_id!r} is both scored and quarantined, but it must be unique"
                 )
             lost[doc_id] -= 1
             continue
         if doc_id != expected:
-            raise _mismatch(corpus, unit, row, f"the input has {doc_id!r}, the selection {expected!r}")
+            raise _mismatch(corpus, unit, row, f"the input has {doc_id!r}, but the selection has {expected!r}")
         keep[row] = kept[at]
         at += 1
     if at < len(chosen):
-        raise _mismatch(corpus, unit, len(found), f"the input ends, the selection has {chosen[at]!r}")
+        raise _mismatch(corpus, unit, len(found), f"the input ends, but the selection has {chosen[at]!r}")
     return keep
 
 
 def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table]:
-    """The kept rows of a unit of a Parquet shard, all columns, a table for each row group that has any."""
+    """The kept rows of a unit of a Parquet shard, with all columns.
+
+    There is a table for each row group that has such rows.
+    """
     row = 0
     with corpus.root.open(unit.shard) as source:
         shard = pq.ParquetFile(source, page_checksum_verification=True)
@@ -110,9 +119,11 @@ def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.
 
 
 def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
-    """The kept rows of a unit as lines of JSON: of a JSONL shard as they are, of a Parquet shard written anew.
+    """The kept rows of a unit as lines of JSON.
 
-    There a date or time becomes ISO 8601, a decimal number and a duration (seconds) a string, binary base64, NaN null.
+    Lines of a JSONL shard stay as they are. Rows of a Parquet shard are written as JSON: a date or
+    time as ISO 8601, a decimal number or a duration (in seconds) as a string, binary data as
+    base64, and NaN as null.
     """
     if unit.format == ".parquet":
         for table in parquet_tables(corpus, unit, keep):
@@ -126,14 +137,14 @@ def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
 
 
 class ParquetRows:
-    """Parquet files in memory with the tables' own schema; a new file where the schema changes."""
+    """Parquet files in memory, with the tables' own schema. A new schema begins a new file."""
 
     def __init__(self) -> None:
         self._sinks: list[io.BytesIO] = []
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table) -> None:
-        """Append a table as a row group."""
+        """Appends a table as a row group."""
         if self._writer is None or not self._writer.schema.equals(table.schema):
             self._close()
             self._sinks.append(io.BytesIO())
@@ -159,19 +170,19 @@ class JsonlRows:
         self._stream = self._sink if compression == "none" else pa.CompressedOutputStream(self._sink, compression)
 
     def add(self, line: bytes) -> None:
-        """Append a line."""
+        """Appends a line."""
         self._any = True
         self._stream.write(line)
 
     def files(self) -> dict[str, bytes]:
-        """The file by its ending; nothing where there was no line."""
+        """The file by its ending; empty if there was no line."""
         if self._stream is not self._sink:
             self._stream.close()
         return {self._ending: self._sink.getvalue().to_pybytes()} if self._any else {}
 
 
 def _lost_in_scoring(corpus: Corpus, unit: Unit, found: list[tuple[str, str | None]]) -> Counter[str]:
-    """Ids of the documents that were read well and quarantined all the same, with how many there are of each."""
+    """How many documents of each id could be read but were quarantined in scoring."""
     name = quarantine_name(unit.unit)
     if not corpus.quarantine.exists(name):
         listed: Counter[str] = Counter()
@@ -184,15 +195,15 @@ def _lost_in_scoring(corpus: Corpus, unit: Unit, found: list[tuple[str, str | No
         doc_id = next(iter(missing))
         row = next(i for i, (found_id, error) in enumerate(found) if found_id == doc_id and error is not None)
         raise _mismatch(
-            corpus, unit, row, f"{doc_id!r} cannot be read now, and it was when it was scored: {found[row][1]}"
+            corpus, unit, row, f"{doc_id!r} cannot be read now, but it could when it was scored: {found[row][1]}"
         )
     return listed - unread
 
 
 def _mismatch(corpus: Corpus, unit: Unit, row: int, what: str) -> RhoScoreError:
     return RhoScoreError(
-        f"unit {unit.unit} ({corpus.root.url}/{unit.shard}), document {row} from its start: {what}. The corpus is not the "
-        "one that was scored: give its place with --input, its score set with --scores."
+        f"unit {unit.unit} ({corpus.root.url}/{unit.shard}), document {row} from its start: {what}. This corpus is not the "
+        "one that was scored. Give the right corpus with --input, or its score set with --scores."
     )
 
 
@@ -205,14 +216,16 @@ def _as_json(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    raise TypeError(f"a {type(value).__name__} has no form in JSON; use --format parquet")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON. Use --format parquet.")
 
 
 def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
-    """The score set with the selection's units and tokenizer: at `given`, else where the selection's manifest says, if there.
+    """The score set with the selection's units and tokenizer, or None if it is not found.
+
+    given: where it is, if not where the selection's manifest says.
 
     Raises:
-        InputError: there is none at `given`, or it has other units or another tokenizer.
+        InputError: there is no score set at `given`, or its units or its tokenizer differ.
     """
     for name in selection.manifest["scores"]:
         scores = noted_score_set(selection, name, given=given)

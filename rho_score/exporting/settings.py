@@ -1,4 +1,4 @@
-"""What an export is made of: every option resolved, every wrong one refused, before anything is written."""
+"""Checks and resolves every option of an export before anything is written."""
 
 from dataclasses import asdict, dataclass
 
@@ -17,7 +17,7 @@ from rho_score.stores.manifest import new_manifest, relative_url, resolve_relati
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer
 
-LAYOUT_VERSION = 2  # 1: with blocks and rows of which no label is left
+LAYOUT_VERSION = 2  # version 1 kept blocks and rows without any label
 ORIGINALS = ("parquet", "jsonl")
 
 
@@ -30,7 +30,10 @@ MASK = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """What a task must know. `vocabulary`: ids are below it. `corpus`: only for whole documents."""
+    """What a task must know.
+
+    vocabulary: all token ids are below it. corpus: None unless whole documents are exported.
+    """
 
     selection: str
     output: str
@@ -45,7 +48,10 @@ class ExportSettings:
 
     @property
     def first_is_no_target(self) -> bool:
-        """Whether nothing stands before a document's first token, so that no loss is computed for it, nor for an EOS."""
+        """True if a document's first token has no loss, because no prefix comes before it.
+
+        False if EOS is trained on, since such a document then has a token to train on.
+        """
         rows = self.format == "labels" and not self.block_size
         return rows and self.frame.prefix_id is None and not self.frame.train_eos
 
@@ -61,7 +67,7 @@ class ExportSettings:
 
 
 def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[ExportSettings, JsonObject]:
-    """Check the options and resolve every default; the work of a task, and the manifest."""
+    """Checks the options and resolves every default; returns the settings and the manifest."""
     whole = config.format in ORIGINALS
     _check_options(config)
     scores = open_score_set(selection, config.scores)
@@ -71,12 +77,12 @@ def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[Export
     eos = tokenizer.eos_token_id if config.eos_id is None else config.eos_id
     if config.format == "bin" and eos is None:
         raise InputError(
-            "the tokenizer has no EOS, and a .bin needs a token between documents: name one with --eos-id."
+            "the tokenizer has no EOS, but a .bin needs a token between documents. Name one with --eos-id."
         )
     if eos is None and config.train_eos:
         raise InputError("--train-eos: the tokenizer has no EOS. Name one with --eos-id.")
     if eos is not None and not 0 <= eos < vocabulary:
-        raise InputError(f"--eos-id {eos} is no id of the tokenizer, whose ids are 0 to {vocabulary - 1}.")
+        raise InputError(f"--eos-id {eos} is not an id of the tokenizer, whose ids are 0 to {vocabulary - 1}.")
     pad = next((i for i in (eos, tokenizer.pad_token_id, prefix) if i is not None), 0)
     frame = Frame(prefix_id=prefix if config.prefix else None, eos_id=eos, train_eos=config.train_eos)
     settings = ExportSettings(
@@ -113,43 +119,44 @@ def _check_options(config: ExportConfig) -> None:
         raise InputError(f"--units-per-part must be at least 1, got {config.units_per_part}.")
     if config.block_size is not None and (config.format != "labels" or config.block_size < 2):
         raise InputError(
-            f"--block-size is for --format labels and at least 2, got {config.block_size}, {config.format}."
+            f"--block-size is for --format labels and must be at least 2, got {config.block_size} with --format "
+            f"{config.format}."
         )
     if config.order != "corpus" and config.format in ORIGINALS:
         raise InputError(
-            f"--order {config.order} is for token formats; --format {config.format} keeps the corpus' order."
+            f"--order {config.order} is for token formats, but --format {config.format} keeps the order of the corpus."
         )
     if config.format in ORIGINALS and (config.train_eos or not config.prefix or config.eos_id is not None):
         raise InputError(
-            f"--train-eos, --no-prefix and --eos-id are for token formats; --format {config.format} keeps the text."
+            f"--train-eos, --no-prefix and --eos-id are for token formats, but --format {config.format} writes text."
         )
     if config.compression != "none" and config.format != "jsonl":
-        raise InputError("--compression is for --format jsonl; Parquet is compressed by itself.")
+        raise InputError("--compression is for --format jsonl. Parquet files are always compressed.")
 
 
 def _corpus(config: ExportConfig, selection: Selection) -> Corpus:
-    """The corpus behind a selection of documents."""
+    """The corpus that a selection of documents was made from."""
     level = selection.manifest["parts"]["level"]
     if level != "document":
         raise InputError(
-            f"--format {config.format} writes whole documents, and {config.selection} selects by {level}. Make a selection "
-            "with `rho-score select … --level document`, or export tokens: --format labels, bin or megatron."
+            f"--format {config.format} writes whole documents, but {config.selection} selects by {level}. Make a selection "
+            "with `rho-score select … --level document`, or export tokens with --format labels, bin or megatron."
         )
     lines = [unit.shard for unit in selection.units if unit.format != ".parquet"]
     if config.format == "parquet" and lines:
         raise InputError(
-            f"{len(set(lines))} shards are JSONL ({lines[0]}), whose columns have no declared types: in Parquet they would "
-            "be guessed. Use --format jsonl, which takes both kinds."
+            f"{len(set(lines))} shards are JSONL ({lines[0]}), whose columns have no declared types. Their types in Parquet "
+            "would be guessed. Use --format jsonl, which takes both kinds."
         )
     scores = open_score_set(selection, config.scores)
     if scores is None:
         raise InputError(
-            f"the score set that {config.selection} was made from is not where it was. Name it with --scores."
+            f"the score set that {config.selection} was made from is not where it was. Give its place with --scores."
         )
     columns = (scores.manifest["parts"].get(name) for name in ("text_column", "id_column", "group_column"))
     noted = scores.manifest.get("input", {}).get("root")
     if config.input is None and noted is None:
-        raise InputError("the score set does not tell where its corpus is. Give the place with --input.")
+        raise InputError("the score set does not say where its corpus is. Give the place with --input.")
     root = Folder(resolve_relative(scores.folder, noted)) if config.input is None else corpus_root(config.input)
     moved = config.input is not None
     return Corpus(root=root, moved=moved, columns=Columns(*columns), quarantine=scores.folder)

@@ -1,7 +1,8 @@
-"""One part of an export: its units' documents in, its files and then its counts out. Each function is the work of a task.
+"""The tasks of an export: each reads the documents of some units and writes the files of a part.
 
-A part's counts (`parts/<part>.json`) are written after its files, so a part that has them is complete; a task that runs
-again writes the same bytes. Nothing here needs torch, so that a new node begins at once.
+A part's counts (`parts/<part>.json`) are written after its files, so a part that has them is
+complete. A task that runs again writes the same bytes. Nothing here imports torch, so that a new
+node starts quickly.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,10 @@ from rho_score.stores.selection import Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`work(settings, name, *rest)`, which ends with writing <name>.json and returns its content. `n_units`: for progress."""
+    """A call of `work(settings, name, *rest)`, which writes <name>.json and returns its content.
+
+    n_units: how many units the progress counts for it.
+    """
 
     name: str
     n_units: int
@@ -43,12 +47,12 @@ class Task:
 
 
 def run_task(task: Task) -> JsonObject:
-    """Do the task's work."""
+    """Does the task's work; returns what it returns."""
     return task.work(task.settings, task.name, *task.rest)
 
 
 def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
-    """Write the files of consecutive units in a token format; returns the content of the part's counts."""
+    """Writes consecutive units in a token format; returns the content of `parts/<part>.json`."""
     selection, writer, counts = Selection(Folder(settings.selection)), settings.writer(), ExportCounts()
     for unit in units:
         documents, _, seen = _trainable(settings, selection, unit)
@@ -58,7 +62,7 @@ def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> 
 
 
 def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> JsonObject:
-    """Write the documents of consecutive units as a sorted run; returns its counts and its tokens by key."""
+    """Writes consecutive units as a sorted run; returns its counts and its tokens by key."""
     selection = Selection(Folder(settings.selection))
     read = [_trainable(settings, selection, unit) for unit in units]
     documents = Documents(
@@ -74,14 +78,17 @@ def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> Js
     folder.publish(f"runs/{run}.parquet", run_file(documents, ranks))
     seen = [
         ExportCounts(documents=c.documents, tokens=c.tokens) for _, _, c in read
-    ]  # what is exported counts in its part
+    ]  # the parts count what is exported
     content = {"counts": asdict(reduce(ExportCounts.__add__, seen)), "keys": keys, "tokens": tokens}
     folder.publish(f"runs/{run}.json", dump_json(content))
     return content
 
 
 def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys: KeyRange) -> JsonObject:
-    """Write the files of a range of the order by difficulty; the selection's documents are counted in the runs."""
+    """Writes a range of the order by difficulty; returns the content of `parts/<part>.json`.
+
+    Its counts leave out the selection's documents and tokens, which the runs count.
+    """
     writer, counts = settings.writer(), ExportCounts()
     for documents in read_range(Folder(settings.output), [f"runs/{run}.parquet" for run in runs], keys):
         writer.add(documents)
@@ -90,7 +97,10 @@ def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys:
 
 
 def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
-    """Write the kept documents of consecutive units with all their own columns."""
+    """Writes the kept documents of consecutive units with all their own columns.
+
+    Returns the content of `parts/<part>.json`.
+    """
     assert settings.corpus is not None
     selection, counts = Selection(Folder(settings.selection)), ExportCounts()
     tables, lines = ParquetRows(), JsonlRows(settings.compression)
@@ -109,7 +119,10 @@ def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) 
 def _trainable(
     settings: ExportSettings, selection: Selection, unit: Unit
 ) -> tuple[Documents, np.ndarray, ExportCounts]:
-    """The documents of a unit that have a token to train on, their tokens' scores (NaN: none), the unit's counts."""
+    """The documents of a unit that have a token to train on, their scores, and the unit's counts.
+
+    The scores are float32[n_tokens]; NaN means no score.
+    """
     score = selection.score_column
     table = selection.unit_table(unit.unit, ["doc_id", "input_ids", "mask", score])
     lengths = list_lengths(table["input_ids"])
@@ -124,8 +137,9 @@ def _trainable(
     ids = documents.input_ids
     if len(ids) and not 0 <= ids.min() <= ids.max() < settings.vocabulary:
         raise RhoScoreError(
-            f"unit {unit.unit} of {settings.selection} holds the token id {ids.min() if ids.min() < 0 else ids.max()}, and the "
-            f"ids of its tokenizer are 0 to {settings.vocabulary - 1}: the tokenizer beside it is not the one it was made with."
+            f"unit {unit.unit} of {settings.selection} holds the token id {ids.min() if ids.min() < 0 else ids.max()}, but the "
+            f"ids of its tokenizer are 0 to {settings.vocabulary - 1}. The selection was made with another tokenizer than the "
+            "one in its folder. Make it again."
         )
     scores = as_numpy(flat_values(kept[score])).astype(np.float32)
     counts = ExportCounts(documents=len(table), tokens=int(lengths.sum()))

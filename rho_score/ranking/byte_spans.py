@@ -1,10 +1,17 @@
-"""Losses over UTF-8 bytes: compared texts, and losses spread from one tokenizer's tokens to another's. Pure functions."""
+"""Losses over UTF-8 bytes: texts are compared, and losses spread over another tokenizer's tokens.
+
+Pure functions.
+"""
 
 import numpy as np
 
 
 def document_bytes(byte_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Bytes of each document, int64[n_docs], from those of its tokens (int64[n_tokens]) and its number of tokens."""
+    """Bytes of each document, int64[n_docs].
+
+    byte_lengths: bytes of each token, int64[n_tokens]. lengths: tokens of each document,
+    int64[n_docs].
+    """
     before = np.concatenate([[0], np.cumsum(byte_lengths, dtype=np.int64)])
     ends = np.cumsum(lengths)
     sums: np.ndarray = before[ends] - before[ends - lengths]
@@ -12,7 +19,10 @@ def document_bytes(byte_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def leading_spaces(text: np.ndarray, n_bytes: np.ndarray) -> np.ndarray:
-    """Documents that begin with a space, bool[n_docs]; text: uint8, n_bytes: bytes of each document, int64[n_docs]."""
+    """True for each document that begins with a space, bool[n_docs].
+
+    text: the bytes of all documents, uint8. n_bytes: bytes of each document, int64[n_docs].
+    """
     found = n_bytes > 0
     found[found] = text[(np.cumsum(n_bytes) - n_bytes)[found]] == ord(" ")
     return found
@@ -21,7 +31,10 @@ def leading_spaces(text: np.ndarray, n_bytes: np.ndarray) -> np.ndarray:
 def differing_documents(
     left: np.ndarray, left_bytes: np.ndarray, right: np.ndarray, right_bytes: np.ndarray
 ) -> np.ndarray:
-    """Documents whose texts differ, bool[n_docs]; arguments as of `first_text_difference`."""
+    """True for each document whose two texts differ, bool[n_docs].
+
+    The arguments are those of `first_text_difference`.
+    """
     differ: np.ndarray = left_bytes != right_bytes
     sizes = left_bytes[~differ]
     unequal = left[np.repeat(~differ, left_bytes)] != right[np.repeat(~differ, right_bytes)]
@@ -32,15 +45,19 @@ def differing_documents(
 def first_text_difference(
     left: np.ndarray, left_bytes: np.ndarray, right: np.ndarray, right_bytes: np.ndarray, *, context: int = 24
 ) -> tuple[int, int, str, str] | None:
-    """Where two texts of the same documents first differ; None where they are equal.
+    """Where two texts of the same documents first differ; None if they are equal.
 
-    left, right: all documents one after the other, uint8. left_bytes, right_bytes: bytes of each, int64[n_docs].
-    Returns the document, the byte in it, and what each text has `context` bytes around it, decoded with replacements.
+    left, right: the bytes of all documents, uint8. left_bytes, right_bytes: bytes of each document,
+    int64[n_docs].
+
+    Returns the index of the document, the offset of the byte in it, and the left and the right text
+    up to `context` bytes around that byte, decoded with replacement characters.
     """
     if np.array_equal(left_bytes, right_bytes) and np.array_equal(left, right):
         return None
     other_size = np.flatnonzero(left_bytes != right_bytes)
-    last = int(other_size[0]) if len(other_size) else len(left_bytes) - 1  # up to here both begin at the same byte
+    # each document up to `last` begins at the same byte in both texts
+    last = int(other_size[0]) if len(other_size) else len(left_bytes) - 1
     ends = np.cumsum(left_bytes)
     start = int(ends[last] - left_bytes[last])
     common = start + int(min(left_bytes[last], right_bytes[last]))
@@ -58,31 +75,36 @@ def first_text_difference(
 def spread(
     loss: np.ndarray, from_bytes: np.ndarray, from_lengths: np.ndarray, to_bytes: np.ndarray, to_lengths: np.ndarray
 ) -> np.ndarray:
-    """Losses of tokens, spread evenly over their bytes and summed over the tokens of another tokenizer.
+    """Losses of tokens, spread evenly over their bytes and summed over another tokenizer's tokens.
 
-    result[t] = Σ_s loss[s] · |bytes of s in t| / from_bytes[s], float64[n_to], in the unit of `loss`. The total of each
-    document is kept. A source token without bytes gives its loss to the next one of its document that has some, else to
-    the one before; a target token without bytes gets 0.0; in a document without bytes there is nobody to take a loss.
-    NaN is an unknown loss: each target that shares a byte with it is NaN, and no other.
+    result[t] = Σ_s loss[s] · |bytes of s in t| / from_bytes[s], float64[n_to], in the unit of
+    `loss`. Each document keeps its total. A source token without bytes gives its loss to the next
+    token of its document that has bytes, or else to the one before. A target token without bytes
+    gets 0.0. In a document without bytes the losses are dropped. NaN is an unknown loss: exactly
+    the targets that share a byte with it are NaN.
 
-    loss: float[n_from]. from_bytes, to_bytes: bytes of each token, int64[n_from], int64[n_to]. from_lengths, to_lengths:
-    tokens of each document, int64[n_docs]. Raises ValueError if a document has other bytes on the one side.
+    loss: float[n_from]. from_bytes, to_bytes: bytes of each token, int64[n_from], int64[n_to].
+    from_lengths, to_lengths: tokens of each document, int64[n_docs].
+
+    Raises:
+        ValueError: a document has different numbers of bytes under the two tokenizers.
     """
     if not np.array_equal(document_bytes(from_bytes, from_lengths), document_bytes(to_bytes, to_lengths)):
-        raise ValueError("the documents have other numbers of bytes on the one side than on the other")
+        raise ValueError("the documents have different numbers of bytes under the two tokenizers")
     loss = _given_on(loss.astype(np.float64), from_bytes, from_lengths)
     from_ends, to_ends = np.cumsum(from_bytes), np.cumsum(to_bytes)
-    # ends of the stretches that lie in one token on both sides; a stable sort merges two sorted runs in linear time
+    # ends of the stretches that lie in one source token and in one target token;
+    # a stable sort merges two sorted runs in linear time
     ends = np.sort(np.concatenate([from_ends, to_ends]), kind="stable")
     ends = ends[np.diff(ends, prepend=0) > 0]
     source, target = np.searchsorted(from_ends, ends), np.searchsorted(to_ends, ends)
     share = np.diff(ends, prepend=0) / from_bytes[source]
     spans: np.ndarray = np.bincount(target, loss[source] * share, len(to_bytes))
-    return spans.astype(np.float64, copy=False)  # numpy counts nothing at all in integers
+    return spans.astype(np.float64, copy=False)  # without tokens, numpy's counts are integers
 
 
 def _given_on(loss: np.ndarray, n_bytes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """`loss`, changed in place: tokens that carry bytes have that of their neighbours without bytes on top."""
+    """`loss`, changed in place: tokens without bytes add their loss to a neighbour with bytes."""
     empty, full = np.flatnonzero(n_bytes == 0), np.flatnonzero(n_bytes)
     if not len(empty) or not len(full):
         return loss

@@ -1,4 +1,7 @@
-"""Where a ranking is cut: exact counts, thresholds and budgets, read off a histogram. Pure functions."""
+"""Where a ranking is cut: by an exact count, a threshold or a budget, read off a histogram.
+
+Pure functions.
+"""
 
 from dataclasses import dataclass
 
@@ -11,20 +14,23 @@ from rho_score.ranking.keys import Bits, values_of
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a ranking is cut: every item past `key` is kept, and `ties` of those at `key`, the first in corpus order."""
+    """The place where a ranking is cut.
+
+    All items before `key` are kept, and of the items at `key` the first `ties` in corpus order.
+    """
 
     key: int
     ties: int
     high: bool
-    """Whether high scores come first (items past the key are those above it), or low ones."""
+    """True if high scores come first, so that the items before the cut are those above `key`."""
     kept: int = 0
-    """Items kept."""
+    """The number of items kept."""
     tied: int = 0
-    """Items at `key`."""
+    """The number of items at `key`."""
 
     @property
     def nothing(self) -> bool:
-        """True if no item is kept at any score."""
+        """True if no item is kept, whatever its score."""
         return not 0 <= self.key < 1 << 32
 
     @property
@@ -33,18 +39,20 @@ class Cut:
         return 0 < self.ties < self.tied
 
     def before(self, keys: np.ndarray) -> np.ndarray:
-        """Which of these keys come before the cut and so are kept whole, bool[n]."""
+        """True for each key that comes before the cut, so that all its items are kept, bool[n]."""
         past: np.ndarray = keys > self.key if self.high else keys < self.key
         return past
 
     def value(self, bits: Bits) -> float:
-        """The score at the cut, nats; NaN where nothing is kept at any score."""
+        """The score at the cut, nats; NaN if no item is kept."""
         return float("nan") if self.nothing else float(values_of(np.array([self.key]), bits)[0])
 
     def first(self, values: np.ndarray, n_ties: int, bits: Bits) -> tuple[np.ndarray, int]:
-        """The items before the cut and the first `n_ties` of those at it, bool[n]; and how many of these there are.
+        """The items before the cut and the first `n_ties` items at it.
 
-        values: rounded, float[n]; NaN are no items.
+        values: rounded scores, float[n]; NaN is no item.
+
+        Returns True for each of these items, bool[n], and how many of them are at the cut.
         """
         at = self.value(bits)
         with np.errstate(invalid="ignore"):
@@ -58,8 +66,9 @@ class Cut:
 class BudgetCut(Cut):
     """A cut that fills a budget of tokens with whole documents.
 
-    Those at `key` are taken in corpus order, up to the first that does not fit. How many that are is known once their
-    lengths are: `ties` is the number of documents there are at `key`, and `kept` does not count them.
+    The documents at `key` are taken in corpus order, up to the first that does not fit. How many
+    fit depends on their lengths, which a histogram does not hold. So `ties` is the number of all
+    documents at `key`, and `kept` counts none of them.
     """
 
     budget: int = 0
@@ -67,12 +76,12 @@ class BudgetCut(Cut):
 
     @property
     def partial(self) -> bool:
-        """True: some of the documents at the cut may not fit."""
+        """True, because some of the documents at the cut may not fit."""
         return True
 
 
 def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:
-    """The cut that keeps exactly `n_keep` items (all, if there are fewer) of one histogram."""
+    """The cut that keeps exactly `n_keep` items of one histogram, or all if there are fewer."""
     keys, counts, _ = ranked(histogram, high=high)
     total = np.cumsum(counts)
     n_keep = min(n_keep, int(total[-1]) if len(total) else 0)
@@ -84,10 +93,11 @@ def cut_items(histogram: pa.Table, n_keep: int, *, high: bool) -> Cut:
 
 
 def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool, bits: Bits = 16) -> Cut:
-    """The cut that keeps every item with score >= `threshold` (<=, for the low end)."""
+    """The cut that keeps all scores >= `threshold`, or all scores <= `threshold` unless `high`."""
     keys, counts, _ = ranked(histogram, high=high)
     values = values_of(keys, bits)
-    values = np.where(np.isnan(values), -np.inf, values).astype(np.float64)  # whose bin begins with what is no number
+    # the first key of a bin may be that of a NaN
+    values = np.where(np.isnan(values), -np.inf, values).astype(np.float64)
     wanted = int(np.sum(values >= threshold) if high else np.sum(values <= threshold))
     if wanted == 0:
         return _nothing(high)
@@ -96,15 +106,16 @@ def cut_threshold(histogram: pa.Table, threshold: float, *, high: bool, bits: Bi
 
 
 def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
-    """The cut that fills `n_tokens` with whole items in rank order, up to the first that does not fit.
+    """The cut that fills `n_tokens` with whole items, up to the first in rank that does not fit.
 
-    `kept` counts the items past the key only: how many of those at it fit is known once their lengths are.
+    `kept` counts only the items before the key. How many of the items at the key fit depends on
+    their lengths.
     """
     if n_tokens <= 0:
         return _nothing(high)
     keys, counts, tokens = ranked(histogram, high=high)
     total = np.cumsum(tokens)
-    at = int(np.searchsorted(total, n_tokens, side="right"))  # the first key whose items do not all fit
+    at = int(np.searchsorted(total, n_tokens, side="right"))  # the first key that does not fit
     if at == len(keys):
         return cut_items(histogram, int(counts.sum()), high=high)
     left, tied = n_tokens - int(total[at] - tokens[at]), int(counts[at])
@@ -112,7 +123,7 @@ def cut_budget(histogram: pa.Table, n_tokens: int, *, high: bool) -> Cut:
 
 
 def ranked(histogram: pa.Table, *, high: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys best first, with their counts and tokens, of one histogram."""
+    """The keys, counts and tokens of one histogram, best key first, each of shape [n_keys]."""
     columns = [as_numpy(histogram[name]) for name in ("key", "count", "tokens")]
     order = np.argsort(columns[0])
     order = order[::-1] if high else order

@@ -1,9 +1,10 @@
-"""Exact global selection from histograms: order-preserving keys, counts that merge by addition. Pure functions.
+"""Histograms for an exact, global selection: counts of order-preserving keys, which can be added.
 
-A score of `bits` bits (a float16 or a float32 value) is mapped to a key of so many bits that orders as the values do. 16-bit
-keys are counted one by one, so their histogram loses nothing: the count that a quantile needs is read off it exactly, and
-histograms of parts add up to that of the whole in any order. 32-bit keys are counted in two passes: by their high halves,
-and within the one high half where a cut falls, by their low halves.
+A score of `bits` bits (a float16 or float32 value) is mapped to a key of the same size, and keys
+have the order of the scores. Each 16-bit key has its own counter, so the histogram loses nothing: a
+quantile is read off it exactly, and the histograms of parts, added in any order, are that of the
+whole. 32-bit keys are counted in two passes: by their high halves, and then by their low halves
+within each high half that a cut falls into. Pure functions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,19 +24,19 @@ Group = str | None
 
 
 class Ranking(NamedTuple):
-    """Which ranking: of which reference, in which group.
+    """Names a ranking by its reference and its group.
 
-    reference: None where there is one ranking, not one for each reference. group: None where there is one for all groups,
-    and for documents without a group.
+    reference: None if the references do not have a ranking each. group: None if there is one
+    ranking for all groups, and for documents without a group.
     """
 
     reference: str | None
     group: Group
 
 
-MINUS_ZERO = 1 << 15  # bits of the float16 that is counted as 0.0
-FIRST_ROWS, MAX_ROWS = 16, 1024  # memory that is not touched is not there
-MOST_ITEMS = (1 << 32) - 1  # what a counter of 32 bits can hold
+MINUS_ZERO = 1 << 15  # the bits of the float16 -0.0, which is counted as 0.0
+FIRST_ROWS, MAX_ROWS = 16, 1024  # counters that are never written to take no memory
+MOST_ITEMS = (1 << 32) - 1  # the largest count that a 32-bit counter holds
 HELD = 8  # histograms of 32-bit keys that are held before they are added up
 
 
@@ -48,10 +49,11 @@ COUNTS = pa.schema(
         pa.field("tokens", pa.int64(), nullable=False),
     ]
 )
-"""A histogram as a table: items (tokens, or documents) and the tokens they hold, a row for each key that occurs.
+"""The columns of a histogram, which has a row for each key that occurs.
 
-expert: the reference whose ranking it is, null where there is only one. group: null without groups. A 32-bit key whose low half was not
-counted has zeros there.
+expert: the reference of the ranking; null if the references do not have a ranking each. group: null
+without a group. key: a 32-bit key whose low half was not counted has zeros there. count: items,
+which are tokens or documents. tokens: tokens in these items.
 """
 
 
@@ -59,17 +61,18 @@ NO_COUNTS = pa.Table.from_batches([], COUNTS)
 
 
 class Counter:
-    """Counts items of many units, a row of 65,536 counters for each reference and group.
+    """Counts the items of many units in a row of 65,536 counters for each reference and group.
 
-    refined_bins: only items whose key has this high half are counted, by the low half (the second pass over 32-bit keys).
+    refined_bins: given in the second pass over 32-bit keys. Only items whose key has one of these
+    high halves are counted, by the low half.
     """
 
     def __init__(self, bits: Bits, refined_bins: Mapping[Ranking, Sequence[int]] | None = None) -> None:
         self._bits, self._refined = bits, refined_bins
-        self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.uint32)  # of 32 bits, so that they stay in the cache
-        self._n_items = 0  # counted there
-        self._full: np.ndarray | None = None  # int64: what was counted before, where 32 bits did not do
-        self._tokens: np.ndarray | None = None  # int64: what the items hold, where that is not one token each
+        self._counts = np.zeros((FIRST_ROWS, N_COUNTERS), np.uint32)  # 32 bits stay in the cache
+        self._n_items = 0  # items in `_counts`
+        self._full: np.ndarray | None = None  # int64: earlier counts, once 32 bits were too few
+        self._tokens: np.ndarray | None = None  # int64: tokens in the items, if not one in each
         self._rows: dict[tuple[str | None, Group, int], int] = {}
 
     def add(
@@ -81,10 +84,11 @@ class Counter:
         names: Sequence[Group],
         tokens: np.ndarray | None = None,
     ) -> None:
-        """Count `scores` (float32[n], rounded; NaN are no items), which come in runs: a document's tokens, or one document.
+        """Counts items, which come in runs: the tokens of a document, or one document.
 
-        lengths: of the runs, int64[n_runs]. owners: index of each run's group in `names`, int64[n_runs].
-        tokens: what each item holds, int64[n]; one if not given.
+        scores: rounded, float32[n]; NaN is no item. lengths: items of each run, int64[n_runs].
+        owners: index of each run's group in `names`, int64[n_runs]. tokens: tokens in each item,
+        int64[n]; one if not given.
         """
         if self._refined is None:
             rows = np.array([self._row(reference, name, 0) for name in names], np.int64)[owners]
@@ -113,7 +117,7 @@ class Counter:
             add_counts(self._tokens, bins, lengths, rows, tokens)
 
     def table(self) -> pa.Table:
-        """The histogram (`COUNTS`)."""
+        """The histogram, with the columns of `COUNTS`."""
         n = len(self._rows)
         sums = self._counts[:n] + (np.int64(0) if self._full is None else self._full[:n])
         held = sums if self._tokens is None else self._tokens[:n]
@@ -143,8 +147,9 @@ class Counter:
 
 def _too_many() -> RhoScoreError:
     return RhoScoreError(
-        f"more than {MAX_ROWS:,} groups, each counted once for every reference of a union or category of dynamics: each takes "
-        "a quarter of a megabyte of counters in every task, and a whole one where they are added up. Score with a --group-column of fewer values."
+        f"there are more than {MAX_ROWS:,} groups, where each counts once for every reference of a union or category of "
+        "dynamics. A group takes a quarter of a megabyte of counters in every task, and a whole one where they are "
+        "added up. Score with a --group-column that has fewer values."
     )
 
 
@@ -153,17 +158,23 @@ def _with_more_rows(counters: Any) -> Any:
 
 
 def _bins(scores: np.ndarray, bits: Bits) -> np.ndarray:
-    """uint16[n]: a float16's own bits, or the high half of a 32-bit key. `_bin_keys` tells which keys they are."""
+    """The bin of each score, uint16[n]: the bits of a float16, or the high half of a 32-bit key.
+
+    `_bin_keys` gives the key of each bin.
+    """
     if bits == 16:
         return round_score(scores).view(np.uint16)
     highs = (keys_of(scores, bits) >> 16).astype(np.uint16)
-    highs[np.isnan(scores)] = N_COUNTERS - 1  # no number has that
+    highs[np.isnan(scores)] = N_COUNTERS - 1  # the bin of no number
     return highs
 
 
 @cache
 def _bin_keys(bits: Bits) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, bins), int64[n] each: the key of every bin of `_bins`, or the first of its keys, in order; no bin of NaN."""
+    """The keys and the numbers of all bins but those of NaN, ordered by key, int64[n_bins] each.
+
+    The key of a bin that holds several 32-bit keys is the first of them.
+    """
     bins = np.arange(N_COUNTERS)
     if bits == 32:
         return bins[:-1] << 16, bins[:-1]
@@ -175,13 +186,13 @@ def _bin_keys(bits: Bits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
-    """The histogram of the whole: counts of equal reference, group and key added, ordered by them.
+    """The sum of the histograms, ordered by reference, group and key.
 
     Raises:
-        RhoScoreError: more groups than there is memory for, though each part may have few of them.
+        RhoScoreError: there are more groups than memory allows, though each part may have few.
     """
-    small: dict[Ranking, np.ndarray] = {}  # int64[2, 65536]: counts and tokens of keys of 16 bits
-    large: dict[Ranking, list[np.ndarray]] = {}  # rows of keys of 32 bits
+    small: dict[Ranking, np.ndarray] = {}  # int64[2, 65536]: counts and tokens of 16-bit keys
+    large: dict[Ranking, list[np.ndarray]] = {}  # int64[3, n]: 32-bit keys, counts and tokens
     for part in parts:
         for ranking, rows in by_ranking(part):
             keys, counts, tokens = (as_numpy(rows[name]) for name in ("key", "count", "tokens"))
@@ -211,14 +222,14 @@ def merge(parts: Iterable[pa.Table]) -> pa.Table:
 
 
 def _summed(rows: np.ndarray) -> np.ndarray:
-    """Rows of (key, count, tokens) ordered by key, those of equal key added; int64[3, n]."""
+    """Keys, counts and tokens ordered by key, with those of equal keys added up, int64[3, n]."""
     rows = rows[:, np.argsort(rows[0], kind="stable")]
     starts = np.flatnonzero(np.diff(rows[0], prepend=-1))
     return np.stack([rows[0][starts], *np.add.reduceat(rows[1:], starts, axis=1)])
 
 
 def by_ranking(histogram: pa.Table) -> Iterator[tuple[Ranking, pa.Table]]:
-    """The histogram of each reference and group, as runs of rows: a table that `merge` made has one run of each."""
+    """Each run of rows that belong to one ranking. A table from `merge` has one run per ranking."""
     if not len(histogram):
         return
     runs = [pc.run_end_encode(histogram[name].combine_chunks()) for name in ("expert", "group")]
@@ -230,7 +241,7 @@ def by_ranking(histogram: pa.Table) -> Iterator[tuple[Ranking, pa.Table]]:
 
 
 def _repeated(name: str | None, n: int) -> pa.Array:
-    """`name` n times; from buffers, since pyarrow's own way imports pandas."""
+    """`name` n times, string[n]; made from buffers, since pyarrow's own way imports pandas."""
     if name is None:
         return pa.nulls(n, pa.string())
     content = name.encode()
@@ -245,7 +256,10 @@ def without_groups(histogram: pa.Table) -> pa.Table:
 
 
 def refine(coarse: pa.Table, fine: pa.Table) -> pa.Table:
-    """A histogram by high halves of 32-bit keys, with the rows that `fine` counts in detail replaced by those."""
+    """The histogram `coarse`, in which the bins that `fine` counts are replaced by its rows.
+
+    coarse: counts by the high halves of 32-bit keys. fine: counts by whole keys.
+    """
     detailed: dict[Ranking, np.ndarray] = {}
     for ranking, rows in by_ranking(merge([fine])):
         detailed[ranking] = np.unique(as_numpy(rows["key"]) >> 16)

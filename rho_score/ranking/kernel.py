@@ -1,6 +1,7 @@
-"""The two loops that a selection spends its time in: compiled where the package was built with a C compiler, else numpy's.
+"""The two loops that a selection spends most of its time in. Pure functions.
 
-Pure functions. numpy's take about three times as long: that is what runs where the code is sent to a cluster as source.
+They are compiled if the package was built with a C compiler. Otherwise, as where the code is sent
+to a cluster as source, numpy does the same in about three times as long.
 """
 
 from typing import Any
@@ -16,7 +17,10 @@ except ImportError:
 
 
 def to_float16(values: np.ndarray, minus: np.ndarray | None = None) -> np.ndarray:
-    """float32[n], or its difference to `minus` (float32[n]), rounded to the nearest float16[n], ties to even."""
+    """`values`, or `values - minus`, rounded to the nearest float16[n], ties to even.
+
+    values, minus: float32[n].
+    """
     if compiled is None:
         with np.errstate(over="ignore", invalid="ignore"):
             rounded: np.ndarray = (values if minus is None else values - minus).astype(np.float16)
@@ -29,9 +33,11 @@ def to_float16(values: np.ndarray, minus: np.ndarray | None = None) -> np.ndarra
 def add_counts(
     counters: np.ndarray, bins: np.ndarray, lengths: np.ndarray, rows: np.ndarray, held: np.ndarray | None = None
 ) -> None:
-    """Add one for each of `bins` (uint16[n]), or what it holds (int64[n]), to a row of `counters`, int64 or uint32[n_rows, 65536].
+    """Adds one to the counter of each item's bin or, if `held` is given, what the item holds.
 
-    The items come in runs: lengths, int64[n_runs], and the row of each run, int64[n_runs].
+    counters: int64 or uint32[n_rows, 65536]. bins: bin of each item, uint16[n]. Items come in
+    consecutive runs. lengths: items of each run, int64[n_runs]. rows: row of `counters` of each
+    run, int64[n_runs]. held: int64[n].
     """
     if compiled is None:
         np.add.at(
@@ -40,6 +46,6 @@ def add_counts(
             counters.dtype.type(1) if held is None else held,
         )
     else:
-        by_row = np.argsort(rows, kind="stable")  # so that a row's counters are in the processor's cache
+        by_row = np.argsort(rows, kind="stable")  # keeps a row's counters in the cache
         starts = np.cumsum(lengths) - lengths
         compiled.add_counts(counters, np.ascontiguousarray(bins), starts[by_row], lengths[by_row], rows[by_row], held)

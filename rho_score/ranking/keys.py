@@ -11,7 +11,7 @@ N_COUNTERS = 1 << 16
 
 
 def round_score(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
-    """Scores in the precision that they are ranked with: float16[n] or float32[n]."""
+    """The scores rounded to the precision that they are ranked with: float16[n] or float32[n]."""
     if bits == 16 and scores.dtype == np.float32:
         return to_float16(scores)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -20,7 +20,10 @@ def round_score(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
 
 
 def keys_of(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
-    """uint32[n] that orders as the rounded `scores` do: a < b exactly if key(a) < key(b); -0.0 is 0.0, NaN has no place."""
+    """The key of each rounded score, uint32[n]: a < b exactly if key(a) < key(b).
+
+    -0.0 has the key of 0.0. NaN has no place in the order.
+    """
     raw: np.ndarray = round_score(scores, bits).view(np.uint16 if bits == 16 else np.uint32)
     sign = raw.dtype.type(1 << (bits - 1))
     raw = np.where(raw == sign, raw.dtype.type(0), raw)  # -0.0
@@ -29,7 +32,7 @@ def keys_of(scores: np.ndarray, bits: Bits = 16) -> np.ndarray:
 
 
 def values_of(keys: np.ndarray, bits: Bits = 16) -> np.ndarray:
-    """float32[n]: the inverse of `keys_of`."""
+    """The score of each key, float32[n]: the inverse of `keys_of`."""
     keys = keys.astype(np.uint16 if bits == 16 else np.uint32)
     sign = keys.dtype.type(1 << (bits - 1))
     raw = np.where(keys & sign, keys ^ sign, ~keys)

@@ -1,4 +1,7 @@
-"""The rules of a selection: from a histogram and a rule to where the ranking is cut, and the masks of a unit. Pure functions."""
+"""The rules of a selection: where a rule cuts a ranking, and how parts of a corpus share the ties.
+
+Pure functions.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +18,11 @@ from rho_score.ranking.keys import Bits
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How much of a ranking is kept: one of ratio (of its items), tokens, threshold; after the first `drop_top` of its items."""
+    """How much of a ranking is kept.
+
+    Exactly one of ratio (a share of the items), tokens and threshold (nats) is given. drop_top is
+    the share of the items that is left out first, at the kept end.
+    """
 
     ratio: float | None = None
     tokens: int | None = None
@@ -25,13 +32,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class KeptRange:
-    """The items of a ranking that are kept: those before `keep`, but for those before `drop`."""
+    """The items of a ranking that are kept: those before `keep`, without those before `drop`."""
 
     keep: Cut
     drop: Cut | None = None
 
     def kept(self, at_the_cut: int = 0) -> int:
-        """How many items. `at_the_cut`: with a budget, so many of those at the cut fit it."""
+        """The number of items. at_the_cut: with a budget, the documents at the cut that fit it."""
         return max(0, self.keep.kept + at_the_cut - (self.drop.kept if self.drop else 0))
 
     @property
@@ -41,7 +48,7 @@ class KeptRange:
 
 
 def drop_cut(histogram: pa.Table, rule: Rule, *, high: bool) -> Cut | None:
-    """Where the noisiest end; None where none are left out."""
+    """The cut that ends the items which `rule.drop_top` leaves out; None if it leaves out none."""
     if not rule.drop_top:
         return None
     return cut_items(histogram, round(rule.drop_top * n_items(histogram)), high=high)
@@ -50,10 +57,11 @@ def drop_cut(histogram: pa.Table, rule: Rule, *, high: bool) -> Cut | None:
 def kept_range(
     histogram: pa.Table, rule: Rule, *, high: bool, bits: Bits, whole_documents: bool, dropped_tokens: int = 0
 ) -> KeptRange:
-    """Where one ranking is cut.
+    """The items of one ranking that a rule keeps.
 
-    whole_documents: items are documents, and a budget of tokens is filled with whole ones.
-    dropped_tokens: for that, the tokens of the documents that `drop_cut` leaves out.
+    whole_documents: True if the items are documents, so that a budget of tokens is filled with
+    whole ones. dropped_tokens: for such a budget, the tokens of the documents that `drop_cut`
+    leaves out.
     """
     drop = drop_cut(histogram, rule, high=high)
     before = drop.kept if drop else 0
@@ -71,14 +79,15 @@ def kept_range(
 
 
 def n_items(histogram: pa.Table) -> int:
-    """Items in a histogram."""
+    """The number of items in a histogram."""
     return int(pc.sum(histogram["count"]).as_py() or 0)
 
 
 def share_ties(cut: Cut, counts: Sequence[int] | np.ndarray) -> list[int]:
-    """How many of its items at the cut each part of the corpus keeps: `cut.ties` in all, the first in corpus order.
+    """How many of its items at the cut each part of the corpus keeps.
 
-    counts: the items at the cut in each part, in corpus order.
+    Together they keep `cut.ties` items, the first in corpus order. counts: the number of items at
+    the cut in each part, in corpus order.
     """
     found = np.asarray(counts, np.int64)
     before = np.cumsum(found) - found
@@ -87,9 +96,10 @@ def share_ties(cut: Cut, counts: Sequence[int] | np.ndarray) -> list[int]:
 
 
 def share_budget(cut: BudgetCut, lengths: Sequence[Sequence[int]]) -> list[int]:
-    """How many of its documents at the cut each part of the corpus keeps: those that fit, up to the first that does not.
+    """How many of its documents at the cut each part of the corpus keeps.
 
-    lengths: the tokens of each document at the cut, by part, in corpus order.
+    Documents are kept in corpus order, up to the first that does not fit the budget. lengths: the
+    tokens of each document at the cut, by part, in corpus order.
     """
     shares, left = [0] * len(lengths), cut.budget
     for i, part in enumerate(lengths):
@@ -102,9 +112,11 @@ def share_budget(cut: BudgetCut, lengths: Sequence[Sequence[int]]) -> list[int]:
 
 
 def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) -> np.ndarray:
-    """bool[n]: in each consecutive run of `values` its share `rule.ratio`, after its first `rule.drop_top`.
+    """True for the items that are kept if each run of `values` is ranked by itself, bool[n].
 
-    runs: lengths, int64[n_runs]. NaN are no items; ties go to the first; counts are rounded for each run by itself.
+    A run keeps the share `rule.ratio` of its items, after leaving out the first `rule.drop_top`.
+    Both numbers are rounded in each run, and ties go to the first items. values: NaN is no item.
+    runs: length of each consecutive run, int64[n_runs].
     """
     assert rule.ratio is not None
     owner = np.repeat(np.arange(len(runs)), runs)
@@ -121,18 +133,18 @@ def local_mask(values: np.ndarray, runs: np.ndarray, rule: Rule, *, high: bool) 
 
 
 def check_share(flag: str, share: float) -> None:
-    """Raises InputError where it is none."""
+    """Raises InputError if `share` is not between 0 and 1."""
     if not 0 <= share <= 1:
-        raise InputError(f"{flag} is a share between 0 and 1, got {share}.")
+        raise InputError(f"{flag} must be a share between 0 and 1, got {share}.")
 
 
 def check_budget(tokens: int) -> None:
-    """Raises InputError where it is none."""
+    """Raises InputError if `tokens` is negative."""
     if tokens < 0:
-        raise InputError(f"--tokens is a number of tokens, got {tokens}.")
+        raise InputError(f"--tokens must not be negative, got {tokens}.")
 
 
 def check_threshold(threshold: float) -> None:
-    """Raises InputError where it is none: infinite ones would be alike in a manifest."""
+    """Raises InputError if `threshold` is not finite, since manifests store such values alike."""
     if not math.isfinite(threshold):
-        raise InputError(f"--threshold is a finite number of nats, got {threshold}.")
+        raise InputError(f"--threshold must be a finite number of nats, got {threshold}.")

@@ -1,7 +1,8 @@
-"""Random numbers that depend on the data alone: on a seed, a document's id and a place in it. Pure functions.
+"""Random numbers that depend only on a seed, a document's id and the place in it. Pure functions.
 
-Drawing k items without replacement with weights exp(s / T) is taking the k largest of s / T + g, where the g are independent
-standard Gumbel variables (Kool et al. 2019, arXiv 1903.06059): sampling becomes a selection by rank, exact and global.
+To draw k items without replacement with weights exp(s / T) is to take the k largest of s / T + g,
+where the g are independent standard Gumbel variables (Kool et al. 2019, arXiv 1903.06059). Sampling
+is thus a selection by rank, exact and global.
 """
 
 import hashlib
@@ -11,9 +12,10 @@ import numpy as np
 
 
 def uniforms(seed: str, doc_ids: Sequence[str], lengths: np.ndarray) -> np.ndarray:
-    """Independent uniform variables in (0, 1), float64[sum of lengths]: one for each of a document's `lengths` items.
+    """Independent uniform variables in (0, 1) for the items of documents, float64[sum of lengths].
 
-    The same seed, id and place give the same number. Documents of equal id get equal numbers.
+    The same seed, id and place in the document give the same number. Documents with the same id get
+    the same numbers. lengths: items of each document, int64[n_docs].
     """
     key = hashlib.blake2b(seed.encode(), digest_size=32).digest()
     hashes = b"".join(hashlib.blake2b(doc_id.encode(), digest_size=8, key=key).digest() for doc_id in doc_ids)
@@ -21,7 +23,7 @@ def uniforms(seed: str, doc_ids: Sequence[str], lengths: np.ndarray) -> np.ndarr
 
 
 def _splitmix(hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Numbers of a SplitMix64 generator (Steele et al. 2014) whose state starts at each document's hash."""
+    """Numbers of SplitMix64 generators (Steele et al. 2014), each seeded with a document's hash."""
     starts = np.cumsum(lengths) - lengths
     place = np.arange(1, int(lengths.sum()) + 1, dtype=np.uint64) - np.repeat(starts.astype(np.uint64), lengths)
     z = np.repeat(hashes, lengths) + place * np.uint64(0x9E3779B97F4A7C15)
@@ -32,6 +34,6 @@ def _splitmix(hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def gumbel(uniform: np.ndarray) -> np.ndarray:
-    """Standard Gumbel variables of uniform ones, float64[n]: -log(-log(u))."""
+    """Standard Gumbel variables from uniform ones, float64[n]: -log(-log(u))."""
     noise: np.ndarray = -np.log(-np.log(uniform))
     return noise

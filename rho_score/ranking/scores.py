@@ -1,4 +1,4 @@
-"""The scores of a unit: what tokens and documents are ranked by. Pure functions."""
+"""The scores that the tokens and documents of a unit are ranked by. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,15 @@ Combine = Literal["min", "mean", "union"]
 
 @dataclass(frozen=True, kw_only=True)
 class UnitScores:
-    """One unit, ready to be ranked. Scores have the precision that they are ranked with (float16 or float32); NaN: there is none.
+    """A unit, or a part of one, with the scores of its tokens.
 
-    documents: the columns that were asked for of doc_id, group, input_ids. lengths: tokens a document, int64[n_docs].
-    tokens: the score that is stored, float[n_tokens]. rankings: the scores that are ranked, by reference (None: the only
-    one), float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens], where they matter. ref_loss, base_loss:
-    nats, float[n_tokens], of the tokens of `documents`. unaligned: documents that tokenizers do not read alike, bool[n_docs].
+    Scores have the precision that they are ranked with, float16 or float32. NaN means no score.
+
+    documents: the columns that were asked for. lengths: tokens of each document, int64[n_docs].
+    tokens: the scores that are stored, float[n_tokens]. rankings: the scores that are ranked, by
+    reference (None if there is one ranking), float[n_tokens] each. ref_loss, base_loss: nats,
+    float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens]; None if bytes are not
+    counted. unaligned: True for each document that the tokenizers do not read alike, bool[n_docs].
     """
 
     documents: pa.Table
@@ -50,10 +53,13 @@ class UnitScores:
 def combined(
     refs: Mapping[str, np.ndarray], base: np.ndarray | None, how: Combine, bits: Bits
 ) -> tuple[np.ndarray, np.ndarray, dict[str | None, np.ndarray]]:
-    """(reference loss, score, rankings) of tokens, from the losses under each reference and under the base model, float[n].
+    """The reference loss, the score and the rankings of tokens, float[n_tokens] each.
 
-    The score is the excess loss `base - ref`, or the loss of `ref` alone. `how`: ref is the lowest or the mean of the
-    references' losses; with union each reference ranks for itself, and ref is the lowest that there is.
+    The score is the excess loss `base - ref`, or `ref` alone without a base. With min and mean, ref
+    is the lowest or the mean loss under the references, NaN if one is missing. With union, each
+    reference has its own ranking, and ref is the lowest loss that is not NaN.
+
+    refs: losses under each reference, nats, float[n_tokens]. base: those under the base model.
     """
     losses = list(refs.values())
     ref = losses[0]
@@ -71,7 +77,7 @@ def combined(
 
 
 def _rounded_difference(base: np.ndarray, ref: np.ndarray, bits: Bits) -> np.ndarray:
-    """`base - ref` as `round_score` rounds it."""
+    """`base - ref`, rounded as by `round_score`."""
     if bits == 16 and base.dtype == ref.dtype == np.float32:
         return to_float16(base, ref)
     with np.errstate(invalid="ignore"):  # inf - inf: no score
@@ -79,7 +85,10 @@ def _rounded_difference(base: np.ndarray, ref: np.ndarray, bits: Bits) -> np.nda
 
 
 def document_means(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Mean over each document's scored tokens (not NaN), float64[n_docs]; NaN for a document without any."""
+    """Mean score of each document's scored tokens, float64[n_docs]; NaN if it has none.
+
+    tokens: scores, float[n_tokens]; NaN means no score. lengths: tokens of each document.
+    """
     present = ~np.isnan(tokens)
     sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
     counts = run_sums(present, lengths)
@@ -89,7 +98,10 @@ def document_means(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def document_rates(tokens: np.ndarray, lengths: np.ndarray, doc_bytes: np.ndarray) -> np.ndarray:
-    """Sum over each document's scored tokens, by their bytes, float64[n_docs]; NaN for a document without any."""
+    """Summed score of each document's scored tokens per byte, float64[n_docs]; NaN if it has none.
+
+    The other arguments are those of `document_means`. doc_bytes: int64[n_docs].
+    """
     present = ~np.isnan(tokens)
     sums = run_sums(np.where(present, tokens, 0).astype(np.float64), lengths)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -98,14 +110,17 @@ def document_rates(tokens: np.ndarray, lengths: np.ndarray, doc_bytes: np.ndarra
 
 
 def score_lists(tokens: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
-    """The tokens' scores (float[n_tokens]) as a list column of float32; null where there is none, -0.0 as 0.0."""
+    """The scores of tokens (float[n_tokens]) as a list column of float32, one list per document.
+
+    NaN becomes null, and -0.0 becomes 0.0.
+    """
     values = tokens.astype(np.float32) + np.float32(0)
     missing = np.isnan(values)
     return list_column(pa.array(values, mask=missing if missing.any() else None), lengths)
 
 
 def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Sums of consecutive runs of `values` (float, int or bool [n]), float64[len(lengths)]."""
+    """Sums of consecutive runs of `values` (float, int or bool[n]), float64[n_runs]."""
     sums = np.zeros(len(lengths))
     full = lengths > 0
     if full.any():
@@ -116,10 +131,10 @@ def run_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def longer_runs(mask: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
-    """`mask` (bool[n_tokens]) without runs of True shorter than `n` within a document."""
+    """`mask` (bool[n_tokens]) without runs of fewer than `n` True values within a document."""
     if n <= 1 or not len(mask):
         return mask
-    starts = np.zeros(len(mask) + 1, bool)  # where a run may begin: at a document's start, or where the mask changes
+    starts = np.zeros(len(mask) + 1, bool)  # True where a document starts or the mask changes
     starts[np.cumsum(lengths)] = starts[0] = starts[-1] = True
     starts[1:-1] |= mask[1:] != mask[:-1]
     edges = np.flatnonzero(starts)

@@ -1,4 +1,4 @@
-"""What every ratio, budget or threshold would keep: read off a selection's histogram, without a score. No Ray here."""
+"""What any ratio, budget or threshold would keep, read off a selection's histogram. No Ray here."""
 
 import csv
 import io
@@ -28,7 +28,11 @@ RATIOS = (0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Point:
-    """One cut of a ranking. threshold: nats, None where nothing is kept; ratio: of the items; shares: of each group's tokens."""
+    """What one cut of a ranking would keep.
+
+    ratio: share of the items. threshold: nats; None if nothing is kept. items, tokens: how many are
+    kept. shares: share of each group's tokens.
+    """
 
     ratio: float
     threshold: float | None
@@ -39,10 +43,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Curves:
-    """A selection's histogram, and what can be read off it."""
+    """The histogram of a selection, and what can be read off it."""
 
     histogram: pa.Table
-    """`histogram.COUNTS` of one ranking, by group."""
+    """The histogram of one ranking, by group: columns expert, group, key, count and tokens."""
     high: bool
     bits: Bits
     level: str
@@ -50,7 +54,7 @@ class Curves:
 
     @property
     def groups(self) -> list[Group]:
-        """Groups, the one with the most tokens first."""
+        """The groups, the one with the most tokens first."""
         sums = self.histogram.group_by("group").aggregate([("tokens", "sum")]).sort_by([("tokens_sum", "descending")])
         names: list[Group] = sums["group"].to_pylist()
         return names
@@ -65,7 +69,8 @@ class Curves:
         return self._point(lambda whole: cut_items(whole, round(ratio * n_items(whole)), high=self.high))
 
     def at_tokens(self, tokens: int) -> Point:
-        """What `--tokens` would keep. Of documents at the threshold, those that fit are not known: they are not counted."""
+        """What `--tokens` would keep, without documents at the threshold, as it is not known which
+        of them fit."""
         cut = cut_items if self.level == "token" else cut_budget
         return self._point(lambda whole: cut(whole, tokens, high=self.high))
 
@@ -85,7 +90,8 @@ class Curves:
         return Point(cut.kept / n if n else 0.0, value, cut.kept, round(tokens), shares)
 
     def rows(self) -> Iterator[tuple[str, float, float, int, int]]:
-        """Every point of the curve of each group and of the whole: group, threshold, ratio, items and tokens kept."""
+        """Every point of the curve of the whole and of each group: group, threshold (nats), ratio,
+        items and tokens kept."""
         tables = [("(all)", without_groups(self.histogram))]
         tables += (
             [("" if group is None else group, self.of(group)) for group in self.groups] if len(self.groups) > 1 else []
@@ -103,17 +109,21 @@ def _values(keys: np.ndarray, bits: Bits) -> list[float]:
 
 
 def _kept_tokens(table: pa.Table, cut: Cut) -> tuple[float, int]:
-    """Tokens of one group that a cut keeps, and all that it has; the items at the cut are shared in proportion."""
+    """The number of tokens of a group that a cut keeps, and of all its tokens.
+
+    The groups share the items at the cut in proportion.
+    """
     keys, _, tokens = ranked(table, high=cut.high)
     ties = 0 if isinstance(cut, BudgetCut) or not cut.tied else cut.ties / cut.tied
     return float(tokens[cut.before(keys)].sum() + ties * tokens[keys == cut.key].sum()), int(tokens.sum())
 
 
 def load_curves(selection: Selection, expert: str | None = None) -> Curves:
-    """The curves of a selection.
+    """The curves of a selection. expert: the reference whose ranking is read, for a union.
 
     Raises:
-        InputError: the selection is a union, and `expert` does not name one of its references.
+        InputError: the selection has several rankings and `expert` is not given, or it has none of
+            that name.
     """
     table = selection.histogram()
     experts = table["expert"].unique().to_pylist()
@@ -121,7 +131,7 @@ def load_curves(selection: Selection, expert: str | None = None) -> Curves:
         known = ", ".join(name for name in experts if name)
         raise InputError(
             f"{selection.folder.url} has {'several rankings' if expert is None else f'no ranking of {expert!r}'}. "
-            + (f"Name one of --expert {known}." if known else "Leave out --expert.")
+            + (f"Name one with --expert: {known}." if known else "Leave out --expert.")
         )
     column = table["expert"]
     table = table.filter(column.is_null() if expert is None else pc.equal(column, expert))
@@ -138,10 +148,11 @@ def load_curves(selection: Selection, expert: str | None = None) -> Curves:
 
 
 def curve(config: CurveConfig) -> str:
-    """The table of the points that were asked for; writes the figure and the CSV file that were.
+    """The table of the points that were asked for. Writes the figure and the CSV file, if wanted.
 
     Raises:
-        InputError: not a finished selection, an unknown reference, or a number that no selection would take.
+        InputError: the selection is not finished, the reference is unknown, or a number is not one
+            that `select` takes.
     """
     if config.plot:
         check_plot(config.plot)
@@ -173,10 +184,11 @@ def curve(config: CurveConfig) -> str:
 def csv_bytes(curves: Curves) -> bytes:
     """Every point as CSV: group, threshold (nats), ratio, items, tokens.
 
-    A group that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line's end) has a ' in front.
+    A group that begins with = + - @, a tab or a line break gets a ' in front, since a spreadsheet
+    would run it as a formula.
     """
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # a \r in a group ends no row
+    writer = csv.writer(sink, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # keeps a \r in its row
     writer.writerow(["group", "threshold", "ratio", curves.level + "s", "tokens"])
     writer.writerows((_cell(group), *numbers) for group, *numbers in curves.rows())
     return sink.getvalue().encode()
@@ -204,7 +216,7 @@ def _table(curves: Curves, points: list[Point]) -> str:
 
 
 def _lines(curves: Curves) -> dict[str, tuple[list[float], list[float]]]:
-    """For the figure: thresholds and shares kept of the whole and of the largest groups."""
+    """Thresholds and kept shares of the whole and of the largest groups, for the figure."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for name, value, ratio, _, _ in curves.rows():
         thresholds, shares = found.setdefault(name, ([], []))

@@ -1,4 +1,7 @@
-"""Token heat maps as HTML: a span a token, coloured by its score, every number on hover. No script; all text escaped."""
+"""Token heat maps as HTML: each token is a span coloured by its score, with its numbers on hover.
+
+There is no script, and all text is escaped.
+"""
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -7,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from rho_score import safe_text as shown
 from rho_score.reporting.sample import DocumentTokens, token_texts
 
-LEVELS = 11  # of colour: 0 lowest, 5 the middle, 10 highest
+LEVELS = 11  # levels of colour: 0 is the lowest, 5 the middle, 10 the highest
 
 _BLUES = ["#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#ecf3f7"]
 _REDS = ["#fbeee6", "#fddbc7", "#f4a582", "#d6604d", "#b2182b"]
@@ -36,12 +39,13 @@ def heat_map(
     spread: float,
     max_tokens: int = 600,
 ) -> Markup:
-    """One document as a `<div class="doc">` of coloured tokens; needs `STYLE` once in the page.
+    """One document as a `<div class="doc">` of coloured tokens. The page must include `STYLE` once.
 
     Args:
-        score_name: "excess" or "loss", for the hover.
-        middle, spread: the score shown without colour, and how far from it the colour is full, nats.
-        max_tokens: the document's first tokens that are shown.
+        score_name: what the hover calls the score, such as "excess loss".
+        middle: the score that is shown without colour, nats.
+        spread: the distance from `middle` at which the colour is full, nats.
+        max_tokens: how many tokens are shown, from the start of the document.
     """
     ids = document.input_ids[:max_tokens]
     scores = document.score[:max_tokens]
@@ -71,6 +75,6 @@ def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` with control and formatting characters made visible; a new line also breaks the line."""
+    """`text` with control and formatting characters made visible. A newline still breaks lines."""
     lines = ("⇥\t".join(map(shown.visible, line.split("\t"))) for line in text.split("\n"))
     return "↵\n".join(lines)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a store: what is in it, how it is distributed, what it looks like token by token."""
+"""Makes one self-contained HTML page about a store: its counts, distributions and single tokens."""
 
 import base64
 import hashlib
@@ -27,14 +27,14 @@ from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
 from rho_score.stores.tokenizer import load_store_tokenizer
 
-RARE = 8  # tokens seen less often are not ranked
+RARE = 8  # tokens that are seen less often are not ranked
 RANKED = 20
 LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
 class _TokenRow:
-    """A vocabulary entry in the tables of extremes."""
+    """A vocabulary entry in the tables of extremes. value: what the table is ranked by."""
 
     text: str
     count: int
@@ -43,10 +43,11 @@ class _TokenRow:
 
 
 def report(config: ReportConfig) -> str:
-    """Write the page; returns its place.
+    """Writes the page; returns its path or URL.
 
     Raises:
-        InputError: `store` is not a finished store, or `ref` or `base` not the score sets that it was made from.
+        InputError: `store` is not a finished store, or `ref` or `base` is not a score set that it
+            was made from.
     """
     check_writable("OUTPUT", config.output, file=True)
     store = open_store(config.store)
@@ -81,7 +82,7 @@ def report(config: ReportConfig) -> str:
 
 
 def _name(text: str) -> str:
-    """An id or a group as the page and its figures show it: on one line, nothing unseen, not endless."""
+    """An id or a group as the page shows it: on one line, shortened, all characters visible."""
     return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
 
 
@@ -119,12 +120,12 @@ def _facts(store: Store) -> list[tuple[str, str]]:
 
 
 def _groups(store: Store) -> list[dict[str, Any]]:
-    """A row a group, the most kept first; empty without groups."""
+    """One row per group, the one with the largest kept share first; empty without groups."""
     if not isinstance(store, Selection) or not store.grouped:
         return []
     cuts = store.summary["thresholds"]
     thresholds = {row["group"]: row["threshold"] for row in cuts}
-    if len(thresholds) < len(cuts):  # a union: each reference has its own
+    if len(thresholds) < len(cuts):  # a union: each reference has one
         thresholds = {}
     rows = [
         {
@@ -141,7 +142,7 @@ def _groups(store: Store) -> list[dict[str, Any]]:
 
 
 def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
-    """Title, what it shows, and image of each figure that this store has."""
+    """The title, note and image of each figure about this store."""
     figures = []
     selection = store if isinstance(store, Selection) else None
     if selection:
@@ -163,7 +164,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 _figure(
                     figure,
                     f"Distribution of {label}",
-                    f"All {what}, exact; the kept side is tinted.",
+                    f"All {what}, counted exactly. The kept side is tinted.",
                 )
             )
     losses = {"reference": sample.ref_loss, "base": sample.base_loss} if selection else {"loss": sample.score}
@@ -179,7 +180,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
         shares = {row["group"]: row["share"] for row in groups[:30]}
         kept, tokens = sum(r["kept"] for r in groups), sum(r["tokens"] for r in groups)
         figure = charts.bars_figure(shares, label="share of tokens kept", reference=kept / tokens if tokens else None)
-        figures.append(_figure(figure, "Share kept per group", "Exact; the dashed line is the whole."))
+        figures.append(_figure(figure, "Share kept per group", "Counted exactly. The dashed line shows the whole."))
     elif not selection and store.grouped:
         figure = charts.bars_figure(_mean_by_group(sample), label="mean loss (nats)")
         figures.append(_figure(figure, "Mean loss per group", "Sampled tokens."))
@@ -191,14 +192,14 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
             _figure(
                 figure,
                 f"{'Loss' if sample.mask is None else 'Share kept'} by position",
-                "Sampled tokens; bins double.",
+                "Sampled tokens. Each bin is twice as wide as the one before.",
             )
         )
     return figures
 
 
 def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Values and counts of each ranking; of the categories of token dynamics, of all together."""
+    """The values and counts of each ranking. More than three rankings are put together."""
     names = histogram["expert"].unique().to_pylist()
     if len(names) > 3 or names == [None]:
         return {"all": (as_numpy(histogram["value"]), as_numpy(histogram["count"]))}
@@ -222,7 +223,11 @@ def _mean_by_group(sample: TokenSample) -> dict[str, float]:
 def _extremes(
     store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, list[_TokenRow]]]:
-    """The vocabulary entries most and least kept (selection), or with the highest and lowest mean loss (score set)."""
+    """Two tables of vocabulary entries, each with its title.
+
+    They show the most and the least kept entries of a selection, or the entries of a score set with
+    the highest and the lowest mean loss.
+    """
     if not len(sample.input_ids):
         return []
     present = ~np.isnan(sample.score)
@@ -249,7 +254,7 @@ def _extremes(
 def _documents(
     store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase, n_documents: int
 ) -> list[dict[str, Any]]:
-    """Heat maps of documents, in turn from each group."""
+    """Heat maps of documents, which are taken from each group in turn."""
     present = sample.score[~np.isnan(sample.score)]
     if not len(present):
         return []

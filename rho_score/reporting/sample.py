@@ -1,6 +1,6 @@
-"""Look at a finished store: sampled documents with every number of every token. For the report and for notebooks.
+"""Samples documents of a finished store with every number of every token, for people to look at.
 
-Reads the stores alone: no model, no corpus, no network.
+It reads only the stores, and needs no model, corpus or network.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ from rho_score.stores.store import Store
 
 @dataclass(frozen=True)
 class DocumentTokens:
-    """One document. Arrays are of length n_tokens; NaN: no score. `mask`, `ref_loss`, `base_loss` only where known."""
+    """One document. Its arrays have the shape [n_tokens].
+
+    score: excess or loss, nats; NaN means no score. mask, ref_loss, base_loss: None if not known.
+    """
 
     doc_id: str
     group: str | None
@@ -34,11 +37,12 @@ class DocumentTokens:
 
 @dataclass(frozen=True)
 class TokenSample:
-    """The tokens of sampled units as flat arrays, one entry a token, and where each document is among them.
+    """The tokens of sampled units as flat arrays with one entry per token.
 
-    lengths: int64[n_docs]. position: place in its document from 0, int64[n_tokens]. group: index into `group_names`,
-    int64[n_tokens]. score: excess or loss, float32[n_tokens], NaN where there is none. mask: bool[n_tokens] or None.
-    ref_loss, base_loss: float32[n_tokens] or None.
+    doc_ids, doc_groups: of each document. lengths: tokens of each document, int64[n_docs].
+    input_ids: int32[n_tokens]. score: excess or loss, nats, float32[n_tokens]; NaN means no score.
+    mask: bool[n_tokens], or None for a score set. ref_loss, base_loss: nats, float32[n_tokens], or
+    None if not known.
     """
 
     doc_ids: list[str]
@@ -50,17 +54,17 @@ class TokenSample:
     ref_loss: np.ndarray | None
     base_loss: np.ndarray | None
     whole: bool
-    """Whether the sample is the whole store."""
+    """True if the sample is the whole store."""
 
     @cached_property
     def position(self) -> np.ndarray:
-        """Place of each token in its document, from 0."""
+        """The place of each token in its document, from 0, int64[n_tokens]."""
         starts = np.cumsum(self.lengths) - self.lengths
         places: np.ndarray = np.arange(len(self.input_ids)) - np.repeat(starts, self.lengths)
         return places
 
     def documents(self) -> Iterator[DocumentTokens]:
-        """The documents one by one."""
+        """The documents, one by one."""
         at = 0
         for doc_id, group, n in zip(self.doc_ids, self.doc_groups, self.lengths.tolist(), strict=True):
             part = slice(at, at + n)
@@ -72,9 +76,10 @@ class TokenSample:
 def sample_tokens(
     store: Store, *, n_tokens: int, ref: ScoreSet | None = None, base: ScoreSet | None = None, seed: int = 0
 ) -> TokenSample:
-    """Tokens of randomly chosen whole units, until there are `n_tokens`; units stay in corpus order.
+    """The tokens of randomly chosen whole units, at least `n_tokens` if there are so many.
 
-    `ref`, `base`: the score sets of a selection, for the losses behind its scores.
+    The units stay in corpus order. ref, base: the score sets of a selection, whose losses are then
+    in the sample.
     """
     columns = ["doc_id", "input_ids", store.score_column]
     columns += (["group"] if store.grouped else []) + (["mask"] if isinstance(store, Selection) else [])
@@ -112,11 +117,12 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def scores_behind(selection: Selection, *, ref: str | None = None, base: str | None = None) -> dict[str, ScoreSet]:
-    """The score sets that a selection was made from, by "ref" and "base", as far as they are still to be found.
+    """The score sets that a selection was made from, by "ref" and "base", if they can be found.
 
-    One of several references, a set that is cut into other units or one of another vocabulary is left out, also where it is given.
+    A set is left out, even if it is given, if it is one of several references, is cut into other
+    units or has another vocabulary.
 
-    `ref`, `base`: where they are now, if not where the selection's manifest says.
+    ref, base: where they are, if not where the selection's manifest says.
 
     Raises:
         InputError: the store at a given place is not the one that the selection was made from.
@@ -127,7 +133,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
         if scores is None:
             continue
         parts = selection.manifest["parts"]
-        held = parts.get("held", {}).get(name)  # where the score sets were finished
+        held = parts.get("held", {}).get(name)  # if the score sets were finished
         same = scores.manifest["fingerprint"] == parts["scores"].get(name)
         same = same and (held is None or (scores.finished and held == scores.held))
         if given and not same:
@@ -138,7 +144,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
-    """The text of each token by itself; a piece of a character shows as U+FFFD."""
+    """The text of each token by itself. A part of a character becomes U+FFFD."""
     unique, inverse = np.unique(ids, return_inverse=True)
     texts = []
     for token, token_id in zip(tokenizer.convert_ids_to_tokens(unique.tolist()), unique.tolist(), strict=True):

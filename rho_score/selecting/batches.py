@@ -1,4 +1,7 @@
-"""Stages of Ray tasks over batches of units: a histogram merged in a tree, files written and their accounts added up."""
+"""Stages of Ray tasks over batches of units: one makes the histogram, another writes files.
+
+Histograms are merged in a tree of tasks, and the counts of the written files are added up.
+"""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +20,13 @@ from rho_score.stores.counts import GroupCounts
 from rho_score.stores.score_set import ScoreSet
 
 UNITS_PER_BATCH = 64
-FAN_IN = 4  # histograms of several megabytes that are held at each level of the tree
+FAN_IN = 4  # histograms, of several megabytes each, that a level of the tree holds
 NO_ROW_RANGES: Mapping[str, tuple[RowRange, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive units that are one task. `index` numbers the batches in corpus order."""
+    """Consecutive units that are the work of one task. index: its number in corpus order."""
 
     index: int
     units: tuple[JoinedUnit, ...]
@@ -35,10 +38,13 @@ class Batch:
 
 
 def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
-    """The units of `main` in corpus order, up to 64 together, with where they are in the sets that are cut otherwise.
+    """The units of `main` in corpus order, in batches of up to 64.
 
-    How many depends on the plan alone, so that a resumed selection finds what it counted: enough batches for many workers,
-    and then so few that laying out and merging their histograms is little of the work.
+    others: the sets that are cut into other units. Each unit says which of their rows it joins.
+
+    The size of a batch depends only on the plan, so that a resumed selection finds the batches that
+    it counted. There are enough batches for many workers, and few enough that allocating and
+    merging their histograms is a small part of the work.
     """
     row_ranges = []
     if others:
@@ -54,16 +60,17 @@ def batches_of(main: ScoreSet, others: Sequence[ScoreSet]) -> list[Batch]:
 
 
 def _rows(scores: ScoreSet) -> list[int]:
-    """Scored documents of every unit, from the footers."""
+    """The number of scored documents of every unit, from the footers."""
     names = scores.plan_names()["unit"].to_pylist()
     chunks = [names[i : i + 1024] for i in range(0, len(names), 1024)]
     return [n for _, chunk in in_order(fetched(in_tasks(partial(scored_rows, scores), chunks))) for n in chunk]
 
 
 def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *, workers: int | None) -> pa.Table:
-    """The histograms of all batches (`histogram.COUNTS`), merged in a tree of tasks: the driver holds the last one only.
+    """The histogram of all batches (`histogram.COUNTS`).
 
-    Without a cluster each is added to the sums as it comes.
+    On a cluster, the batches' histograms are merged in a tree of tasks, and the driver holds only
+    the last one. Without a cluster, each is added to the sum when it comes.
     """
     with Progress("count", n_units=sum(len(batch.units) for batch in batches)) as progress:
 
@@ -78,7 +85,10 @@ def histogram_of(count: Callable[[Batch], pa.Table], batches: Sequence[Batch], *
 def histogram_in_turn(
     count: Callable[[Iterable[JoinedUnit]], pa.Table], batches: Sequence[Batch], *, workers: int | None
 ) -> pa.Table:
-    """The histogram of all batches where there is no cluster and none of a batch is wanted: one is laid out a thread."""
+    """The histogram of all batches, without a cluster and without a file for each batch.
+
+    Each thread allocates one histogram and counts all of its units in it.
+    """
     units = [unit for batch in batches for unit in batch.units]
     telling = threading.Lock()
     with Progress("count", n_units=len(units)) as progress:
@@ -86,7 +96,7 @@ def histogram_in_turn(
         def counted(mine: Iterator[JoinedUnit]) -> Iterator[JoinedUnit]:
             for unit in mine:
                 yield unit
-                with telling:  # it is done when the thread asks for its next one
+                with telling:  # a unit is done when the thread asks for the next one
                     progress.add()
 
         return merge(in_turn(lambda mine: count(counted(mine)), units, workers=workers))
@@ -121,16 +131,19 @@ def written(
     workers: int | None,
     each: Callable[[Any], None] = lambda _: None,
 ) -> tuple[int, dict[Group, GroupCounts]]:
-    """`write` every item, one for each batch: it returns how many units that were, the batch's accounts by group, and what
-    `each` is called with, as batches come.
+    """Writes every item, of which there is one for each batch.
 
-    Returns the sums; accounts are added in corpus order, so that sums of floats do not depend on who was first.
+    write: returns how many units it wrote, the batch's counts by group, and a value for `each`.
+    each: called with that value as soon as a batch is done, in any order.
+
+    Returns how many units were written, and the counts by group. They are added up in corpus order,
+    so that sums of floats do not depend on which batch was done first.
     """
     computed, groups = 0, dict[Group, GroupCounts]()
 
     def noted() -> Iterator[tuple[int, tuple[int, Mapping[Group, GroupCounts]]]]:
         for index, (n_written, accounts, more) in fetched(in_tasks(write, items, workers=workers)):
-            each(more)  # at once: behind a batch that is late the others' would pile up
+            each(more)  # before sorting: values that wait for a late batch would pile up
             yield index, (n_written, accounts)
 
     with Progress(what, n_units=sum(len(batch.units) for batch in batches)) as progress:
@@ -144,5 +157,5 @@ def written(
 
 
 def fetched(finished: Iterable[tuple[int, Reference]]) -> Iterator[tuple[int, Any]]:
-    """The results of finished tasks themselves."""
+    """The results of finished tasks, each with its index."""
     return ((index, result(reference)) for index, reference in finished)

@@ -1,4 +1,4 @@
-"""Losses of another vocabulary's tokens, spread over their bytes and summed over the tokens of the main score set."""
+"""Losses of another vocabulary, spread over bytes and summed over the main set's tokens."""
 
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ from rho_score.ranking.byte_spans import (
 
 
 class TextsDiffer(Exception):
-    """Two tokenizers do not read the same texts; the message says where they first differ."""
+    """Two tokenizers do not read the same texts. The message says where they first differ."""
 
 
 class _Text(NamedTuple):
     """The text of a unit as one tokenizer's ids spell it.
 
-    text: the UTF-8 bytes of all documents, uint8[n_bytes]. n_bytes: bytes of each token, int64[n_tokens].
+    text: the UTF-8 bytes of all documents, uint8. n_bytes: bytes of each token, int64[n_tokens].
     doc_bytes, lengths: bytes and tokens of each document, int64[n_docs].
     """
 
@@ -43,15 +43,17 @@ class _Text(NamedTuple):
 def losses_by_bytes(
     main: pa.Table, main_vocabulary: Vocabulary, other: pa.Table, other_vocabulary: Vocabulary, losses: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses of the other set's tokens on the tokens of the main set, and the documents that have none.
+    """The losses of the other set, summed over the tokens of the main set.
 
-    main, other: the same documents, with their input_ids. losses: of the other set's tokens, nats, float[n_other].
-    Returns losses, float64[n_main], and the documents that the two tokenizers do not read alike, bool[n_docs], whose
-    losses are NaN.
+    main, other: the same documents, with doc_id and input_ids. losses: those of the other set's
+    tokens, nats, float[n_other].
+
+    Returns losses, nats, float64[n_main], and True for each document that the two tokenizers do not
+    read alike, bool[n_docs]. The losses of such a document are NaN.
 
     Raises:
-        TextsDiffer: more than one document in a hundred is not read alike. The corpus is another one, or a tokenizer
-            changes its text.
+        TextsDiffer: more than one document in a hundred is not read alike. The corpora differ, or a
+            tokenizer changes the text.
     """
     here, there = _texts(main, main_vocabulary, other, other_vocabulary)
     differ = differing_documents(here.text, here.doc_bytes, there.text, there.doc_bytes)
@@ -59,8 +61,8 @@ def losses_by_bytes(
         found = first_text_difference(here.text, here.doc_bytes, there.text, there.doc_bytes)
         document, at, one, another = found or (0, 0, "", "")
         raise TextsDiffer(
-            f"document {main['doc_id'][document].as_py()!r}, byte {at}: {one!r} in the one, {another!r} in the other; "
-            f"{differ.sum()} of {len(differ)} documents differ (another text, or a tokenizer that changes it)"
+            f"document {main['doc_id'][document].as_py()!r}, byte {at}: the first has {one!r}, the second {another!r}; "
+            f"{differ.sum()} of {len(differ)} documents differ (the texts differ, or a tokenizer changes them)"
         )
     mine, theirs = np.repeat(~differ, here.lengths), np.repeat(~differ, there.lengths)
     spread_losses = np.full(len(mine), np.nan)
@@ -73,7 +75,10 @@ def losses_by_bytes(
 def _texts(
     main: pa.Table, main_vocabulary: Vocabulary, other: pa.Table, other_vocabulary: Vocabulary
 ) -> tuple[_Text, _Text]:
-    """Both texts. A tokenizer that may drop the first space of a document is told by the other where there is one."""
+    """The two texts.
+
+    If one tokenizer may drop a document's first space, the other shows whether there is one.
+    """
     here, there = _Text.of(main_vocabulary, main), _Text.of(other_vocabulary, other)
     if main_vocabulary.optional_space == other_vocabulary.optional_space:
         return here, there

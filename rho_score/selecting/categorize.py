@@ -30,7 +30,7 @@ from rho_score.stores.unit_file import footers
 
 @dataclass(frozen=True, kw_only=True)
 class CategoryWriter:
-    """The categories of any unit; small, and sent to every worker."""
+    """Writes the categories of any unit. It is small, and is sent to every worker."""
 
     join: Join
     config: DynamicsConfig
@@ -44,7 +44,7 @@ class CategoryWriter:
         return Folder(self.config.output)
 
     def write(self, unit: JoinedUnit) -> tuple[JsonObject, pa.Table]:
-        """Publish a unit; its metadata and its table."""
+        """Publishes a unit; returns its metadata and its table."""
         found = self.join.losses(unit, ["doc_id", "input_ids", *(["group"] if self.grouped else [])])
         losses = [found.by_url[url] for url in self.config.scores]
         with np.errstate(invalid="ignore"):
@@ -75,13 +75,17 @@ class CategoryWriter:
         return metadata, table
 
     def read(self, unit: str) -> tuple[JsonObject, pa.Table]:
-        """A published unit: its metadata and what is counted of its table."""
+        """The metadata of a published unit, and the columns of its table that are counted."""
         columns = ["delta", "category", *(["group"] if self.grouped else [])]
         return next(footers(self._output, [unit])), Selection(self._output).unit_table(unit, columns)
 
 
 def write_batch(writer: CategoryWriter, item: tuple[Batch, set[str]]) -> tuple[int, dict[Group, GroupCounts], pa.Table]:
-    """Write a batch: how many units that were, its accounts, and its histogram of delta, a category for an expert."""
+    """Publishes the units of a batch that are not published yet.
+
+    Returns how many units were written, the counts of the whole batch by group, and its histogram
+    of delta, which has categories in the place of references.
+    """
     batch, published = item
     counter, groups = Counter(16), dict[Group, GroupCounts]()
     for unit in batch.units:

@@ -1,4 +1,4 @@
-"""Counts over a batch of units: its histogram, which is kept in a file, and what it has at the ties of a cut."""
+"""Counts over a batch of units: its histogram, which is kept in a file, and its items at a cut."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
 
 RefinedBins = Mapping[Ranking, Sequence[int]]
-"""High halves of 32-bit keys whose items are counted by their low halves too, by ranking."""
+"""By ranking, the high halves of 32-bit keys whose items are also counted by their low halves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +30,16 @@ class BatchCounter:
 
     ranker: Ranker
     fingerprint: str
-    """Of the selection; a file of counts that has another one is counted again."""
+    """The selection's fingerprint. A batch whose file has another one is counted again."""
 
     @cached_property
     def _output(self) -> Folder:
         return Folder(self.ranker.config.output)
 
     def counts(self, batch: Batch, refined_bins: RefinedBins | None = None) -> pa.Table:
-        """The batch's histogram (`histogram.COUNTS`): read from its file, or counted and published.
+        """The batch's histogram (`histogram.COUNTS`), read from its file or counted and published.
 
-        With `refined_bins` only items in these bins are counted, by their whole keys.
+        With `refined_bins`, only the items in these bins are counted, by their whole keys.
         """
         config = self.ranker.config
         if config.dry_run:
@@ -69,7 +69,7 @@ class BatchCounter:
             return file.read().cast(COUNTS) if footer(file) == about else None
 
     def count(self, units: Iterable[JoinedUnit], refined_bins: RefinedBins | None) -> pa.Table:
-        """The histogram of these units, see `counts`."""
+        """The histogram of these units; see `counts`."""
         counter = Counter(self.ranker.bits, refined_bins)
         for scores in self.ranker.parts(units):
             owners, groups = group_codes(scores.groups)
@@ -81,7 +81,7 @@ class BatchCounter:
     def count_ties(
         self, batch: Batch, ranges: Mapping[Ranking, KeptRange], refined_bins: RefinedBins | None
     ) -> dict[Ranking, list[int]]:
-        """How many of the batch's items are at each cut of each ranking."""
+        """The number of the batch's items at each cut of each ranking."""
         counted = self.counts(batch, refined_bins)
         per_group = self.ranker.config.per_group
         return {
@@ -90,7 +90,7 @@ class BatchCounter:
         }
 
     def tie_lengths(self, batch: Batch, ranges: Mapping[Ranking, KeptRange]) -> dict[Ranking, list[list[int]]]:
-        """The tokens of each of the batch's documents at each cut of each ranking, in corpus order."""
+        """The tokens of each document of the batch at each cut of each ranking, in corpus order."""
         lengths: dict[Ranking, list[list[int]]] = {ranking: [[] for _ in kept.cuts] for ranking, kept in ranges.items()}
         references = {ranking.reference for ranking in ranges}
         for scores in self.ranker.parts(batch.units):
@@ -108,7 +108,7 @@ class BatchCounter:
 
 
 def _items_at(counted: pa.Table, ranking: Ranking, cut: Cut, *, per_group: bool) -> int:
-    """How many items of a batch's histogram are at a cut."""
+    """The number of items at a cut, from a batch's histogram."""
     if cut.nothing:
         return 0
     rows = counted.filter(pc.equal(counted["key"], pa.scalar(cut.key, pa.uint32()))).to_pylist()

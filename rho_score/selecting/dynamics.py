@@ -1,8 +1,10 @@
-"""Token dynamics: how each token's loss went over checkpoints of one model, in the four categories of Rho-1.
+"""Token dynamics: how each token's loss changes over checkpoints, in the four categories of Rho-1.
 
-A line is fitted to the losses of a token at the checkpoints; delta is its end minus its start. delta < -fall: H→L, learnt;
-delta > rise: L→H; else L→L where the last loss is at most the mean of all last losses, and H→H where it is above it
-(Lin et al. 2024, arXiv 2404.07965). The result is a selection: its score is delta, its mask the categories asked for.
+A line is fitted to the losses of a token at the checkpoints of one model, and delta is its end
+minus its start. The category is H→L (learnt) if delta < -fall, and L→H if delta > rise. Otherwise
+it is L→L if the last loss is at most the mean of all last losses, and H→H if it is above that mean
+(Lin et al. 2024, arXiv 2404.07965). The result is a selection: its score is delta, and its mask
+keeps the categories that were asked for.
 """
 
 from collections.abc import Sequence
@@ -41,18 +43,20 @@ class DynamicsSummary:
     output: str
     units: int
     computed: int
+    """Units that this call wrote."""
     groups: dict[Group, GroupCounts]
+    """By the group's name; one group, None, if there are none."""
     shares: dict[Group, dict[str, int]]
     """Tokens by group and category."""
     total: GroupCounts
 
 
 def dynamics(config: DynamicsConfig) -> DynamicsSummary:
-    """Categorise every token, or go on where an earlier run of the same command stopped.
+    """Categorises every token, or goes on where an earlier run of the same command stopped.
 
     Raises:
-        InputError: fewer than two score sets, or sets that do not belong together.
-        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+        InputError: an option is wrong, or the score sets do not belong together.
+        RhoScoreError: the run failed. What it published stays, and the same command resumes it.
     """
     steps = _check(config)
     with joined():
@@ -98,7 +102,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
 
 
 def _run(config: DynamicsConfig, writer: CategoryWriter, batches: Sequence[Batch], done: set[str]) -> int:
-    """Write the units, the histogram and the summary; how many units were written."""
+    """Writes the units, the histogram and the summary; returns how many units were written."""
     histogram = NO_COUNTS
 
     def add(counted: pa.Table) -> None:
@@ -143,7 +147,7 @@ def _summary(config: DynamicsConfig, content: JsonObject, units: int, computed: 
 
 
 def plotted(summary: DynamicsSummary) -> list[tuple[str, dict[str, float]]]:
-    """Shares of the categories: of the whole and of each group, the largest first."""
+    """The share of each category in the whole and in each group, the largest group first."""
     every = {c: sum(counts[c] for counts in summary.shares.values()) for c in CATEGORIES}
     rows = [("all", every)]
     if len(summary.shares) > 1:
@@ -155,16 +159,16 @@ def plotted(summary: DynamicsSummary) -> list[tuple[str, dict[str, float]]]:
 
 
 def _check(config: DynamicsConfig) -> tuple[float, ...]:
-    """Where the checkpoints are; raises InputError."""
+    """The steps of the checkpoints. Raises InputError if an option is wrong."""
     n = len(config.scores)
     if n < 2:
         raise InputError(f"--scores needs the score sets of two checkpoints or more, got {n}.")
     if config.steps and len(config.steps) != n:
-        raise InputError(f"--steps says where each checkpoint is: {n} numbers, got {len(config.steps)}.")
+        raise InputError(f"--steps says where each checkpoint is. It needs {n} numbers, got {len(config.steps)}.")
     if any(not b > a for a, b in zip(config.steps, config.steps[1:], strict=False)):
-        raise InputError("--steps must rise: the earliest checkpoint first.")
+        raise InputError("--steps must rise. Give the earliest checkpoint first.")
     if not (config.rise >= 0 and config.fall >= 0):
-        raise InputError(f"--rise and --fall are nats, not negative; got {config.rise} and {config.fall}.")
+        raise InputError(f"--rise and --fall must not be negative, got {config.rise} and {config.fall} nats.")
     if config.plot:
         check_plot(config.plot)
     check_writable("OUTPUT", config.output)

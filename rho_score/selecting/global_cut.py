@@ -1,4 +1,7 @@
-"""Where the rankings of the whole corpus are cut: coarse counts, a first cut, detailed counts around it, the exact cut."""
+"""Cuts the rankings of the whole corpus.
+
+It counts coarsely and cuts, then counts the bins around the cuts in detail and cuts exactly.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,9 +25,10 @@ from rho_score.selecting.options import parse_quotas
 class GlobalCut:
     """Cuts the rankings of a corpus.
 
-    `histogram` is that of the whole corpus by reference and group (`histogram.COUNTS`), and `ranges` says what each
-    ranking keeps. Values of 16 bits are counted one by one, so that the first cut is exact. Of 32-bit keys the high
-    halves are counted first; the bins that a cut falls into are then counted by the low halves (`refined_bins`).
+    `histogram` is that of the whole corpus by reference and group (`histogram.COUNTS`), and
+    `ranges` says what each ranking keeps. Each 16-bit key has its own counter, so the first cut is
+    exact. Of 32-bit keys the high halves are counted first. The bins that a cut falls into are then
+    counted by the low halves (`refined_bins`).
     """
 
     def __init__(self, counter: BatchCounter, batches: Sequence[Batch], rules: Callable[[Ranking], Rule]) -> None:
@@ -38,11 +42,11 @@ class GlobalCut:
 
     @property
     def refined_bins(self) -> dict[Ranking, list[int]] | None:
-        """High halves of keys that are counted in detail, by reference and group; None where none are."""
+        """By reference and group, the high halves of keys that are counted in detail, or None."""
         return self._refined or None
 
     def run(self) -> "GlobalCut":
-        """Count and cut."""
+        """Counts and cuts; returns itself."""
         self._coarse = self.histogram = self._counted(None)
         self._cut_and_refine()
         if self._charge_dropped_documents():
@@ -50,7 +54,7 @@ class GlobalCut:
         return self
 
     def _cut_and_refine(self) -> None:
-        """Cut, and count the bins that cuts fall into, until every cut falls into one that is counted in detail."""
+        """Cuts and counts in detail the bins that cuts fall into, until none is missing."""
         self._cut()
         while missing := self._missing_bins():
             self._refined = missing
@@ -66,7 +70,7 @@ class GlobalCut:
         return histogram_of(partial(self._counter.counts, refined_bins=refined_bins), self._batches, workers=workers)
 
     def _cut(self) -> None:
-        """Read off the histogram what each ranking keeps."""
+        """Reads off the histogram what each ranking keeps."""
         self.ranges = {
             ranking: kept_range(
                 counts,
@@ -80,19 +84,22 @@ class GlobalCut:
         }
 
     def _by_ranking(self) -> dict[Ranking, pa.Table]:
-        """The histogram of each ranking: by reference, and by group where each group has its own cut."""
+        """The histogram of each ranking: by reference, and by group if each has its own cut."""
         histogram = self.histogram if self._config.per_group else without_groups(self.histogram)
         tables = dict(by_ranking(histogram))
         if unknown := set(parse_quotas(self._config.quota)) - {"*", *(ranking.group for ranking in tables)}:
             names = _first_names(ranking.group for ranking in tables)
-            raise RhoScoreError(f"--quota: no group is called {min(unknown)!r}; there are: {names}.")
+            raise RhoScoreError(f"--quota: no group is called {min(unknown)!r}. The groups are: {names}.")
         if not self._config.per_group:
             for reference in self._ranker.references:
                 tables.setdefault(Ranking(reference, None), NO_COUNTS)
         return tables
 
     def _missing_bins(self) -> dict[Ranking, list[int]]:
-        """`refined_bins` with those added that cuts fall into; empty if none is missing, or if keys have 16 bits."""
+        """`refined_bins` and the further bins that cuts fall into; empty if there are none.
+
+        It is also empty if keys have 16 bits.
+        """
         if self._ranker.bits == 16 or self._config.scope != "corpus":
             return {}
         wanted: dict[Ranking, list[int]] = {}
@@ -105,7 +112,7 @@ class GlobalCut:
         return {} if wanted == self._refined else wanted
 
     def _charge_dropped_documents(self) -> bool:
-        """Count the tokens of the documents that --drop-top leaves out before a budget of --tokens is filled.
+        """Counts the tokens of documents that --drop-top leaves out before --tokens are filled.
 
         Returns True if there are such documents, so that the ranking must be cut again.
         """
@@ -127,7 +134,8 @@ class GlobalCut:
     def ties(self) -> dict[Ranking, np.ndarray]:
         """How many of its items at each cut every batch keeps, int64[n_batches, n_cuts].
 
-        Only of rankings that keep some of their ties and not others. Those that come first in corpus order are kept.
+        Only the rankings that keep some of their ties, but not all, are listed. The first ties in
+        corpus order are kept.
         """
         if self._config.scope != "corpus":
             return {}
@@ -138,7 +146,7 @@ class GlobalCut:
         return shares | {r: _budget_shares(budgets[r], lengths) for r, lengths in self._tie_lengths(budgets).items()}
 
     def _count_ties(self, ranges: Mapping[Ranking, KeptRange]) -> dict[Ranking, np.ndarray]:
-        """How many items each batch has at each cut, int64[n_batches, n_cuts]."""
+        """The number of items that each batch has at each cut, int64[n_batches, n_cuts]."""
         found = {ranking: np.zeros((len(self._batches), len(kept.cuts)), np.int64) for ranking, kept in ranges.items()}
         if ranges:
             work = partial(self._counter.count_ties, ranges=ranges, refined_bins=self.refined_bins)
@@ -159,12 +167,15 @@ class GlobalCut:
 
 
 def _shares(kept: KeptRange, counts: np.ndarray) -> np.ndarray:
-    """The ties that each batch keeps, int64[n_batches, n_cuts]. counts: those it has, of the same shape."""
+    """How many ties each batch keeps, int64[n_batches, n_cuts]. counts: how many it has, alike."""
     return np.array([share_ties(cut, counts[:, i]) for i, cut in enumerate(kept.cuts)], np.int64).T
 
 
 def _budget_shares(kept: KeptRange, lengths: list[list[list[int]]]) -> np.ndarray:
-    """As `_shares`, where a budget of tokens is filled. lengths: of the documents at each cut, by batch and cut."""
+    """The same as `_shares`, if a budget of tokens is filled.
+
+    lengths: the tokens of the documents at each cut, by batch and cut.
+    """
 
     def share(i: int, cut: Cut) -> list[int]:
         at_cut = [of_batch[i] for of_batch in lengths]
@@ -176,6 +187,6 @@ def _budget_shares(kept: KeptRange, lengths: list[list[list[int]]]) -> np.ndarra
 
 
 def _first_names(groups: Iterable[Group]) -> str:
-    """The first groups by name, as text to show."""
+    """The first groups in the order of their names, as text to show."""
     names = sorted({repr(group) for group in groups})
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

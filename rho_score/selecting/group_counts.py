@@ -1,4 +1,4 @@
-"""Counts of what a selection keeps of one unit, by group, and its bits per byte."""
+"""What a selection keeps of one unit: counts by group, and bits per byte."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +10,13 @@ from rho_score.stores.counts import GroupCounts
 
 
 def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
-    """Index of each document's group, int64[n_docs], and the groups' names in order of first appearance."""
+    """Index of each document's group, int64[n_docs], and the groups as they first appear."""
     encoded = groups.dictionary_encode(null_encoding="encode")
     return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCounts]:
-    """ScoreCounts of each group in a unit. mask: bool[n_tokens]."""
+    """The counts of each group in a unit. mask: True for each kept token, bool[n_tokens]."""
     kept = run_sums(mask, scores.lengths).astype(np.int64)
     missing = np.isnan(scores.tokens)
     scored = scores.lengths - run_sums(missing, scores.lengths).astype(np.int64) if missing.any() else scores.lengths
@@ -43,7 +43,7 @@ def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCount
 
 
 def _document_nats(scores: UnitScores) -> dict[str, np.ndarray]:
-    """Sums of the losses of the scored tokens of each document under "ref" and "base", float64[n_docs]."""
+    """Each document's loss over its scored tokens by "ref" and "base", nats, float64[n_docs]."""
     present = ~np.isnan(scores.tokens)
     losses = {"ref": scores.ref_loss, "base": scores.base_loss}
     return {
@@ -54,7 +54,10 @@ def _document_nats(scores: UnitScores) -> dict[str, np.ndarray]:
 
 
 def byte_columns(scores: UnitScores) -> dict[str, pa.Array]:
-    """Bytes of the scored tokens of each document, and their bits per byte under each model; null where there are none."""
+    """Columns with the bytes of each document's scored tokens and their bits per byte.
+
+    There are bits per byte under each model, null in a document without bytes.
+    """
     n_bytes = scores.doc_bytes
     columns = {"bytes": pa.array(n_bytes)}
     for model, nats in _document_nats(scores).items():

@@ -1,4 +1,4 @@
-"""Before a selection runs: its rule is checked, its score sets are opened and compared, its manifest is made."""
+"""Prepares a selection: checks the rule, opens and compares the score sets, makes the manifest."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,27 +21,29 @@ from rho_score.stores.score_set import ScoreSet
 
 COLUMNS = ["text_column", "id_column", "group_column"]
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS]
-NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")  # what does not determine the masks
+# these options do not determine the masks
+NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a selection is made of."""
+    """What a selection needs to run."""
 
     ranker: Ranker
     manifest: JsonObject
     main: ScoreSet
     planned: int
-    """Units of the corpus; `main` has fewer where a score set is not finished."""
+    """Units of the corpus. `main` has fewer if a score set is not finished."""
     others: tuple[ScoreSet, ...]
-    """Sets that are cut into other units than the main one."""
+    """The score sets that are cut into other units than `main`."""
 
 
 def prepare(config: SelectConfig) -> Prepared:
-    """Open and compare the score sets.
+    """Checks the options, and opens and compares the score sets.
 
     Raises:
-        InputError: wrong usage, or score sets that do not belong together; what differs is printed.
+        InputError: an option is wrong, or the score sets do not belong together. The message says
+            what differs.
     """
     refs = parse_refs(config.ref)
     check_rule(config, list(refs))
@@ -53,13 +55,14 @@ def prepare(config: SelectConfig) -> Prepared:
         comparable(main, scores, names, by_bytes=config.align == "bytes")
     if (config.per_group or config.quota) and not main.grouped:
         raise InputError(
-            f"--per-group and --quota need groups, and {main.folder.url} has none: score with --group-column."
+            f"--per-group and --quota need groups, but {main.folder.url} has none. Score with --group-column."
         )
     bits: Bits = 32 if all(scores.loss_bits == 32 for scores in sets.values()) else 16
     others = cut_otherwise(main, sets.values())
     if others and not all(scores.finished for scores in sets.values()):
         raise InputError(
-            f"{others[0].folder.url} is cut into other units than {main.folder.url}; such sets are joined once both are finished."
+            f"{others[0].folder.url} is cut into other units than {main.folder.url}. Such sets can be joined only when "
+            "both are finished."
         )
     some, unfinished = main, None
     if config.allow_unfinished:
@@ -93,7 +96,7 @@ def _label(url: str, refs: Mapping[str, str]) -> str:
 
 
 def claim_selection(output: str, manifest: JsonObject, main: ScoreSet) -> None:
-    """Begin the selection, with the main score set's plan and tokenizer, or go on with the one that is there."""
+    """Begins the selection, with the main set's plan and tokenizer, or goes on with it."""
     tokenizer = {
         f"tokenizer/{name}": main.folder.read(f"tokenizer/{name}") for name in main.folder.listing("tokenizer")
     }
@@ -101,18 +104,22 @@ def claim_selection(output: str, manifest: JsonObject, main: ScoreSet) -> None:
 
 
 def cut_otherwise(main: ScoreSet, sets: Iterable[ScoreSet]) -> tuple[ScoreSet, ...]:
-    """Those of `sets` that are cut into other units than `main`."""
+    """The score sets among `sets` that are cut into other units than `main`."""
     units = main.plan_names()["unit"]
     return tuple(s for s in sets if s is not main and not s.plan_names()["unit"].equals(units))
 
 
 def comparable(main: ScoreSet, other: ScoreSet, names: tuple[str, str], *, by_bytes: bool = False) -> None:
-    """Raises InputError where the losses of two sets cannot be compared token by token, or by bytes, and says why."""
+    """Raises InputError, which says why, if the losses of two sets cannot be compared.
+
+    Losses are compared token by token or, if `by_bytes`, over bytes. names: what the message calls
+    the two sets.
+    """
     left, right = main.manifest["parts"], other.manifest["parts"]
     same = main.tokenizer_sha256 == other.tokenizer_sha256
     keys = COLUMNS if by_bytes and not same else COMPARABLE
     if differs := difference(left, right, *names, keys):
-        hint = "" if same else " Losses of models with different tokenizers are compared with --align bytes."
+        hint = "" if same else " To compare models with different tokenizers, use --align bytes."
         raise InputError(
             f"{main.folder.url} and {other.folder.url} cannot be compared token by token:\n{differs}\n"
             f"Score both models over the same files with the same tokenizer, context, overlap and columns.{hint}"
@@ -120,17 +127,17 @@ def comparable(main: ScoreSet, other: ScoreSet, names: tuple[str, str], *, by_by
     shards = set.symmetric_difference(*(set(s.plan_names()["shard"].unique().to_pylist()) for s in (main, other)))
     if shards:
         raise InputError(
-            f"{main.folder.url} and {other.folder.url} are of different files: {len(shards)} shards are in one of them only, "
-            f"such as {min(shards)}. Score both models over the same corpus."
+            f"{main.folder.url} and {other.folder.url} were made from different files: {len(shards)} shards are in only one "
+            f"of them, such as {min(shards)}. Score both models over the same corpus."
         )
 
 
 def _vocabularies(config: SelectConfig, main: ScoreSet, sets: Mapping[str, ScoreSet]) -> dict[str, Vocabulary]:
-    """The bytes of each vocabulary's tokens, by URL, where losses are compared over bytes or bytes are counted."""
+    """The vocabularies by URL; empty unless losses are compared over bytes or bytes are counted."""
     different = any(scores.tokenizer_sha256 != main.tokenizer_sha256 for scores in sets.values())
     if not different and config.document_score != "per-byte" and config.align != "bytes":
         return {}
-    from rho_score.stores.tokenizer import load_store_tokenizer  # transformers takes seconds to import
+    from rho_score.stores.tokenizer import load_store_tokenizer  # transformers is slow to import
 
     return {
         url: Vocabulary.of(load_store_tokenizer(scores))

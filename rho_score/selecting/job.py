@@ -1,8 +1,8 @@
 """The selection job: pair units → excess → histogram → merge → threshold → mask → write.
 
-Its stages are Ray tasks over batches of units: count, look at the ties of a cut, write. Counting leaves a small file for
-each batch, so that a resumed run does not count again. Histograms are merged in a tree of tasks, and the driver never
-holds a score.
+Its stages are Ray tasks over batches of units: they count, share out the ties of a cut, and write.
+Counting leaves a small file for each batch, so that a resumed run does not count again. Histograms
+are merged in a tree of tasks, and the driver never holds a score.
 """
 
 import time
@@ -38,10 +38,10 @@ from rho_score.stores.shapes import SelectionSummary, read_json
 
 
 def select(config: SelectConfig) -> SelectSummary:
-    """Select tokens or documents, or go on where an earlier run of the same command stopped.
+    """Selects tokens or documents, or goes on where an earlier run of the same command stopped.
 
     Raises:
-        InputError: wrong usage, or score sets that do not belong together.
+        InputError: an option is wrong, or the score sets do not belong together.
         RhoScoreError: the run failed. What it published stays, and the same command resumes it.
     """
     started = time.monotonic()
@@ -73,7 +73,7 @@ def select(config: SelectConfig) -> SelectSummary:
 
 
 def _select(config: SelectConfig, prepared: Prepared) -> tuple[JsonObject, int]:
-    """The content of `summary.json`, and how many units were written."""
+    """Runs the job; returns the content of `summary.json` and how many units were written."""
     output = Folder(config.output)
     if not config.dry_run:
         claim_selection(config.output, prepared.manifest, prepared.main)
@@ -89,7 +89,7 @@ def _select(config: SelectConfig, prepared: Prepared) -> tuple[JsonObject, int]:
 
 
 def _run(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> tuple[JsonObject, int]:
-    """Count, cut and write; the content of `summary.json`, and how many units were written."""
+    """Counts, cuts and writes; returns the same as `_select`."""
     config, n_units = ranker.config, sum(len(batch.units) for batch in batches)
     if config.document_score == "kept-share":
         ranker = replace(ranker, token_cuts=_token_cuts(ranker, fingerprint, batches))
@@ -108,7 +108,7 @@ def _run(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> tuple[Js
 
 
 def _rules(ranker: Ranker) -> Callable[[Ranking], Rule]:
-    """How much each ranking keeps."""
+    """A function that returns the rule of a ranking."""
     config = ranker.config
     quotas = parse_quotas(config.quota)
     shares = parse_shares(config.share, list(ranker.join.refs))
@@ -122,7 +122,7 @@ def _rules(ranker: Ranker) -> Callable[[Ranking], Rule]:
 
 
 def _token_cuts(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> dict[str | None, Cut]:
-    """The cut of all tokens by reference, for documents that are ranked by their share of kept tokens."""
+    """The cut of all tokens by reference, if documents are ranked by their share of kept tokens."""
     ratio = ranker.config.token_ratio
     tokens = replace(
         ranker.config, level="token", document_score="mean", ratio=ratio, tokens=None, threshold=None,
@@ -134,21 +134,24 @@ def _token_cuts(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> d
 
 
 def _needs_masks(ranker: Ranker) -> bool:
-    """True if only the masks show what is kept, and the histogram does not."""
+    """True if the histogram is not enough to tell what is kept, so that masks must be made."""
     config = ranker.config
     alone = config.scope == "corpus" and config.min_run == 1 and config.level == "token"
     return not alone or len(ranker.references) > 1
 
 
 def _in_budget(kept: KeptRange, ties: np.ndarray | None) -> int:
-    """How many of the documents at the cut fit a budget of tokens. ties: those that each batch keeps, by cut."""
+    """How many documents at the cut fit the budget of tokens; 0 without a budget.
+
+    ties: how many each batch keeps at each cut, int64[n_batches, n_cuts].
+    """
     return int(ties[:, 0].sum()) if isinstance(kept.keep, BudgetCut) and ties is not None else 0
 
 
 def _write(
     writer: MaskWriter, batches: Sequence[Batch], ties: Mapping[Ranking, np.ndarray]
 ) -> tuple[int, dict[Group, GroupCounts]]:
-    """Write the masks; how many units were written, and the counts by group."""
+    """Writes the masks; returns how many units were written, and the counts by group."""
     config = writer.ranker.config
     done = set() if config.dry_run else published_units(Folder(config.output))
     items = (

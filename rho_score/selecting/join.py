@@ -1,8 +1,9 @@
 """The verified join: the losses of several models on the same documents, unit by unit. No Ray here.
 
-Score sets that are cut into the same units are paired by name, and shown to hold the same documents by the content hashes in
-their footers, before a value is read. Sets that are cut otherwise are paired by ranges of rows, without a shuffle: both hold
-the documents of a shard in the same order. There ids and tokens are compared themselves.
+Score sets that are cut into the same units are paired by the units' names. Before a value is read,
+the content hashes in the footers show that both hold the same documents. Sets that are cut
+otherwise are paired by ranges of rows. That needs no shuffle, since both hold the documents of a
+shard in the same order. Their ids and tokens are compared one by one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,12 +27,12 @@ from rho_score.stores.score_set import ScoreSet
 
 
 def first_difference(left: pa.Table, right: pa.Table) -> str | None:
-    """Where two tables first differ in doc_id or input_ids, in words; None where they hold the same."""
+    """Where two tables first differ in doc_id or input_ids, in words; None if they are equal."""
     for row in range(max(len(left), len(right))):
         if row >= len(left) or row >= len(right):
-            return f"row {row}: {len(left)} documents in the one, {len(right)} in the other"
+            return f"row {row}: the first has {len(left)} documents, the second {len(right)}"
         if (a := left["doc_id"][row].as_py()) != (b := right["doc_id"][row].as_py()):
-            return f"row {row}: document {a!r} in the one, {b!r} in the other"
+            return f"row {row}: the first has document {a!r}, the second {b!r}"
         ids, others = left["input_ids"][row].as_py(), right["input_ids"][row].as_py()
         if ids != others:
             at = next(
@@ -39,23 +40,26 @@ def first_difference(left: pa.Table, right: pa.Table) -> str | None:
                 min(len(ids), len(others)),
             )
             return (
-                f"row {row}: document {a!r}, tokens differ from position {at} on ({len(ids)} and {len(others)} tokens)"
+                f"row {row}, document {a!r}: tokens differ from position {at} on ({len(ids)} and {len(others)} tokens)"
             )
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Join:
-    """The score sets of a selection. The main one, which has the tokens and the units, is the base model's, else the first
-    reference's. Small, and sent to every worker."""
+    """The score sets of a selection. It is small, and is sent to every worker.
+
+    The main set is the base model's, or else the first reference's. The selection has its tokens
+    and its units.
+    """
 
     refs: Mapping[str, str]
-    """URLs by name."""
+    """URLs of the references by name."""
     base: str | None
     combine: Combine
     bits: Bits
     vocabularies: Mapping[str, Vocabulary]
-    """By URL; only where losses are compared over bytes, or bytes are counted."""
+    """By URL; empty unless losses are compared over bytes or bytes are counted."""
 
     @property
     def main(self) -> str:
@@ -64,20 +68,24 @@ class Join:
 
     @cached_property
     def _sets(self) -> dict[str, ScoreSet]:
-        places = (self.main, *self.refs.values())  # the driver saw whether they are finished
+        places = (self.main, *self.refs.values())  # the driver checks if they are finished
         return {url: ScoreSet.open(url, finished=False) for url in places}
 
     def __getstate__(self) -> JsonObject:
         return {name: value for name, value in self.__dict__.items() if name != "_sets"}
 
     def load(self, unit: JoinedUnit, columns: Iterable[str]) -> UnitScores:
-        """The scores of a unit, and the `columns` of its documents; raises RhoScoreError as `losses` does."""
+        """The scores of a unit, with these columns of its documents.
+
+        Raises RhoScoreError as `losses` does.
+        """
         return self._scores(self.losses(unit, columns))
 
     def parts(self, unit: JoinedUnit, columns: Iterable[str]) -> Iterator[UnitScores]:
-        """What `load` gives, in parts of about a million tokens: memory stays flat and the processor's cache is used.
+        """What `load` returns, in parts of about a million tokens.
 
-        One part where sets are cut otherwise, or losses are compared over bytes.
+        Memory stays flat, and the parts fit the processor's cache. There is only one part if sets
+        are cut otherwise or if bytes are compared or counted.
         """
         if unit.row_ranges or self.vocabularies:
             yield self.load(unit, columns)
@@ -107,10 +115,11 @@ class Join:
         )
 
     def losses(self, unit: JoinedUnit, columns: Iterable[str]) -> "Losses":
-        """The losses of a unit's tokens under every model, and the `columns` of its documents.
+        """The losses of a unit's tokens under every model, with these columns of its documents.
 
         Raises:
-            RhoScoreError: the sets do not hold the same documents; names both files and the first row that differs.
+            RhoScoreError: the sets do not hold the same documents. The message names both files and
+                the first row that differs.
         """
         main, metadata = self._sets[self.main].read_unit(unit.unit, self._columns(unit, columns))
         found = _found(main, {self.main: _losses(main)}, self._bytes(self.main, main) if self.vocabularies else None)
@@ -124,7 +133,7 @@ class Join:
         return sorted({"loss", *wanted, *needed})
 
     def _other(self, url: str, unit: JoinedUnit, main: pa.Table, metadata: JsonObject, found: "Losses") -> np.ndarray:
-        """The losses of another set on the main set's tokens."""
+        """The losses of another set for the main set's tokens, nats, float[n_tokens]."""
         other = self._sets[url]
         by_bytes = other.tokenizer_sha256 != self._sets[self.main].tokenizer_sha256
         row_ranges = unit.row_ranges.get(url)
@@ -161,7 +170,10 @@ class Join:
         return _losses(table)
 
     def _compare(self, url: str, unit: JoinedUnit, metadata: JsonObject, footer: JsonObject) -> None:
-        """Raises RhoScoreError where two files of a unit do not hold the same documents; metadata: of the main set's."""
+        """Raises RhoScoreError if two files of a unit do not hold the same documents.
+
+        metadata: that of the main set's file. footer: that of the other set's file.
+        """
         if footer["content_sha256"] != metadata["content_sha256"]:
             tables = [self._sets[place].unit_table(unit.unit, ["doc_id", "input_ids"]) for place in (self.main, url)]
             self._refuse(url, unit, first_difference(*tables))
@@ -175,15 +187,19 @@ class Join:
         raise RhoScoreError(
             f"{self.main}/{data_name(unit.unit)} and {url}/{there} do not hold the same documents:\n"
             f"  {difference}\nScore the models over the same corpus with the same options. "
-            "(A document that only one of them could score, see quarantine/, differs too: score it in float32.)"
+            "If quarantine/ shows a document that only one of them could score, score both in float32."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """A unit under several models. lengths: tokens a document, int64[n_docs]. by_url: losses of the main set's tokens by the
-    sets' URLs, nats, float[n_tokens]. n_bytes: UTF-8 bytes of each token, int64[n_tokens], where they matter. unaligned:
-    documents that tokenizers do not read alike, bool[n_docs]."""
+    """The losses of a unit under several models.
+
+    documents: the columns that were asked for. lengths: tokens of each document, int64[n_docs].
+    by_url: losses of the main set's tokens by the sets' URLs, nats, float[n_tokens] each. n_bytes:
+    UTF-8 bytes of each token, int64[n_tokens]; None if bytes are not counted. unaligned: True for
+    each document that the tokenizers do not read alike, bool[n_docs].
+    """
 
     documents: pa.Table
     lengths: np.ndarray
@@ -193,7 +209,7 @@ class Losses:
 
 
 def _found(main: pa.Table, losses: dict[str, np.ndarray], n_bytes: np.ndarray | None = None) -> Losses:
-    """Losses of the documents of the main set's table."""
+    """`losses` with the documents of the main set's table."""
     return Losses(
         documents=main.drop_columns("loss"),
         lengths=list_lengths(main["loss"]),

@@ -1,4 +1,4 @@
-"""The rule of a selection as the user gave it: parsed and checked."""
+"""Parses and checks the rule of a selection as the user gave it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,28 @@ from rho_score.ranking.rules import Rule, check_budget, check_share, check_thres
 
 
 def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
-    """URLs of the references by name; one without a name is "ref". Raises InputError."""
+    """URLs of the references by name. A reference without a name is called "ref".
+
+    Raises InputError if a name is taken or no reference is given.
+    """
     refs: dict[str, str] = {}
     for text in given:
         named = re.match(r"([A-Za-z0-9_.-]+)=(.+)", text)
         name, url = (named[1], named[2]) if named else ("ref", text)
         if name in refs:
             raise InputError(
-                f"two references are called {name!r}: name each, --ref math=scores/math --ref code=scores/code."
+                f"two references are called {name!r}. Name each, as in --ref math=scores/math --ref code=scores/code."
             )
         refs[name] = absolute(url)
     if "base" in refs:
-        raise InputError("a reference cannot be called base: that is the name of the base model's scores.")
+        raise InputError("a reference cannot be called base, because the base model's scores are. Choose another name.")
     if not refs:
-        raise InputError("--ref is missing: the score set of a reference model.")
+        raise InputError("--ref is missing. Give the score set of a reference model.")
     return refs
 
 
 def check_rule(config: SelectConfig, refs: list[str]) -> None:
-    """Raises InputError where options are wrong or do not go together."""
+    """Raises InputError if an option is wrong or if options do not go together."""
     _check_amount(config)
     _check_numbers(config)
     union = config.combine == "union" and len(refs) > 1
@@ -38,23 +41,25 @@ def check_rule(config: SelectConfig, refs: list[str]) -> None:
     together = {
         "--share and --expert-masks need --combine union and several --ref": bool(config.share or config.expert_masks)
         and not union,
-        "--share stands beside --ratio, for the references that it does not name; not beside --quota, --tokens or --threshold":
+        "--share needs --ratio, which applies to the references that it does not name. It does not go with --quota, --tokens "
+        "or --threshold":
         bool(config.share) and config.ratio is None,
-        "--per-group applies a ratio or a threshold within each group; a budget of --tokens is for the whole. "
-        "Give each group its own with --quota": config.per_group and config.tokens is not None,
-        "--scope document and --scope batch keep a --ratio of tokens (no other rule, no groups, no --sample, no documents)":
+        "--per-group applies a --ratio or a --threshold within each group, but --tokens is a budget for the whole corpus. "
+        "Give each group its own budget with --quota": config.per_group and config.tokens is not None,
+        "--scope document and --scope batch need --ratio. They do not go with --per-group, --quota, --sample or "
+        "--level document":
         config.scope != "corpus"
         and (config.ratio is None or config.per_group or bool(config.quota) or config.sample is not None
              or config.level == "document"),
-        "--batch-tokens belongs to --scope batch, and --scope batch needs it": (config.scope == "batch")
+        "--batch-tokens and --scope batch need each other": (config.scope == "batch")
         != (config.batch_tokens is not None),
-        "--document-score belongs to --level document": config.document_score != "mean" and config.level != "document",
-        "--token-ratio belongs to --document-score kept-share, which needs it": (config.document_score == "kept-share")
+        "--document-score needs --level document": config.document_score != "mean" and config.level != "document",
+        "--token-ratio and --document-score kept-share need each other": (config.document_score == "kept-share")
         != (config.token_ratio is not None),
-        "--sample draws a --ratio or a number of --tokens; it has no --threshold and no --drop-top": config.sample
+        "--sample draws a --ratio or a number of --tokens. It does not go with --threshold or --drop-top": config.sample
         is not None
         and (config.threshold is not None or config.drop_top > 0),
-        "--min-run is about tokens, not about documents": config.min_run > 1 and config.level == "document",
+        "--min-run is for tokens and does not go with --level document": config.min_run > 1 and config.level == "document",
     }  # fmt: skip
     for words, wrong in together.items():
         if wrong:
@@ -66,9 +71,9 @@ def _check_amount(config: SelectConfig) -> None:
     given = [flag for flag, value in rules.items() if value is not None]
     if config.quota:
         if given:
-            raise InputError(f"--quota says how much each group keeps; leave out {' and '.join(given)}.")
+            raise InputError(f"--quota says how much each group keeps, so leave out {' and '.join(given)}.")
     elif len(given) != 1:
-        raise InputError(f"give exactly one of {', '.join(rules)}; got {' and '.join(given) or 'none'}.")
+        raise InputError(f"give exactly one of {', '.join(rules)}, got {' and '.join(given) or 'none'}.")
 
 
 def _check_numbers(config: SelectConfig) -> None:
@@ -81,55 +86,61 @@ def _check_numbers(config: SelectConfig) -> None:
     if config.threshold is not None:
         check_threshold(config.threshold)
     if not 1e-6 <= config.temperature <= 1e6:
-        raise InputError(f"--temperature is between 0.000001 and 1000000, got {config.temperature}.")
+        raise InputError(f"--temperature must be between 0.000001 and 1000000, got {config.temperature}.")
     for flag, number in (
         ("--min-run", config.min_run), ("--batch-tokens", config.batch_tokens), ("--workers", config.workers),
     ):  # fmt: skip
         if number is not None and number < 1:
-            raise InputError(f"{flag} is at least 1, got {number}.")
+            raise InputError(f"{flag} must be at least 1, got {number}.")
 
 
 def parse_quotas(given: Sequence[str]) -> dict[str, Rule]:
-    """Rules by group from GROUP=SHARE and GROUP=TOKENS; raises InputError."""
+    """The rule of each group, from GROUP=SHARE or GROUP=TOKENS.
+
+    Raises InputError if a quota is wrong or given twice.
+    """
     quotas: dict[str, Rule] = {}
     for text in given:
         name, number = _pair("--quota", text)
         if name in quotas:
-            raise InputError(f"--quota {text}: {name} has two quotas.")
+            raise InputError(f"--quota {text}: the group {name} has two quotas. Give it one.")
         quotas[name] = _amount("--quota", text, number)
     return quotas
 
 
 def parse_shares(given: Sequence[str], references: Sequence[str]) -> dict[str, Rule]:
-    """Rules by reference from NAME=RATIO; raises InputError."""
+    """The rule of each reference, from NAME=RATIO.
+
+    Raises InputError if a share is wrong or given twice, or if there is no such reference.
+    """
     shares: dict[str, Rule] = {}
     for text in given:
         name, number = _pair("--share", text)
         if name in shares:
-            raise InputError(f"--share {text}: {name} has two shares.")
+            raise InputError(f"--share {text}: the reference {name} has two shares. Give it one.")
         if name not in references:
-            raise InputError(f"--share {text}: there is no reference {name!r}; there are: {', '.join(references)}.")
+            raise InputError(f"--share {text}: there is no reference {name!r}. There are: {', '.join(references)}.")
         if (rule := _amount("--share", text, number)).ratio is None:
-            raise InputError(f"--share {text}: a ratio is written with a decimal point, such as {name}=0.3.")
+            raise InputError(f"--share {text}: write the ratio with a decimal point, such as {name}=0.3.")
         shares[name] = rule
     return shares
 
 
 def rule_of_group(group: Group, quotas: Mapping[str, Rule]) -> Rule:
-    """The quota of a group; raises RhoScoreError where it has none."""
+    """The quota of a group. Raises RhoScoreError if it has none."""
     for name in (group if group is not None else "*", "*"):
         if name in quotas:
             return quotas[name]
     raise RhoScoreError(
-        f"--quota says nothing of the group {group!r}. Give it one, or '*=0' for every group that is not named (into another "
-        "output: this one was begun with these quotas)."
+        f"--quota says nothing about the group {group!r}. Give it a quota, or give '*=0' for every group that is not named. "
+        "Choose another OUTPUT, because this one was begun with these quotas."
     )
 
 
 def _pair(flag: str, text: str) -> tuple[str, str]:
     name, separator, number = text.rpartition("=")
     if not separator or not name:
-        raise InputError(f"{flag} {text}: NAME=NUMBER is wanted.")
+        raise InputError(f"{flag} {text}: write it as NAME=NUMBER.")
     return name, number
 
 
@@ -139,10 +150,12 @@ def _amount(flag: str, text: str, number: str) -> Rule:
     except ValueError:
         raise InputError(f"{flag} {text}: {number!r} is not a number.") from None
     if not (rule.tokens or 0) >= 0 or not 0 <= (rule.ratio or 0) <= 1:
-        raise InputError(f"{flag} {text}: a share is between 0.0 and 1.0, a number of tokens is not negative.")
+        raise InputError(
+            f"{flag} {text}: a share must be between 0.0 and 1.0, and a number of tokens must not be negative."
+        )
     return rule
 
 
 def rule_of_reference(reference: str | None, shares: Mapping[str, Rule], rule: Rule) -> Rule:
-    """The share of a reference, or the rule for all if it has none."""
+    """The rule of a reference: its share, or `rule` if it has none."""
     return shares.get(reference, rule) if reference is not None else rule

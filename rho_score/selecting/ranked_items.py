@@ -1,4 +1,4 @@
-"""What is ranked: the tokens or documents of a unit, the values they are ranked by, and the group that each belongs to."""
+"""The items that are ranked: the tokens or documents of a unit, with their values and groups."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,11 +22,11 @@ from rho_score.selecting.row_ranges import JoinedUnit
 
 @dataclass(frozen=True)
 class RankedItems:
-    """The items of some documents that one reference ranks: their tokens, or the documents themselves.
+    """What one reference ranks of some documents: their tokens, or the documents themselves.
 
-    values: what they are ranked by, rounded to the precision of the ranking, float[n_items]; NaN marks what is no item.
-    lengths: how many items each document has, int64[n_docs].
-    tokens: how many tokens each item holds, int64[n_items]; None where each holds one.
+    values: what they are ranked by, rounded to the precision of the ranking, float[n_items]. NaN
+    marks what is no item. lengths: items of each document, int64[n_docs]. tokens: tokens of each
+    item, int64[n_items]; None if each holds one.
     """
 
     values: np.ndarray
@@ -45,11 +45,11 @@ class Ranker:
     high: bool
     """True if high scores are kept."""
     token_cuts: Mapping[str | None, Cut] = field(default_factory=dict)
-    """The cut of the tokens by reference, where documents are ranked by their share of kept tokens."""
+    """The cut of the tokens by reference, if documents are ranked by their share of kept tokens."""
 
     @property
     def bits(self) -> Bits:
-        """Precision of the values that items are ranked by."""
+        """The precision of the values that items are ranked by."""
         return 32 if self.config.sample else self.join.bits
 
     @property
@@ -59,18 +59,21 @@ class Ranker:
 
     @property
     def references(self) -> list[str | None]:
-        """The references that rank for themselves; [None] where there is one ranking."""
+        """The references that have a ranking of their own; [None] if there is one ranking."""
         union = self.config.combine == "union" and len(self.join.refs) > 1
         return list(self.join.refs) if union else [None]
 
     @property
     def items_high(self) -> bool:
-        """True if high values of items are the better ones, as they always are of shares of kept tokens."""
+        """True if high values of items are better, as shares of kept tokens always are."""
         return self.high or self.config.document_score == "kept-share"
 
     @property
     def best_high(self) -> bool:
-        """True if high values come first. Values of a sample always do, since their sign was turned before."""
+        """True if high values come first, as they always do in a sample.
+
+        If low scores are kept, a sample changes their sign.
+        """
         return self.items_high or self.config.sample is not None
 
     @cached_property
@@ -81,12 +84,12 @@ class Ranker:
         return {name: replace(rule, drop_top=self.config.drop_top) for name, rule in rules.items()}
 
     def parts(self, units: Iterable[JoinedUnit]) -> Iterator[UnitScores]:
-        """The scores of the units in order, with the columns that ranking needs beside the losses."""
+        """The scores of the units in order, with the other columns that ranking needs."""
         columns = [*(["group"] if self.grouped else []), *(["doc_id"] if self.config.sample else [])]
         return itertools.chain.from_iterable(self.join.parts(unit, columns) for unit in units)
 
     def items(self, scores: UnitScores, reference: str | None) -> RankedItems:
-        """What one reference ranks of some documents."""
+        """The items of some documents that one reference ranks."""
         if self.config.level == "token":
             values, lengths, tokens = scores.rankings[reference], scores.lengths, None
         else:
@@ -99,7 +102,7 @@ class Ranker:
     def _sampled(
         self, values: np.ndarray, lengths: np.ndarray, scores: UnitScores, reference: str | None
     ) -> np.ndarray:
-        """The noise that a sample ranks by, float32[n_items]; NaN where `values` is."""
+        """The random values that a sample ranks by, float32[n_items]; NaN where `values` is NaN."""
         seed = f"{self.config.seed}/{reference or ''}"
         noise = uniforms(seed, scores.documents["doc_id"].to_pylist(), lengths)
         if self.config.sample == "gumbel":
@@ -108,20 +111,20 @@ class Ranker:
         return round_score(np.where(np.isnan(values), np.nan, noise), 32)
 
     def document_scores(self, scores: UnitScores, reference: str | None) -> np.ndarray:
-        """What documents are ranked by, float64[n_docs]; NaN for a document without a scored token."""
+        """What documents are ranked by, float64[n_docs]; NaN if a document has no scored token."""
         tokens = scores.rankings[reference]
         if self.config.document_score == "per-byte":
             return document_rates(tokens, scores.lengths, scores.doc_bytes)
         if self.config.document_score == "kept-share":
-            all_ties = len(tokens)  # every token that reaches the threshold counts as kept
+            all_ties = len(tokens)  # every token at the threshold counts as kept
             kept = self.token_cuts[reference].first(tokens, all_ties, self.join.bits)[0].astype(np.float32)
             return document_means(np.where(np.isnan(tokens), np.nan, kept), scores.lengths)
         return document_means(tokens, scores.lengths)
 
     def owners(self, scores: UnitScores) -> tuple[np.ndarray, list[Group]]:
-        """The index of each document's group, int64[n_docs], and the groups that have a cut of their own.
+        """Index of each document's group, int64[n_docs], and the groups that have their own cut.
 
-        That is one group, None, where the whole corpus has one cut.
+        There is one group, None, if the whole corpus has one cut.
         """
         if self.config.per_group:
             return group_codes(scores.groups)

@@ -1,4 +1,4 @@
-"""Where the documents of a unit are in a score set that is cut into other units."""
+"""Finds the documents of a unit in a score set that is cut into other units."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rho_score.stores.unit_file import footers
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """Some rows of a unit of another score set: start to stop, among the scored documents."""
+    """Rows `start` to `stop` (exclusive) of a unit of another score set: its scored documents."""
 
     unit: str
     start: int
@@ -20,14 +20,17 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True)
 class JoinedUnit:
-    """A unit of the main score set, and where its documents are in the sets that are cut otherwise, by their names."""
+    """A unit of the main score set, with the rows of its documents in sets that are cut otherwise.
+
+    row_ranges: by the URL of such a set.
+    """
 
     unit: str
     row_ranges: Mapping[str, tuple[RowRange, ...]]
 
 
 def scored_rows(scores: ScoreSet, units: Sequence[str]) -> list[int]:
-    """Documents in the files of these units, from their footers."""
+    """The number of documents in the file of each unit, from the footers."""
     found = zip(units, footers(scores.folder, units), strict=True)
     return [score_counts_of(scores.folder, unit, metadata).scored for unit, metadata in found]
 
@@ -37,10 +40,10 @@ def row_ranges_by_unit(
 ) -> dict[str, tuple[RowRange, ...]]:
     """For each unit of `main`, the rows of the `other` set's units that hold its documents.
 
-    rows: scored documents of each unit, as the units are in corpus order.
+    Units are in corpus order. rows, other_rows: the number of scored documents of each unit.
 
     Raises:
-        RhoScoreError: a shard has another number of documents in the other set.
+        RhoScoreError: a shard has different numbers of scored documents in the two sets.
     """
     ends: dict[str, int] = {}
     placed: dict[str, list[tuple[int, int, str]]] = {}
@@ -70,7 +73,7 @@ def row_ranges_by_unit(
         if at.get(shard, 0) != ends.get(shard, 0)
     ]:
         raise RhoScoreError(
-            "the score sets hold other numbers of scored documents: " + "; ".join(different[:5])
-            + ". See quarantine/ of both: a document that only one model could score is to be scored in float32."
+            "the score sets hold different numbers of scored documents: " + "; ".join(different[:5])
+            + ". If quarantine/ shows a document that only one model could score, score both in float32."
         )  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""What a selection kept: the summary that a call returns, and the content of `summary.json`."""
+"""What a selection keeps: the summary that a call returns, and the content of `summary.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,33 +17,37 @@ from rho_score.stores.counts import GroupCounts
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSummary:
-    """What a selection kept."""
+    """What a selection keeps."""
 
     output: str
     units: int
+    """Units of the selection."""
     planned: int
-    """Units of the corpus. There are more than `units` where a score set is not finished."""
+    """Units of the corpus. There are more than `units` if a score set is not finished."""
     computed: int
     """Units that this call wrote."""
     total: GroupCounts
     groups: dict[Group, GroupCounts]
-    """By the group's name; one group, None, where there are none."""
+    """By the group's name; one group, None, if there are none."""
     cuts: list[JsonObject]
-    """A row for each ranking: expert, group, threshold (nats; None where no item is kept), kept (items)."""
+    """A row for each ranking: expert, group, threshold (nats; None if no item is kept) and kept
+    (the number of items)."""
     per_group: bool
     retries: dict[str, int]
-    """Storage calls that were made again, by kind of error: the driver's, and those of its finished tasks."""
+    """Storage calls that were made again, by kind of error: those of the driver and of its finished
+    tasks."""
     approximate: bool = False
-    """True for a dry run whose groups share the tokens at the threshold in proportion. Cuts and total are exact."""
+    """True for a dry run whose groups share the tokens at the threshold in proportion. The cuts and
+    the total are exact."""
     wall_s: float
 
     @property
     def thresholds(self) -> dict[Group, float | None]:
-        """Thresholds by group, where there is one ranking."""
+        """Thresholds by group, nats; empty if each reference has its own ranking."""
         return {row["group"]: row["threshold"] for row in self.cuts if row["expert"] is None}
 
     def threshold_of(self, group: Group) -> float | None:
-        """The threshold that applies to a group, nats; None where no item is kept."""
+        """The threshold that applies to a group, nats; None if no item is kept."""
         return self.thresholds.get(group if self.per_group else None)
 
 
@@ -81,9 +85,10 @@ def summary_content(
 def foreseen_groups(
     histogram: pa.Table, ranges: Mapping[Ranking, KeptRange], *, per_group: bool
 ) -> dict[Group, GroupCounts]:
-    """What would be kept of the scored tokens, by group, read off the histogram; it holds no number of documents.
+    """What would be kept of the scored tokens of each group, read off the histogram.
 
-    The groups that share a cut share the tokens at it in proportion, rounded so that they add up to what it keeps.
+    Documents are not counted, since the histogram has none. Groups that share a cut share the
+    tokens at it in proportion, rounded so that they add up to what the cut keeps.
     """
     groups: dict[Group, GroupCounts] = {}
     kept_so_far: dict[Group, float] = {}
@@ -101,7 +106,7 @@ def foreseen_groups(
 
 
 def _share_kept(keys: np.ndarray, kept: KeptRange) -> np.ndarray:
-    """Which share of the items of each key is kept, float64[n]."""
+    """The share of each key's items that is kept, float64[n_keys]."""
 
     def before(cut: Cut) -> np.ndarray:
         return np.where(cut.before(keys), 1.0, np.where(keys == cut.key, cut.ties / max(cut.tied, 1), 0.0))

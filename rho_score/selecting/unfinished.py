@@ -1,4 +1,7 @@
-"""Score sets that are not finished: the units that all of them have published, as a smaller plan. No Ray here."""
+"""Unfinished score sets: the units that all of them have published make a smaller plan.
+
+No Ray here.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,10 +17,10 @@ from rho_score.stores.score_set import ScoreSet
 
 
 def published_of_all(main: ScoreSet, sets: Iterable[ScoreSet], output: Folder) -> tuple[ScoreSet, JsonObject | None]:
-    """(`main` with the units that all `sets` have published, what the manifest is to say of them); (`main`, None) where that
-    is all units.
+    """`main` with the units that all `sets` have published, and what the manifest says of them.
 
-    output: of a selection that may have begun: it keeps the units that it began with, whatever was published since.
+    If all sets are finished, these are `main` itself and None. output: the selection's folder. A
+    selection that has begun keeps the units that it began with, whatever was published since.
 
     Raises:
         InputError: no unit is published in all sets.
@@ -30,7 +33,7 @@ def published_of_all(main: ScoreSet, sets: Iterable[ScoreSet], output: Folder) -
         units = tuple(unit for unit in main.units if unit.unit in there)
         if not units:
             raise InputError(
-                f"no unit is published in all score sets yet; not finished: {', '.join(s.folder.url for s in behind)}."
+                f"no unit is published in all score sets yet. Not finished: {', '.join(s.folder.url for s in behind)}."
             )
         plan = Plan(root="", units=units).to_parquet()
     some = replace(main, plan_override=plan)
@@ -39,7 +42,7 @@ def published_of_all(main: ScoreSet, sets: Iterable[ScoreSet], output: Folder) -
 
 
 def _begun_with(output: Folder) -> bytes | None:
-    """The plan of a selection that began with some units; None where there is no such selection."""
+    """The plan of a selection that began with some of the units; None if there is none."""
     if not output.exists(MANIFEST) or not read_manifest(output)["parts"].get("unfinished"):
         return None
     return output.read(PLAN) if output.exists(PLAN) else None

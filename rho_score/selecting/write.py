@@ -1,4 +1,4 @@
-"""Writes the masks of a unit: which of its items lie in the kept range of their ranking, and which ties they take."""
+"""Writes the masks of a unit: its items in the kept range of their ranking, some ties included."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,18 +26,18 @@ from rho_score.stores.schema import SCHEMA_VERSION, selection_schema
 from rho_score.stores.unit_file import footers
 
 Ties = Mapping[Ranking, Sequence[int]]
-"""How many items at each cut of a ranking are kept, the first in corpus order."""
+"""By ranking, how many of the items at each cut are kept, the first in corpus order."""
 
 
 class _Ties:
-    """The ties that may still be kept, and those that a unit took."""
+    """How many ties are left to keep and how many were taken, by ranking and cut."""
 
     def __init__(self, left: Ties) -> None:
         self.left = {ranking: list(n) for ranking, n in left.items()}
         self.taken: dict[Ranking, list[int]] = {}
 
     def take(self, ranking: Ranking, counts: Sequence[int]) -> None:
-        """So many items at each cut of a ranking are kept."""
+        """Takes this number of ties at each cut of a ranking."""
         self.left[ranking] = [n - k for n, k in zip(self.left[ranking], counts, strict=True)]
         before = self.taken.get(ranking, [0] * len(counts))
         self.taken[ranking] = [n + k for n, k in zip(before, counts, strict=True)]
@@ -50,16 +50,17 @@ class MaskWriter:
     ranker: Ranker
     fingerprint: str
     ranges: Mapping[Ranking, KeptRange]
-    """What each ranking keeps; empty where documents or batches of tokens are ranked among themselves."""
+    """What each ranking keeps. Not used if each document or batch of tokens is ranked by itself."""
 
     @cached_property
     def _output(self) -> Folder:
         return Folder(self.ranker.config.output)
 
     def write(self, batch: Batch, published: set[str], ties: Ties) -> tuple[int, dict[Group, GroupCounts], None]:
-        """Publish the batch's units that are not published yet.
+        """Publishes the batch's units that are not published yet.
 
-        ties: how many of the batch's items at each cut are kept, where that is not the same for all batches.
+        ties: how many of the batch's items at each cut are kept, for rankings that keep only some
+        of their ties.
 
         Returns how many units were written, and the counts of the whole batch by group.
         """
@@ -78,12 +79,12 @@ class MaskWriter:
         return len(batch.units) - len(known), groups, None
 
     def _write_unit(self, unit: JoinedUnit, left: Ties) -> JsonObject:
-        """Publish a unit, in a dry run only count it; returns the metadata in its footer."""
+        """Publishes a unit, or only counts it in a dry run; returns the metadata of its footer."""
         config = self.ranker.config
         columns = ["doc_id", "input_ids", *(["group"] if self.ranker.grouped else [])]
         file = ParquetBuffer(self._schema, split=[self.ranker.score])
         ties, groups = _Ties(left), dict[Group, GroupCounts]()
-        in_one_part = config.scope == "batch"  # a batch of tokens goes on past the end of a document
+        in_one_part = config.scope == "batch"  # a batch of tokens spans documents
         parts = [self.ranker.join.load(unit, columns)] if in_one_part else self.ranker.join.parts(unit, columns)
         for scores in parts:
             kept = {reference: self._kept(scores, reference, ties) for reference in self.ranker.references}
@@ -107,7 +108,10 @@ class MaskWriter:
         return metadata
 
     def _kept(self, scores: UnitScores, reference: str | None, ties: _Ties) -> np.ndarray:
-        """The items of some documents that a reference keeps, bool[n_items]; what it takes is noted in `ties`."""
+        """True for the items of some documents that a reference keeps, bool[n_items].
+
+        The ties that it keeps are taken from `ties`.
+        """
         items = self.ranker.items(scores, reference)
         if self.ranker.config.scope != "corpus":
             rule = self.ranker.local_rules[reference]
@@ -123,8 +127,8 @@ class MaskWriter:
     def _keep(
         self, kept: np.ndarray, mine: slice | np.ndarray, ranking: Ranking, items: RankedItems, ties: _Ties
     ) -> None:
-        """Set `kept` for those items of one ranking (`mine`) that lie in its kept range."""
-        if ranking not in self.ranges:  # it has no item in the whole corpus
+        """Sets `kept` for the items of one ranking (`mine`) that lie in its kept range."""
+        if ranking not in self.ranges:  # the ranking has no item in the whole corpus
             return
         values = items.values[mine]
         cuts = zip(self.ranges[ranking].cuts, ties.left[ranking], strict=True)
@@ -133,7 +137,10 @@ class MaskWriter:
         kept[mine] = before[0] & ~before[1] if len(before) > 1 else before[0]
 
     def _local_runs(self, lengths: np.ndarray) -> np.ndarray:
-        """Lengths of the runs that are ranked among themselves, int64[n]: documents, or batches of so many tokens."""
+        """Lengths of the runs that are each ranked by themselves, int64[n_runs].
+
+        A run is a document, or a batch of --batch-tokens.
+        """
         if self.ranker.config.scope == "document":
             return lengths
         assert self.ranker.config.batch_tokens is not None
@@ -156,7 +163,7 @@ class MaskWriter:
     def _table(
         self, scores: UnitScores, mask: np.ndarray, masks: Mapping[str | None, np.ndarray], kept: np.ndarray
     ) -> pa.Table:
-        """What is published. mask, and masks by reference: bool[n_tokens]. kept: bool[n_items]."""
+        """The table to publish. mask, and each of masks: bool[n_tokens]. kept: bool[n_items]."""
         config = self.ranker.config
         columns: dict[str, Any] = {name: scores.documents[name] for name in scores.documents.column_names}
         columns[self.ranker.score] = score_lists(scores.tokens, scores.lengths)

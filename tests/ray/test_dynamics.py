@@ -1,4 +1,4 @@
-"""Token dynamics beside numpy's polyfit, and the curves of a selection beside its masks."""
+"""Token dynamics compared with numpy's polyfit, and the curves of a selection with its masks."""
 
 import csv
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.stores import Doc, cut, random_documents, write_scores
 
 @pytest.fixture
 def checkpoints(ray_cluster: str, tmp_path: Path) -> list[str]:
-    """Score sets of four checkpoints, in units of other sizes; some tokens have no loss."""
+    """Score sets of four checkpoints, each cut into other units. Some tokens have no loss."""
     rng = np.random.default_rng(0)
     first = [pair[0] for pair in random_documents(60, seed=1)]
     paths = []
@@ -95,7 +95,7 @@ def test_dynamics_go_on_to_the_same_bytes(
         ({"scores": ("a",)}, "two checkpoints"),
         ({"steps": (1.0,)}, "--steps says"),
         ({"steps": (2.0, 1.0)}, "must rise"),
-        ({"rise": -1.0}, "not negative"),
+        ({"rise": -1.0}, "not be negative"),
         ({"plot": "d.gif"}, ".svg"),
     ],
 )
@@ -130,7 +130,7 @@ def test_curves_foretell_every_selection(ray_cluster: str, tmp_path: Path, capsy
         found = select(SelectConfig(output=f"{tmp_path}/{rule}", **places, **rule))  # type: ignore[arg-type]
         assert point.items == point.tokens == found.total.tokens_kept
         assert point.threshold == found.thresholds[None]
-        if "threshold" in rule:  # no ties are shared in proportion
+        if "threshold" in rule:  # a threshold shares no ties in proportion
             assert point.shares == {g: a.tokens_kept / a.tokens_scored for g, a in found.groups.items()}
     command = ["curve", f"{tmp_path}/sel", "--csv", f"{tmp_path}/c.csv", "--plot", f"{tmp_path}/c.png"]
     assert main(command) == 0

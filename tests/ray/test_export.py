@@ -1,4 +1,4 @@
-"""The export job: every format against the selection's own tables, by the readers that it is meant for."""
+"""The export job: the readers of every format get what the selection's own tables hold."""
 
 import gzip
 import json
@@ -402,7 +402,7 @@ def test_another_corpus_is_refused(rich: tuple[Path, Path], tmp_path: Path) -> N
     shutil.copytree(corpus, tmp_path / "copy", copy_function=shutil.copy)  # other times of change
     assert go("out", input=str(tmp_path / "copy")).counts.documents_exported > 0
     pq.write_table(pq.read_table(corpus / "a.parquet").slice(1), tmp_path / "copy" / "a.parquet", row_group_size=3)
-    with pytest.raises(RhoScoreError, match=r"a\.parquet has \d+ bytes, the shard that was scored had \d+"):
+    with pytest.raises(RhoScoreError, match=r"a\.parquet has \d+ bytes, but the shard that was scored had \d+"):
         go("out2", input=str(tmp_path / "copy"))
     scores = tmp_path / "scores"
     shutil.copytree(selection.parent / "scores", scores)
@@ -427,7 +427,7 @@ def test_object_storage_gets_the_same_files(
     assert export(config).computed == 0
     names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert set(there.listing()) == names
-    for name in names - {"manifest.json"}:  # it tells where the selection is
+    for name in names - {"manifest.json"}:  # it says where the selection is
         assert there.read(name) == (tmp_path / "out" / name).read_bytes()
 
 
@@ -441,7 +441,7 @@ def test_what_cannot_be_exported_is_said(run: Run, selections: dict[str, Path], 
         ("--units-per-part must be at least 1", {"format": "labels", "units_per_part": 0}),
         ("--train-eos, --no-prefix", {"of": "document", "format": "jsonl", "train_eos": True}),
         ("--train-eos, --no-prefix", {"of": "document", "format": "parquet", "prefix": False}),
-        ("--eos-id 400 is no id of the tokenizer", {"format": "labels", "eos_id": 400}),
+        ("--eos-id 400 is not an id of the tokenizer", {"format": "labels", "eos_id": 400}),
     ]:
         with pytest.raises(InputError, match=message):
             run(**options)

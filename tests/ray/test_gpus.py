@@ -1,4 +1,4 @@
-"""A job that asks for GPUs, on a machine without: everything up to the moment when a worker looks for its GPU."""
+"""A job that asks for GPUs on a machine without any, up to where a worker looks for its GPU."""
 
 import os
 import subprocess

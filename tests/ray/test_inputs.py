@@ -1,4 +1,4 @@
-"""Shards of every name and columns of every kind, from the command line through score and select to the exported rows."""
+"""Shards of every name and columns of every kind, taken through score, select and export."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ def _select(folder: Path) -> None:
 
 
 def _export(folder: Path, **options: Any) -> list[bytes]:
-    """The exported lines, or the rows as JSON."""
+    """The lines that were exported, or the exported rows as JSON."""
     config = ExportConfig(selection=str(folder / "sel"), output=str(folder / f"out-{options['format']}"), **options)
     export(config)
     files = sorted((folder / f"out-{options['format']}" / "data").iterdir())
@@ -101,7 +101,10 @@ MOMENT = datetime(2024, 5, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def nested(ray_cluster: str, make_model: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Parquet in Hive's folders, scored with an id of a folder, a path and a timestamp, and selected."""
+    """Parquet in Hive's folders, scored and selected.
+
+    An id is made of a folder's name, a nested number and a nested timestamp.
+    """
     folder = tmp_path_factory.mktemp("nested")
     for lang, n in (("en", 8), ("zh%2FTW", 6), ("__HIVE_DEFAULT_PARTITION__", 0)):
         (folder / "corpus" / f"lang={lang}").mkdir(parents=True)
@@ -149,7 +152,7 @@ def test_rows_are_found_again_by_ids_of_folders_and_paths(nested: Path, format: 
 
 
 def test_an_export_is_a_corpus(nested: Path) -> None:
-    """Its own JSON files are no shards."""
+    """The score set's own JSON files are not shards."""
     for format in ("jsonl", "parquet"):
         if not (nested / f"out-{format}").exists():
             _export(nested, format=format)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user's `--working-dir .` sends: the jobs and the package, nothing installed."""
+    """A folder as `--working-dir .` sends it: the jobs and the package, with nothing installed."""
     folder = tmp_path_factory.mktemp("working")
     for name in ("ray_jobs", "rho_score"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,7 +77,10 @@ def test_a_finished_run_and_a_report_as_jobs(
 
 
 def test_a_script_runs_its_command_from_the_working_directory(working_dir: Path, scores: dict[str, Path]) -> None:
-    """As a job's driver is run: Ray puts the working directory on PYTHONPATH. A report needs no cluster."""
+    """Runs the script as Ray runs a job's driver, with the working directory on PYTHONPATH.
+
+    A report needs no cluster.
+    """
     command = [sys.executable, "ray_jobs/report.py", scores["ref"], "report.html"]
     subprocess.run(
         command, cwd=working_dir, env={**os.environ, "PYTHONPATH": str(working_dir)}, check=True, timeout=200
@@ -88,7 +91,10 @@ def test_a_script_runs_its_command_from_the_working_directory(working_dir: Path,
 def test_a_job_whose_working_directory_is_that_of_the_scripts(
     ray_cluster: str, scores: dict[str, Path], tmp_path: Path
 ) -> None:
-    """`select.py` is first in the path of its driver and of its workers, and hides no module of the standard library there."""
+    """`select.py` hides no standard module, though its folder comes first on the path.
+
+    That is so in the driver and in the workers.
+    """
     command = f"select.py --ref {scores['ref']} {tmp_path}/sel --ratio 0.6"
     installed = {"PYTHONPATH": str(ROOT)}  # as it must be on the nodes
     info, log = _submit(ray_cluster, ROOT / "ray_jobs", command, env_vars=installed)

@@ -1,4 +1,4 @@
-"""Processes die; the bytes are those of an undisturbed run."""
+"""Processes are killed, and the result has the bytes of an undisturbed run."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ N_UNITS = 60
 
 @pytest.fixture(scope="module")
 def many_units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of one JSONL shard that is cut into about `N_UNITS` units of a second's work in all."""
+    """A corpus of one JSONL shard in about `N_UNITS` units, which take a second in all."""
     folder = tmp_path_factory.mktemp("many")
     lines = [f'{{"id": "d{i}", "source": "a", "text": "{some_text(120, i)}"}}\n' for i in range(N_UNITS * 3)]
     (folder / "a.jsonl").write_text("".join(lines))
@@ -35,7 +35,7 @@ def undisturbed(
     make_model: Callable[[int], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The corpus scored in peace."""
+    """The score set of an undisturbed run."""
     output = tmp_path_factory.mktemp("peace") / "out"
     assert score_into(many_units, output, make_model(1)).units > N_UNITS / 2
     return output
@@ -69,7 +69,7 @@ def test_a_killed_driver_costs_only_what_it_had_not_published(
     _wait_for(lambda: len(_published(output)) >= 5 or driver.poll() is not None)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    time.sleep(1)  # what its workers were about to publish, they have
+    time.sleep(1)  # its workers finish what they were publishing
     done = {path: path.stat().st_mtime_ns for path in _published(output)}
     n_units = len(_published(undisturbed))
     assert 5 <= len(done) < n_units

@@ -1,4 +1,7 @@
-"""Progress inside a unit: seen before the unit is published, right when workers die, and never in the way."""
+"""Progress inside a unit: it shows before the unit is published and stays right when workers die.
+
+It never gets in the way of a run.
+"""
 
 import os
 import signal
@@ -21,7 +24,7 @@ from tests.ray.conftest import digests, score_into
 
 
 class Seen:
-    """A run that is watched: what its progress said, and its actor."""
+    """Watches a run: keeps what its progress said, and the progress actor."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[Done] = []
@@ -46,7 +49,10 @@ class Seen:
         monkeypatch.setattr(LiveProgress, "__enter__", entering)
 
     def wait_for_tokens(self, *, after: int = 0) -> int:
-        """Wait until tokens of a unit in hand are told, from the `after`th telling on; how many tellings there were then."""
+        """Waits until a report counts tokens of an unfinished unit; returns the number of reports.
+
+        after: how many reports are passed over.
+        """
         end = time.monotonic() + 120
         while not any(done.units == 0 and done.tokens > 0 for done in self.done[after:]):
             assert time.monotonic() < end, "nothing was told of the unit in hand"
@@ -56,7 +62,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def one_unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of one unit that takes a tiny model some ten seconds."""
+    """A corpus of one unit, which takes a tiny model about ten seconds."""
     folder = tmp_path_factory.mktemp("one")
     lines = [f'{{"id": "d{i}", "source": "a", "text": "{some_text(2000, i)}"}}\n' for i in range(100)]
     (folder / "a.jsonl").write_text("".join(lines))
@@ -67,7 +73,7 @@ def one_unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(
     ray_cluster: str, one_unit: Path, make_model: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ScoreSummary, Seen]:
-    """The corpus scored in peace."""
+    """The score set of an undisturbed run."""
     output = tmp_path_factory.mktemp("peace") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
         seen = Seen(monkeypatch)
@@ -78,7 +84,7 @@ def undisturbed(
 def _disturbed(
     how: Callable[[Seen], None], corpus: Path, output: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[ScoreSummary, Seen]:
-    """The same run, with a thread beside it that does `how`."""
+    """The same run, while another thread disturbs it by `how`."""
     seen = Seen(monkeypatch)
     failed: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The page: from the stores alone, self-contained, with hostile text as text; and the notebook."""
+"""The report, which needs only the stores and shows hostile text as text, and the notebook."""
 
 import json
 import os
@@ -31,7 +31,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+    """The tags, attributes and text of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ def test_the_prefix_is_the_one_that_was_asked_for(
     choice: str, prefix: int | None, make_model: Callable[[int], Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_cluster: str,
 ) -> None:  # fmt: skip
-    """With a tokenizer that names no BOS; config.json does."""
+    """The tokenizer names no BOS, but config.json does."""
     monkeypatch.chdir(tmp_path)
     model = Path(shutil.copytree(make_model(1), tmp_path / "model"))
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -152,7 +152,7 @@ def test_another_fingerprint_is_refused_with_the_difference(
 def test_a_worker_with_another_model_is_refused(
     corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver says what the run is of; a node that has something else at that path must not score with it."""
+    """A node must not score if its path holds another model than the driver's."""
     other = {**model_identity(str(make_model(1))), "weights_sha256": "of the driver's model"}
     monkeypatch.setattr("rho_score.scoring.settings.model_identity", lambda _: other)
     with pytest.raises(RhoScoreError, match='weights_sha256: the driver "of the driver\'s model", this worker'):
@@ -197,7 +197,7 @@ def test_entropy_and_rank_are_columns_on_request(
     assert max(ranks) < 400
     assert store.manifest["parts"]["signals"] == ["entropy", "rank"]
     kept = select(SelectConfig(ref=str(tmp_path / "out"), output=str(tmp_path / "sel"), ratio=0.6)).total.tokens_kept
-    assert kept == round(0.6 * len(ranks))  # the other columns are not in its way
+    assert kept == round(0.6 * len(ranks))  # other columns do not disturb it
 
 
 def test_verify_compares_with_a_plain_forward_and_writes_nothing(

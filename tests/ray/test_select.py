@@ -1,4 +1,4 @@
-"""The selection job against numpy's full sort on the stored values."""
+"""The selection job compared with numpy's full sort of the stored values."""
 
 import gc
 import logging
@@ -32,7 +32,7 @@ class Flat:
 
     scores: np.ndarray
     lengths: np.ndarray
-    groups: np.ndarray  # of documents
+    groups: np.ndarray  # of each document
     mask: np.ndarray
 
     @property

@@ -1,4 +1,4 @@
-"""Selections whose reference has another tokenizer than the base model, beside sums byte by byte."""
+"""Selections with two tokenizers, compared with sums that are made byte by byte."""
 
 import math
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_another_text_is_refused_and_one_odd_document_is_counted(
     assert first["mask"] == [False] * len(docs[0].ids)
     write_scores(tmp_path / "all", [cut([turned(doc) for doc in docs], [])], **places)
     with pytest.raises(
-        RhoScoreError, match=r"document 'd\d+', byte 0: '.*' in the one, '.*' in the other; \d of \d documents differ"
+        RhoScoreError, match=r"document 'd\d+', byte 0: the first has '.*', the second '.*'; \d of \d documents differ"
     ):
         select(SelectConfig(output=f"{tmp_path}/s2", ref=f"{tmp_path}/all", **options))  # type: ignore[arg-type]
 

@@ -1,4 +1,7 @@
-"""Every rule of a selection against a full sort in plain Python, over any units, on score sets made without a model."""
+"""Every rule of a selection compared with a full sort in plain Python, whatever the units are.
+
+The score sets are made without a model.
+"""
 
 import itertools
 import math
@@ -32,7 +35,7 @@ VALUES = [0.0, -0.0, 0.25, 0.5, 1.0, 1.0009765625, 7.5, 60000.0, None, float("in
 
 
 def _score(ref: float | None, base: float | None, sign: int = 1) -> float:
-    """As stored: the difference rounded to float16, times the sign; NaN where there is none."""
+    """The score as it is stored: the difference rounded to float16, times the sign, or NaN."""
     if ref is None or base is None:
         return math.nan
     with np.errstate(all="ignore"):
@@ -40,13 +43,13 @@ def _score(ref: float | None, base: float | None, sign: int = 1) -> float:
 
 
 def _first(items: list[tuple[float, int]], drop: int, keep: int) -> set[int]:
-    """Items ranked drop to drop + keep: the highest first, ties in order."""
+    """The items with the ranks `drop` to `drop + keep`: the highest first, ties in order."""
     ranked = sorted(items, key=lambda item: (-item[0], item[1]))
     return {i for _, i in ranked[drop : drop + keep]}
 
 
 def _ranks(items: list[tuple[float, int]], rule: dict[str, Any], tokens: dict[int, int] | None = None) -> set[int]:
-    """The items that a rule keeps; `tokens` of each document where they are filled into a budget."""
+    """The items that a rule keeps. tokens: those of each document, if documents fill a budget."""
     items = [(x, i) for x, i in items if not math.isnan(x)]
     drop = round(rule.get("drop_top", 0.0) * len(items))
     if "threshold" in rule:
@@ -142,11 +145,14 @@ SIZES = st.lists(st.integers(1, 9), max_size=6)
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks as threads of this process, as without a cluster: hundreds of selections in a minute, and the same bytes."""
+    """Runs tasks as threads of this process, as without a cluster.
+
+    Hundreds of selections then take a minute, and the bytes are the same.
+    """
     for module in (ray_cluster_module, tasks):
         monkeypatch.setattr(module, "connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(unit_file, "PART_TOKENS", unit_file.PART_TOKENS)  # is as before after the test
+    monkeypatch.setattr(unit_file, "PART_TOKENS", unit_file.PART_TOKENS)  # restores it after the test
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +171,7 @@ def test_every_rule_equals_a_full_sort(
     rule: dict[str, Any],
     part: int,
 ) -> None:
-    unit_file.PART_TOKENS = part  # tokens that are read at a time, where the sets are cut alike
+    unit_file.PART_TOKENS = part  # tokens that are read at a time if sets are cut alike
     for name in ("ref", "base", "sel"):
         shutil.rmtree(folder / name, ignore_errors=True)
     units = cut([base for _, base in pairs], sizes)
@@ -232,7 +238,7 @@ def test_quotas_by_share_and_by_tokens(folder: Path, tmp_path: Path, pairs: list
     assert summary.groups["b"].tokens_kept == 11
     assert summary.groups["c"].tokens_kept == 0
     for quota, words in (
-        (("a=0.25",), "--quota says nothing of the group"),
+        (("a=0.25",), "--quota says nothing about the group"),
         (("A=0.25", "*=0"), "no group is called 'A'"),
     ):
         with pytest.raises(RhoScoreError, match=words):
@@ -287,7 +293,7 @@ def test_samples_depend_on_seed_and_data_alone(folder: Path, tmp_path: Path) -> 
     assert kept["a"] == kept["b"] != kept["c"]
     ranked = _expected(pairs, [300], {"ratio": 0.3})
     differing = sum(a != b for x, y in zip(kept["cold"], ranked, strict=True) for a, b in zip(x, y, strict=True))
-    assert differing < 0.01 * summary.total.tokens  # next to no noise: ties at float16 aside, the best
+    assert differing < 0.01 * summary.total.tokens  # almost no noise: the best are drawn, but for ties
     even = _select(tmp_path / "even", places, ratio=0.3, sample="random")
     assert even.total.tokens_kept == summary.total.tokens_kept
     assert kept["a"] != _masks(tmp_path / "even")
@@ -329,7 +335,7 @@ def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_pa
         ({"ratio": 0.5, "tokens": 3}, "exactly one"),
         ({}, "exactly one"),
         ({"ratio": 1.5}, "between 0 and 1"),
-        ({"ratio": 0.5, "drop_top": -0.1}, "--drop-top is a share"),
+        ({"ratio": 0.5, "drop_top": -0.1}, "--drop-top must be a share"),
         ({"tokens": 5, "per_group": True}, "--quota"),
         ({"tokens": 5, "scope": "document"}, "--scope document"),
         ({"ratio": 0.5, "scope": "batch"}, "--batch-tokens"),
@@ -342,7 +348,7 @@ def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_pa
         ({"quota": ("a=0.3",), "ratio": 0.5}, "leave out --ratio"),
         ({"quota": ("a=x",)}, "not a number"),
         ({"quota": ("a=0.5", "a=0.2")}, "two quotas"),
-        ({"ratio": 0.5, "workers": 0}, "--workers is at least 1"),
+        ({"ratio": 0.5, "workers": 0}, "--workers must be at least 1"),
         ({"ratio": 0.5, "sample": "gumbel", "temperature": math.inf}, "--temperature"),
         ({"quota": ("a=1.5",)}, "between 0.0 and 1.0"),
         ({"ratio": 0.5, "share": ("one=0.3",)}, "--share"),
@@ -356,7 +362,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path, options: dict[str
 
 
 def test_references_are_told_apart(tmp_path: Path) -> None:
-    for refs, words in ((("a", "b"), "name each"), (("base=x",), "base"), ((), "--ref is missing")):
+    for refs, words in ((("a", "b"), "Name each"), (("base=x",), "base"), ((), "--ref is missing")):
         with pytest.raises(InputError, match=words):
             select(SelectConfig(output="o", ref=refs, ratio=0.5))
 
@@ -365,7 +371,7 @@ def test_sets_that_hold_other_documents_are_refused(folder: Path, tmp_path: Path
     places = _write(tmp_path, pairs, [9, 9])
     refs = [ref for ref, _ in pairs]
     write_scores(tmp_path / "short", [cut(refs[:-1], [20])])
-    with pytest.raises(RhoScoreError, match=r"other numbers of scored documents: shard-0.parquet: 50 and 49"):
+    with pytest.raises(RhoScoreError, match=r"different numbers of scored documents: shard-0.parquet: 50 and 49"):
         _select(tmp_path / "s1", {"ref": f"{tmp_path}/short", "base": places["base"]}, ratio=0.5)
     at = next(i for i, doc in enumerate(refs) if doc.ids)
     changed = [
@@ -387,7 +393,7 @@ def test_sets_that_hold_other_documents_are_refused(folder: Path, tmp_path: Path
         assert word in str(error.value)
     assert not (tmp_path / "s5" / "summary.json").exists()
     write_scores(tmp_path / "more", [cut(refs, []), [refs[:1]]])
-    with pytest.raises(InputError, match=r"of different files: 1 shards .* such as shard-1.parquet"):
+    with pytest.raises(InputError, match=r"from different files: 1 shards .* such as shard-1.parquet"):
         _select(tmp_path / "s3", {"ref": f"{tmp_path}/more", "base": places["base"]}, ratio=0.5)
 
 

@@ -1,4 +1,4 @@
-"""The default options on a cluster of two CPUs, whose node joined long ago."""
+"""The default options on a cluster of two CPUs that no more nodes will join."""
 
 import os
 import subprocess

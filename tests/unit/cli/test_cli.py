@@ -218,7 +218,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
         (
             ["select", "--ref", "a", "--ref", "b", "out", "--ratio", "0.6"],
-            ["two references are called 'ref'", "name each"],
+            ["two references are called 'ref'", "Name each"],
         ),
         (["select", "--ref", "a", "out", "--threshold", "inf"], ["--threshold", "finite", "inf"]),
         (
@@ -272,7 +272,7 @@ def test_an_interrupt_ends_without_a_traceback() -> None:
     code = "from rho_score.cli import entry\ndef main(argv): raise KeyboardInterrupt\nentry.main = main\nentry.run()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGINT
-    assert ended.stderr == "rho-score: interrupted. What is published stays; the same command goes on from there.\n"
+    assert ended.stderr == "rho-score: interrupted. What is published stays. The same command goes on from there.\n"
 
 
 def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(

@@ -75,10 +75,10 @@ def test_lines_are_verbatim_but_for_the_mark_before_the_first(tmp_path: Path) ->
         (
             [("a", True), ("x", True), ("c", True)],
             [],
-            "document 1 from its start: the input has 'b', the selection 'x'",
+            "document 1 from its start: the input has 'b', but the selection has 'x'",
         ),
-        ([("a", True), ("b", True)], [], "document 2 from its start: the input has 'c', the selection None"),
-        ([("a", True), ("b", True), ("c", True), ("d", True)], [], "the input ends, the selection has 'd'"),
+        ([("a", True), ("b", True)], [], "document 2 from its start: the input has 'c', but the selection has None"),
+        ([("a", True), ("b", True), ("c", True), ("d", True)], [], "the input ends, but the selection has 'd'"),
         ([("a", True), ("b", True), ("c", True)], ["b"], "'b' is both scored and quarantined"),
     ],
 )

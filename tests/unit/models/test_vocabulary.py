@@ -275,7 +275,7 @@ def test_equal_cuts_keep_each_loss_exactly() -> None:
 
 def test_documents_of_other_sizes_are_refused() -> None:
     one, sizes = np.array([1, 1]), np.array([2, 3])
-    with pytest.raises(ValueError, match="other numbers of bytes"):
+    with pytest.raises(ValueError, match="different numbers of bytes"):
         spread(np.ones(2), sizes, one, sizes[::-1], one)
 
 

@@ -18,7 +18,7 @@ SCORES = arrays(np.float32, st.integers(0, 80), elements=st.one_of(FINITE, st.sa
 
 
 def count(group: str | None, scores: np.ndarray, tokens: np.ndarray | None = None, bits: Bits = 16) -> pa.Table:
-    """The histogram of scores of one group."""
+    """The histogram of one group's scores."""
     counter = Counter(bits)
     rounded, n = round_score(scores, bits), np.array([len(scores)])
     counter.add(None, rounded, n, np.zeros(1, np.int64), [group], tokens)
@@ -35,11 +35,11 @@ def test_keys_order_as_all_float16_values_do() -> None:
 
 @pytest.fixture(params=["compiled", "numpy"])
 def either_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways that the package may have been built."""
+    """Runs a test with the compiled loops and with numpy's."""
     if request.param == "numpy":
         monkeypatch.setattr(kernel, "compiled", None)
     elif kernel.compiled is None:
-        pytest.skip("rho_score/_kernel.pyx was not compiled: no C compiler")
+        pytest.skip("rho_score/ranking/_kernel.pyx was not compiled: no C compiler")
 
 
 def test_rounding_to_float16_is_numpys(either_kernel: None) -> None:
@@ -147,7 +147,7 @@ def test_merging_is_addition_in_any_order(parts: list[np.ndarray], random: objec
 
 
 def _select(units: list[np.ndarray], n_keep: int, *, high: bool) -> np.ndarray:
-    """The mask by histogram, cut and ties, unit by unit, as the job makes it."""
+    """The mask from histogram, cut and ties, made unit by unit as in the job."""
     rounded = [round_score(unit) for unit in units]
     cut = cut_items(merge(count(None, unit) for unit in units), n_keep, high=high)
     ties = share_ties(cut, [int(np.sum(unit == cut.value(16))) for unit in rounded])

@@ -8,7 +8,7 @@ MASK = (1 << 64) - 1
 
 
 def _splitmix(state: int, n: int) -> list[float]:
-    """The generator as its authors wrote it, in Python's integers."""
+    """The generator as its authors wrote it, with Python's integers."""
     out = []
     for _ in range(n):
         state = (state + 0x9E3779B97F4A7C15) & MASK

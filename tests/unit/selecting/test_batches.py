@@ -1,4 +1,4 @@
-"""Counting in threads: what is told of it."""
+"""The progress of counting in threads."""
 
 import threading
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Selections of score sets that are still being written, against score sets of those units alone."""
+"""Selections from unfinished score sets, compared with score sets of only the published units."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def _write(folder: Path, corpus: Corpus) -> dict[str, Path]:
 
 
 def _unfinish(scores: Path, missing: list[int]) -> None:
-    """Take the units of these numbers away, and the file that says that all are there."""
+    """Removes the units of these numbers, and the file that says that the set is finished."""
     for i in missing:
         (scores / data_name(ScoreSet.open(str(scores)).units[i].unit)).unlink()
     (scores / "_SUCCESS.json").unlink()
@@ -104,7 +104,7 @@ def test_an_unfinished_set_is_refused_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"base is not finished: it has no _SUCCESS.json.*--allow-unfinished"):
         select(_config(places, tmp_path / "sel", unfinished=False))
     _unfinish(places["ref"], [1, 2, 3, 4])
-    with pytest.raises(InputError, match=r"no unit is published in all score sets yet; not finished: .*base, .*ref"):
+    with pytest.raises(InputError, match=r"no unit is published in all score sets yet\. Not finished: .*base, .*ref"):
         select(_config(places, tmp_path / "sel"))
     assert not (tmp_path / "sel").exists()
 
@@ -116,7 +116,7 @@ def test_unfinished_sets_that_are_cut_otherwise_are_refused(tmp_path: Path) -> N
     for name in ("base", "ref"):  # then none of the units' names is in both
         _unfinish(places[name], [0])
         with pytest.raises(
-            InputError, match=r"ref is cut into other units than .*base; such sets are joined once both"
+            InputError, match=r"ref is cut into other units than .*base\. Such sets can be joined only when both"
         ):
             select(_config(places, tmp_path / "sel"))
 
