@@ -38,6 +38,7 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     from ray.exceptions import RayError
 
     ours = not connected()
+    _quiet_backend()
     if starts_its_own():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that it is on
         configure_own_cluster(local_cpus)
@@ -54,6 +55,15 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _quiet_backend() -> None:
+    """Keep the C++ part of Ray from printing to the user's screen, unless the user chose a level.
+
+    In every run it calls the way in which Ray Data makes its workers an error (ray-project/ray issue 57733). What ends a run
+    comes as an exception. A cluster of our own inherits the level, so that its own log files hold fatal errors alone.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 def _join() -> None:

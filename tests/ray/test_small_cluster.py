@@ -39,3 +39,5 @@ def test_the_default_fits_a_running_cluster_of_two_cpus(
     assert ended.returncode == 0, ended.stderr
     assert "1 workers of 2 CPUs and one CPU for reading need 3, the cluster has 2" in ended.stderr
     assert f"quarantined {N_QUARANTINED}" in ended.stdout
+    for noise in ("core_worker.cc", "Loading weights", "Running Dataset"):
+        assert noise not in ended.stderr, "another package prints to the user's screen"
