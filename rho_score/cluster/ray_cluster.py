@@ -23,6 +23,7 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     from ray.exceptions import RayError
 
     ours = not connected()
+    _quiet_backend()
     if starts_its_own():
         # It logs that it is on.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -40,6 +41,16 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _quiet_backend() -> None:
+    """Keeps the C++ part of Ray from printing to the user's screen, unless the user chose a level.
+
+    In every run it reports the way in which Ray Data makes its workers as an error (ray-project/ray
+    issue 57733). What ends a run comes as an exception. A cluster of our own inherits the level, so
+    that its own log files hold fatal errors alone.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 def _join() -> None:

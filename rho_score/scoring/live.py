@@ -20,7 +20,7 @@ WORKERS_A_SECOND = 200
 """Reports a second that all workers together make at most."""
 MOST_WAITING = 20
 """Reports of a worker that may wait for an actor that does not answer; more are dropped."""
-STARTING = "waiting for a worker to start"
+STARTING, FIRST_PASS = "waiting for a worker to start", "running the first pass"
 
 
 class Board:
@@ -101,7 +101,7 @@ class LiveProgress:
         self._progress, self._most_workers = progress, most_workers
         self._units = UnitsDone(sizes, before)
         self._n_units, self._size = len(sizes), sum(sizes.values())
-        self._begun = False
+        self._before, self._begun = self._units.done, False
         self._lock = threading.Lock()
         self._published: list[str] = []
         self._answer: Any = None
@@ -116,8 +116,7 @@ class LiveProgress:
         options = {"num_cpus": 0, "max_restarts": -1, "max_pending_calls": MOST_WAITING}
         self._board = actor.options(**options, scheduling_strategy=here).remote()
         self.reporter = Reporter(self._board, every_s=max(1.0, self._most_workers / WORKERS_A_SECOND))
-        done = self._units.done
-        self._progress.begin(n_units=self._n_units, size=self._size, before=done)
+        self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
         self._progress.phase(STARTING)
         self._progress.watch(self._look)
         return self
@@ -165,6 +164,6 @@ class LiveProgress:
     def _show(self, done: Done, started: float) -> None:
         if not self._begun:
             self._begun = True
-            self._progress.phase("")
             self._progress.restart_clock(time.time() - started)
+        self._progress.phase(FIRST_PASS if done == self._before else "")
         self._progress.update(done)

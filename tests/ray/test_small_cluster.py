@@ -11,7 +11,7 @@ from tests.forkserver.server import FORKED, ForkServer
 PROGRAM = """
 import os, sys
 from ray.cluster_utils import Cluster
-from rho_score import preflight
+from rho_score.scoring import preflight
 from rho_score.cli import main
 from tests.forkserver.server import START_WORKER
 
@@ -41,3 +41,5 @@ def test_the_default_fits_a_running_cluster_of_two_cpus(
     assert ended.returncode == 0, ended.stderr
     assert "1 workers of 2 CPUs and one CPU for reading need 3, but the cluster has 2" in ended.stderr
     assert f"quarantined {N_QUARANTINED}" in ended.stdout
+    for noise in ("core_worker.cc", "Loading weights", "Running Dataset"):
+        assert noise not in ended.stderr, "another package prints to the user's screen"
