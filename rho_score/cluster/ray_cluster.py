@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from rho_score.cluster.backend_log import quiet_backend
 from rho_score.cluster.reach import check_address, check_temp_folder, refusal
 from rho_score.errors import RhoScoreError
 
@@ -23,12 +24,12 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
     from ray.exceptions import RayError
 
     ours = not connected()
-    _quiet_backend()
     if starts_its_own():
         # It logs that it is on.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         configure_own_cluster(local_cpus)
-        ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
+        with quiet_backend():
+            ray.init(address="local", num_cpus=local_cpus, include_dashboard=False, logging_level=logging.WARNING)
     elif ours:
         _join()
     try:
@@ -43,16 +44,6 @@ def cluster(*, local_cpus: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def _quiet_backend() -> None:
-    """Keeps the C++ part of Ray from printing to the user's screen, unless the user chose a level.
-
-    In every run it reports the way in which Ray Data makes its workers as an error (ray-project/ray
-    issue 57733). What ends a run comes as an exception. A cluster of our own inherits the level, so
-    that its own log files hold fatal errors alone.
-    """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-
-
 def _join() -> None:
     """Connects to the cluster that `RAY_ADDRESS` names."""
     address = os.environ["RAY_ADDRESS"]
@@ -60,7 +51,8 @@ def _join() -> None:
     import ray
 
     try:
-        ray.init(logging_level=logging.WARNING)
+        with quiet_backend():
+            ray.init(logging_level=logging.WARNING)
     except Exception as error:  # wrong versions, tokens or machines: Ray has no class for them
         raise refusal(address, error) from error
 

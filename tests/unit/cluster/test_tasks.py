@@ -1,12 +1,11 @@
 """Threads that take their items from one iterator."""
 
-import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from rho_score.cluster import ray_cluster, tasks
+from rho_score.cluster import tasks
 from rho_score.cluster.tasks import in_turn
 
 FOR_EVER = 10**12
@@ -62,16 +61,3 @@ def test_an_interrupt_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         in_turn(lambda items: sum(1 for _ in items), range(FOR_EVER), workers=2)
-
-
-@pytest.mark.parametrize(("chosen", "used"), [(None, "fatal"), ("info", "info")])
-def test_the_backend_is_quiet_unless_the_user_chose_a_level(
-    monkeypatch: pytest.MonkeyPatch, chosen: str | None, used: str
-) -> None:
-    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "")  # so that it is put back afterwards
-    if chosen is None:
-        monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL")
-    else:
-        monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", chosen)
-    ray_cluster._quiet_backend()
-    assert os.environ["RAY_BACKEND_LOG_LEVEL"] == used
