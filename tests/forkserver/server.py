@@ -28,6 +28,10 @@ START_WORKER = str(Path(__file__).with_name("start_worker.py"))
 FORKED = [sys.executable, str(Path(__file__).with_name("client.py"))]
 """In place of `python -m`, for a command that may be forked."""
 
+# Else a raylet that lost a worker ends the process group of the process that it started itself. That was the client, which is
+# long gone: its number may be another's by now.
+SETTINGS = {"RAY_process_group_cleanup_enabled": "0"}
+
 MODULES = (
     "asyncio",
     "jsonschema",  # this and pandas: for Ray
@@ -53,14 +57,16 @@ class ForkServer:
         )  # fmt: skip
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
-        self._before = os.environ.get("FORK_SERVER")
-        os.environ["FORK_SERVER"] = f"{self._folder.name}/socket"
+        settings = SETTINGS | {"FORK_SERVER": f"{self._folder.name}/socket"}
+        self._before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         return self
 
     def __exit__(self, *_: object) -> None:
-        del os.environ["FORK_SERVER"]
-        if self._before is not None:  # that of a server around this one
-            os.environ["FORK_SERVER"] = self._before
+        for name, value in self._before.items():
+            os.environ.pop(name, None)
+            if value is not None:  # that of a server around this one
+                os.environ[name] = value
         assert self._process.stdin is not None
         self._process.stdin.close()  # so it ends
         self._process.wait(20)
@@ -90,7 +96,7 @@ def serve(folder: Path) -> tuple[socket.socket, dict[str, Any]] | None:
             client, _ = listener.accept()
             content, streams, _, _ = socket.recv_fds(client, 1 << 20, 3)
             if content and os.fork() == 0:
-                os.setpgid(0, 0)  # a raylet that ends a worker ends its group
+                os.setpgid(0, 0)  # a signal to a group of processes is for one worker alone
                 for number, stream in enumerate(streams):
                     os.dup2(stream, number)
                     os.close(stream)
