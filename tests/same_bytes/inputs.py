@@ -1,7 +1,6 @@
 """The models and corpora that both versions read. Each is made once, so that both read the very same files."""
 
 import bz2
-import functools
 import json
 import lzma
 import shutil
@@ -95,14 +94,11 @@ INPUTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@functools.cache
-def made(folder: Path, name: str) -> int:
-    """Make an input under `folder` unless it is there; returns when that was, nanoseconds."""
-    if not (folder / name).exists():
-        print(f"making the input {name}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        building = folder / f"building-{name}"
-        shutil.rmtree(building, ignore_errors=True)
-        INPUTS[name](building)
-        building.rename(folder / name)
-    return (folder / name).lstat().st_mtime_ns
+def make(folder: Path, name: str) -> None:
+    """Make one input as `folder`/`name`."""
+    print(f"making the input {name}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    building = folder / f"building-{name}"
+    shutil.rmtree(building, ignore_errors=True)
+    INPUTS[name](building)
+    building.rename(folder / name)
