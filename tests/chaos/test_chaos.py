@@ -84,7 +84,7 @@ def test_a_run_begun_while_a_node_is_away_waits_for_it(cluster: ChaosCluster) ->
     cluster.remove_node(0, graceful=False)
     log = cluster.root / "away.log"
     driver = cluster.run(command("score", cluster.root, output, workers=2), log)
-    while "0/1 units" not in tail(log, 100) and driver.exitcode is None:
+    while "waiting for a worker to start" not in tail(log, 100) and driver.exitcode is None:
         time.sleep(0.1)
     cluster.mend()
     driver.join(LIMIT_S)
