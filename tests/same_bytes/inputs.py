@@ -62,7 +62,7 @@ def _parquet(folder: Path) -> None:
 
 
 def _demo_part(folder: Path) -> None:
-    """A shard of each format of the demo's corpus, 24,000 tokens of three groups: the whole of it takes two models too long."""
+    """A shard of each format of the demo's corpus, 32,000 tokens of three groups: the whole of it takes two models too long."""
     build(folder)
     for name in ("docs-001.parquet", "source-000.parquet", "licences-000.parquet"):
         (folder / name).unlink()
