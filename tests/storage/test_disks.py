@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rho_score.cli import main
-from rho_score.cluster import ray_cluster as engine
+from rho_score.cluster import ray_cluster as ray_cluster_module
+from rho_score.cluster import tasks
 from tests.ray.conftest import digests, score_into
 from tests.storage.conftest import Run
 from tests.stores import cut, random_documents, write_scores
@@ -115,7 +116,8 @@ def test_a_disk_that_cannot_be_written_to_is_told_at_once(disk: SmallDisk, score
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks as threads of this process, as without a cluster: whose calls of the system can be made to fail."""
-    monkeypatch.setattr(engine, "connected", lambda: False)
+    for module in (ray_cluster_module, tasks):
+        monkeypatch.setattr(module, "connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("rho_score.files.retries.PATIENCE_S", 1)
 
