@@ -77,7 +77,7 @@ def test_short_runs_are_taken_out_within_documents(documents: list[list[bool]], 
 def test_the_first_difference_is_found() -> None:
     a, b = _table([[1.0], [1.0, 2.0]]), _table([[1.0], [1.0, 2.0, 3.0]])
     assert first_difference(a, a) is None
-    assert first_difference(a, b) == "row 1: document 'd1', tokens differ from position 2 on (2 and 3 tokens)"
+    assert first_difference(a, b) == "row 1, document 'd1': tokens differ from position 2 on (2 and 3 tokens)"
     assert first_difference(a, a.slice(0, 1)) == "row 1: the first has 2 documents, the second 1"
     assert first_difference(a.slice(1), a) == "row 0: the first has document 'd1', the second 'd0'"
 
