@@ -68,6 +68,7 @@ class ScoreUnit:
         try:
             self._scorer = _load(settings, reporter)
             self._weight_note = self._scorer.weight_note
+            reporter.phase("waiting for the first unit")
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
             self._refusal = error
         except Exception as error:

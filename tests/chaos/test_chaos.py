@@ -84,7 +84,8 @@ def test_a_run_begun_while_a_node_is_away_waits_for_it(cluster: ChaosCluster) ->
     cluster.remove_node(0, graceful=False)
     log = cluster.root / "away.log"
     driver = cluster.run(command("score", cluster.root, output, workers=2), log)
-    while "waiting for a worker to start" not in tail(log, 100) and driver.exitcode is None:
+    begun = ("waiting for a worker to start", "loading the model", "checking the model", "waiting for the first unit")
+    while not any(phase in tail(log, 100) for phase in begun) and driver.exitcode is None:
         time.sleep(0.1)
     cluster.mend()
     driver.join(LIMIT_S)
