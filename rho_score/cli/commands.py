@@ -51,7 +51,7 @@ def _score(config: ScoreConfig) -> int:
         _say(str(verify(config)))
         return 0
     summary = score(config)
-    accounts = summary.counts
+    counts = summary.counts
     if summary.computed == 0:
         _say_finished(summary.output)
     else:
@@ -61,20 +61,20 @@ def _score(config: ScoreConfig) -> int:
             f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
             f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
         )
-    mean = accounts.total_nats / accounts.losses if accounts.losses else float("nan")
+    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
     _say(
-        f"documents in {accounts.documents:,} = scored {accounts.scored:,} + quarantined {accounts.quarantined:,}; "
-        f"{accounts.tokens:,} tokens, mean loss {mean:.4f} nats"
+        f"documents in {counts.documents:,} = scored {counts.scored:,} + quarantined {counts.quarantined:,}; "
+        f"{counts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
     if summary.not_shards:
         _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
     _print_retries(summary.retries)
     if summary.weight_note:
         _say(f"weights: {summary.weight_note}")
-    if accounts.rescored:
-        _say(f"{accounts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
-    if accounts.quarantined:
-        _print_quarantined(summary.output, accounts.quarantined)
+    if counts.rescored:
+        _say(f"{counts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
+    if counts.quarantined:
+        _print_quarantined(summary.output, counts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED
     return 0
 
@@ -115,9 +115,9 @@ def _select(config: SelectConfig) -> int:
     _print_retries(summary.retries)
     if unaligned := summary.total.documents_unaligned:
         _say(f"{unaligned:,} documents have no score: the tokenizers do not read them alike.")
-    for group, accounts in [*summary.groups.items(), ("all", summary.total)]:
-        if (ref := accounts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
-            base = accounts.bits_per_byte("base") if config.base else None
+    for group, counts in [*summary.groups.items(), ("all", summary.total)]:
+        if (ref := counts.bits_per_byte("ref")) is not None and (group is not None or len(summary.groups) > 1):
+            base = counts.bits_per_byte("base") if config.base else None
             more = "" if base is None else f", base {base:.4f}"
             _say(f"{visible(group or '(none)'):<24.24} bits per byte: reference {ref:.4f}{more}")
     return 0
@@ -141,12 +141,12 @@ def _print_groups(
     whole: float | None,
 ) -> None:
     _say(f"{'group':<24} {'documents':>12} {'tokens':>16} {'kept':>16} {'share kept':>11} {'threshold':>10}")
-    rows = [(visible(group or "(none)"), accounts, threshold_of(group)) for group, accounts in groups.items()]
+    rows = [(visible(group or "(none)"), counts, threshold_of(group)) for group, counts in groups.items()]
     known = _documents_known(total)
-    for name, accounts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
+    for name, counts, threshold in [*(rows if set(groups) != {None} else []), ("all", total, whole)]:
         _say(
-            f"{name:<24.24} {f'{accounts.documents:,}' if known else '':>12} {accounts.tokens:>16,} {accounts.tokens_kept:>16,} "
-            f"{accounts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
+            f"{name:<24.24} {f'{counts.documents:,}' if known else '':>12} {counts.tokens:>16,} {counts.tokens_kept:>16,} "
+            f"{counts.share_kept:>11.4f} {'' if threshold is None else f'{threshold:.6g}':>10}"
         )
 
 

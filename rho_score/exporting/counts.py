@@ -1,10 +1,12 @@
 """How many documents and tokens an export wrote."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from rho_score.stores.counts import Summed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportCounts:
+class ExportCounts(Summed):
     """The documents and tokens of one part of an export, or of several."""
 
     documents: int = 0
@@ -22,6 +24,3 @@ class ExportCounts:
     tokens_trained: int = 0
     """Tokens that a trainer computes a loss for when it reads the files. They are `tokens_kept`,
     plus EOS with --train-eos, minus tokens at the start of a row or file without a prefix."""
-
-    def __add__(self, other: "ExportCounts") -> "ExportCounts":
-        return ExportCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 
 import orjson
 
@@ -148,6 +147,4 @@ def _remove_runs(output: Folder) -> None:
 
 
 def _total(results: Mapping[str, JsonObject]) -> ExportCounts:
-    return reduce(
-        ExportCounts.__add__, (ExportCounts(**result["counts"]) for result in results.values()), ExportCounts()
-    )
+    return sum((ExportCounts(**result["counts"]) for result in results.values()), ExportCounts())

@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import check_unchanged, documents
 from rho_score.corpus.jsonl_shards import jsonl_lines
@@ -125,7 +126,7 @@ def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
     time as ISO 8601, a decimal number or a duration (in seconds) as a string, binary data as
     base64, and NaN as null.
     """
-    if unit.format == ".parquet":
+    if parquet_shards.holds(unit):
         for table in parquet_tables(corpus, unit, keep):
             for row in table.to_pylist():
                 yield orjson.dumps(row, default=_as_json, option=orjson.OPT_APPEND_NEWLINE)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from rho_score.config import ExportConfig
+from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
 from rho_score.exporting.documents import Frame, Writer
@@ -19,7 +20,6 @@ from rho_score.stores.tokenizer import load_store_tokenizer
 
 LAYOUT_VERSION = 2  # version 1 kept blocks and rows without any label
 ORIGINALS = ("parquet", "jsonl")
-
 
 MASK = {
     "labels": "labels[i] is token i itself, or -100; models that shift inside (Hugging Face) take it as it is",
@@ -142,7 +142,7 @@ def _corpus(config: ExportConfig, selection: Selection) -> Corpus:
             f"--format {config.format} writes whole documents, but {config.selection} selects by {level}. Make a selection "
             "with `rho-score select … --level document`, or export tokens with --format labels, bin or megatron."
         )
-    lines = [unit.shard for unit in selection.units if unit.format != ".parquet"]
+    lines = [unit.shard for unit in selection.units if not parquet_shards.holds(unit)]
     if config.format == "parquet" and lines:
         raise InputError(
             f"{len(set(lines))} shards are JSONL ({lines[0]}), whose columns have no declared types. Their types in Parquet "

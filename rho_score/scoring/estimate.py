@@ -198,7 +198,7 @@ def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
     def read(unit: Unit) -> _Part:
         part = _Part(unit=unit, keep=config.sample_documents)
         most = max(READ_BYTES // len(units), EXPANDS * unit.text_bytes if small else 0)
-        (_read_parquet if unit.format == parquet_shards.FORMAT else _read_jsonl)(root, part, columns, most)
+        (_read_parquet if parquet_shards.holds(unit) else _read_jsonl)(root, part, columns, most)
         return part
 
     with ThreadPoolExecutor(16) as pool:

@@ -1,4 +1,4 @@
-"""The scoring job: plan → read → tokenize → Scorer (actor pool) → publish. One unit in, one file out."""
+"""The scoring job: plan, then read, tokenize, score and publish each unit as one file."""
 
 import itertools
 import logging
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """What a run did. `computed` is about this run's units only, `counts` about the whole score set."""
+    """What a run did. `computed` counts the units of this run, `counts` covers the whole score set."""
 
     output: str
     units: int
@@ -53,23 +53,26 @@ class ScoreSummary:
     counts: ScoreCounts
     wall_s: float
     busy_share: float
-    """Share of the workers' time, from the first unit of each to its last, that the model ran."""
+    """Share of the workers' time during which the model ran, from each worker's first unit to its last."""
     padding_share: float
-    """Share of padding in the positions that went through the model."""
+    """Share of the positions that went through the model and were padding."""
     weight_note: str
-    """What the model does not use of its files' weights, and which of its own are tied and not there; empty where neither."""
+    """Which weights of its files the model does not use, and which of its own are tied instead of stored.
+
+    Empty if there are none of either kind.
+    """
     retries: dict[str, int]
-    """Storage calls that were made again, by kind of error: the driver's, and those of the units that were published."""
+    """Storage calls that were made again, by kind of error: those of the driver and of published units."""
     not_shards: tuple[str, ...] = ()
-    """Files of the input that were left out, as their names are no shards'."""
+    """Files of the input that were left out because their names are not those of shards."""
 
 
 def score(config: ScoreConfig) -> ScoreSummary:
-    """Score a corpus, or go on where an earlier run of the same command stopped.
+    """Scores a corpus, or resumes the run of the same command that stopped before.
 
     Raises:
         InputError: wrong usage or input, found before anything was run.
-        RhoScoreError: the run failed; what it published stays, and the same command resumes it.
+        RhoScoreError: the run failed. What it published stays, and the same command resumes it.
     """
     started = time.monotonic()
     with retries_counted() as retries, Progress("score") as progress:
@@ -96,10 +99,10 @@ def score(config: ScoreConfig) -> ScoreSummary:
 
 
 def verify(config: ScoreConfig) -> Comparison:
-    """Compare what `score` would compute with a plain float32 forward, on `config.verify` random documents.
+    """Compares the scores of `config.verify` random documents with those of a plain float32 forward.
 
     Raises:
-        InputError: as `score`.
+        InputError: wrong usage or input, as for `score`.
     """
     if config.verify is None or config.verify < 1:
         raise InputError(f"--verify takes a number of documents, got {config.verify}.")
@@ -170,7 +173,7 @@ def _run(settings: ScoringSettings, output: Folder, started: float, progress: Pr
 
 
 def _done(settings: ScoringSettings, output: Folder) -> set[str]:
-    """The units that this run need not score."""
+    """The units that this run does not score, because they are published already."""
     done = published_units(output)
     if settings.config.only_quarantined:
         if left := len(settings.plan.units) - len(done):

@@ -1,4 +1,7 @@
-"""The worker of the actor pool: one model, one unit at a time. Of the storage it knows only its notes, see `attempts`."""
+"""The worker of the actor pool, which holds one model and scores one unit at a time.
+
+The only files that it writes are its notes, see `attempts`.
+"""
 
 import logging
 import os
@@ -49,7 +52,7 @@ class WorkerSettings:
 
 
 class ScoreUnit:
-    """A worker of the pool: holds the model, adds the column `loss`; `schema.TOKENIZED` → `schema.SCORED`."""
+    """A worker of the pool. It turns a block of `blocks.TOKENIZED` into one of `blocks.SCORED`."""
 
     def __init__(self, settings: WorkerSettings, reporter: Reporter) -> None:
         logging.basicConfig(level=logging.WARNING)
@@ -116,7 +119,7 @@ class ScoreUnit:
 
 
 def _does_not_load(error: Exception, model: str) -> str:
-    """What is to be said of an error that nobody foresaw, with the place that it came from."""
+    """The message for an unforeseen error while the model loads, with the place that raised it."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{model} does not load on {os.uname().nodename}: {type(error).__name__}: {str(error).strip()[:500]} "
@@ -127,7 +130,10 @@ def _does_not_load(error: Exception, model: str) -> str:
 
 
 def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision) -> pa.Array:
-    """Values of all documents in a row, null for NaN: floats in this precision, ranks as integers."""
+    """The values of all documents as one array, with null for NaN.
+
+    Floats are rounded to `precision`, and ranks are integers.
+    """
     flat = np.concatenate([np.zeros(0, np.float32), *values])
     missing = np.isnan(flat)
     if pa.types.is_integer(kind):
@@ -136,7 +142,11 @@ def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision
 
 
 def _load(settings: WorkerSettings, reporter: Reporter) -> Scorer:
-    """The scorer, if this node has what the run was begun with."""
+    """Loads the scorer.
+
+    Raises:
+        RhoScoreError: this node does not have the model, the versions or the GPU of the run.
+    """
     if settings.gpus and not torch.cuda.is_available():
         raise RhoScoreError(
             "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."

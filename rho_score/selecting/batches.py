@@ -16,7 +16,7 @@ from rho_score.cluster.ray_cluster import connected
 from rho_score.cluster.tasks import Reference, as_task, in_order, in_tasks, in_turn, result
 from rho_score.ranking.histogram import NO_COUNTS, Group, merge
 from rho_score.selecting.row_ranges import JoinedUnit, RowRange, row_ranges_by_unit, scored_rows
-from rho_score.stores.counts import GroupCounts
+from rho_score.stores.counts import GroupCounts, add_groups
 from rho_score.stores.score_set import ScoreSet
 
 UNITS_PER_BATCH = 64
@@ -142,16 +142,15 @@ def written(
     computed, groups = 0, dict[Group, GroupCounts]()
 
     def noted() -> Iterator[tuple[int, tuple[int, Mapping[Group, GroupCounts]]]]:
-        for index, (n_written, accounts, more) in fetched(in_tasks(write, items, workers=workers)):
+        for index, (n_written, counts, more) in fetched(in_tasks(write, items, workers=workers)):
             each(more)  # before sorting: values that wait for a late batch would pile up
-            yield index, (n_written, accounts)
+            yield index, (n_written, counts)
 
     with Progress(what, n_units=sum(len(batch.units) for batch in batches)) as progress:
-        for index, (n_written, accounts) in in_order(noted()):
+        for index, (n_written, counts) in in_order(noted()):
             computed += n_written
-            for group, one in accounts.items():
-                groups[group] = groups.get(group, GroupCounts()) + one
-            total = sum(accounts.values(), GroupCounts())
+            add_groups(groups, counts)
+            total = sum(counts.values(), GroupCounts())
             progress.add(tokens=total.tokens, units=len(batches[index].units))
     return computed, groups
 

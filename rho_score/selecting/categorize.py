@@ -21,7 +21,7 @@ from rho_score.selecting.batches import Batch
 from rho_score.selecting.group_counts import count_groups, group_codes
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
-from rho_score.stores.counts import GroupCounts, group_counts_in
+from rho_score.stores.counts import GroupCounts, add_groups, group_counts_in
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import SCHEMA_VERSION, dynamics_schema
 from rho_score.stores.selection import Selection
@@ -90,8 +90,7 @@ def write_batch(writer: CategoryWriter, item: tuple[Batch, set[str]]) -> tuple[i
     counter, groups = Counter(16), dict[Group, GroupCounts]()
     for unit in batch.units:
         metadata, table = writer.read(unit.unit) if unit.unit in published else writer.write(unit)
-        for group, one in group_counts_in(metadata).items():
-            groups[group] = groups.get(group, GroupCounts()) + one
+        add_groups(groups, group_counts_in(metadata))
         delta = as_numpy(flat_values(table["delta"])).astype(np.float32)
         codes = as_numpy(pc.fill_null(flat_values(table["category"]), -1))
         groups_of = table["group"].combine_chunks() if writer.grouped else pa.nulls(len(table), pa.string())

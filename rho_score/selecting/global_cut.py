@@ -28,7 +28,7 @@ class GlobalCut:
     `histogram` is that of the whole corpus by reference and group (`histogram.COUNTS`), and
     `ranges` says what each ranking keeps. Each 16-bit key has its own counter, so the first cut is
     exact. Of 32-bit keys the high halves are counted first. The bins that a cut falls into are then
-    counted by the low halves (`refined_bins`).
+    counted by the low halves.
     """
 
     def __init__(self, counter: BatchCounter, batches: Sequence[Batch], rules: Callable[[Ranking], Rule]) -> None:
@@ -36,14 +36,10 @@ class GlobalCut:
         self._config = counter.ranker.config
         self._rule_of = rules
         self._coarse = self.histogram = NO_COUNTS
+        self._tables: dict[Ranking, pa.Table] = {}
         self._refined: dict[Ranking, list[int]] = {}
         self._dropped_tokens: dict[Ranking, int] = {}
         self.ranges: dict[Ranking, KeptRange] = {}
-
-    @property
-    def refined_bins(self) -> dict[Ranking, list[int]] | None:
-        """By reference and group, the high halves of keys that are counted in detail, or None."""
-        return self._refined or None
 
     def run(self) -> "GlobalCut":
         """Counts and cuts; returns itself."""
@@ -71,6 +67,7 @@ class GlobalCut:
 
     def _cut(self) -> None:
         """Reads off the histogram what each ranking keeps."""
+        self._tables = self._by_ranking()
         self.ranges = {
             ranking: kept_range(
                 counts,
@@ -80,7 +77,7 @@ class GlobalCut:
                 whole_documents=self._config.level == "document",
                 dropped_tokens=self._dropped_tokens.get(ranking, 0),
             )
-            for ranking, counts in self._by_ranking().items()
+            for ranking, counts in self._tables.items()
         }
 
     def _by_ranking(self) -> dict[Ranking, pa.Table]:
@@ -96,7 +93,7 @@ class GlobalCut:
         return tables
 
     def _missing_bins(self) -> dict[Ranking, list[int]]:
-        """`refined_bins` and the further bins that cuts fall into; empty if there are none.
+        """The bins counted in detail and the further ones that cuts fall into; empty if there are none.
 
         It is also empty if keys have 16 bits.
         """
@@ -123,10 +120,9 @@ class GlobalCut:
         }
         if not drops:
             return False
-        tables = self._by_ranking()
         lengths = self._tie_lengths({ranking: KeptRange(drop) for ranking, drop in drops.items()})
         for ranking, drop in drops.items():
-            keys, tokens = (as_numpy(tables[ranking][name]) for name in ("key", "tokens"))
+            keys, tokens = (as_numpy(self._tables[ranking][name]) for name in ("key", "tokens"))
             tied = [n for batch in lengths[ranking] for n in batch[0]]
             self._dropped_tokens[ranking] = int(tokens[drop.before(keys)].sum()) + sum(tied[: drop.ties])
         return True
@@ -149,7 +145,7 @@ class GlobalCut:
         """The number of items that each batch has at each cut, int64[n_batches, n_cuts]."""
         found = {ranking: np.zeros((len(self._batches), len(kept.cuts)), np.int64) for ranking, kept in ranges.items()}
         if ranges:
-            work = partial(self._counter.count_ties, ranges=ranges, refined_bins=self.refined_bins)
+            work = partial(self._counter.count_ties, ranges=ranges, refined_bins=self._refined or None)
             for index, counts in fetched(in_tasks(work, self._batches, workers=self._config.workers)):
                 for ranking, of_batch in counts.items():
                     found[ranking][index] = of_batch

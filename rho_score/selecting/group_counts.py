@@ -25,10 +25,10 @@ def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCount
         sums["bytes"] = scores.doc_bytes
         sums |= {f"{model}_nats": nats for model, nats in _document_nats(scores).items()}
     owners, names = group_codes(scores.groups)
-    accounts = {}
+    counts = {}
     for i, name in enumerate(names):
         mine = owners == i
-        accounts[name] = GroupCounts(
+        counts[name] = GroupCounts(
             documents=int(mine.sum()),
             documents_kept=int((kept[mine] > 0).sum()),
             tokens=int(scores.lengths[mine].sum()),
@@ -39,7 +39,7 @@ def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCount
             ref_nats=float(sums["ref_nats"][mine].sum()),
             base_nats=float(sums["base_nats"][mine].sum()),
         )
-    return accounts
+    return counts
 
 
 def _document_nats(scores: UnitScores) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from rho_score.selecting.batches import Batch
 from rho_score.selecting.group_counts import byte_columns, count_groups
 from rho_score.selecting.ranked_items import RankedItems, Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
-from rho_score.stores.counts import GroupCounts, group_counts_in
+from rho_score.stores.counts import GroupCounts, add_groups, group_counts_in
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import SCHEMA_VERSION, selection_schema
 from rho_score.stores.unit_file import footers
@@ -74,8 +74,7 @@ class MaskWriter:
             with readable(self._output, data_name(unit.unit)):
                 for row in metadata["ties"]:
                     left.take(Ranking(row["expert"], row["group"]), row["kept"])
-                for group, counts in group_counts_in(metadata).items():
-                    groups[group] = groups.get(group, GroupCounts()) + counts
+                add_groups(groups, group_counts_in(metadata))
         return len(batch.units) - len(known), groups, None
 
     def _write_unit(self, unit: JoinedUnit, left: Ties) -> JsonObject:
@@ -92,8 +91,7 @@ class MaskWriter:
             if config.level == "document":
                 masks = {reference: np.repeat(items, scores.lengths) for reference, items in kept.items()}
             mask = longer_runs(np.logical_or.reduce(list(masks.values())), scores.lengths, config.min_run)
-            for group, counts in count_groups(scores, mask).items():
-                groups[group] = groups.get(group, GroupCounts()) + counts
+            add_groups(groups, count_groups(scores, mask))
             if not config.dry_run:
                 file.add(self._table(scores, mask, masks, np.logical_or.reduce(list(kept.values()))))
         metadata = {

@@ -2,15 +2,24 @@
 
 import array
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Self
 
 from rho_score.files.json import JsonObject
 from rho_score.ranking.histogram import Group
 
 
+class Summed:
+    """A dataclass of numbers; two of them are added field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
 @dataclass(frozen=True, kw_only=True)
-class GroupCounts:
+class GroupCounts(Summed):
     """The documents and tokens of one group, and how many of them were kept."""
 
     documents: int = 0
@@ -35,9 +44,6 @@ class GroupCounts:
     base_nats: float = 0.0
     """The same sum for the base model."""
 
-    def __add__(self, other: "GroupCounts") -> "GroupCounts":
-        return GroupCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
     @property
     def share_kept(self) -> float:
         """Kept tokens divided by all tokens; 0 if there are no tokens."""
@@ -53,6 +59,12 @@ def group_counts_in(metadata: JsonObject) -> dict[Group, GroupCounts]:
     """The counts in a footer's metadata, by group. Fields that other versions wrote are ignored."""
     names = [f.name for f in fields(GroupCounts)]
     return {row["group"]: GroupCounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}
+
+
+def add_groups(groups: dict[Group, GroupCounts], more: Mapping[Group, GroupCounts]) -> None:
+    """Adds the counts of each group in `more` to those in `groups`, which is changed."""
+    for group, counts in more.items():
+        groups[group] = groups.get(group, GroupCounts()) + counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +84,12 @@ class ScoreCounts:
     """Sum of the stored losses, in nats."""
 
     @classmethod
-    def total(cls, accounts: Iterable["ScoreCounts"]) -> "ScoreCounts":
+    def total(cls, parts: Iterable["ScoreCounts"]) -> "ScoreCounts":
         """The sum of these counts. Floats are summed exactly, so the order does not matter."""
         names = [f.name for f in fields(cls) if f.name != "total_nats"]
         counts = dict.fromkeys(names, 0)
         nats = array.array("d")
-        for one in accounts:
+        for one in parts:
             for name in names:
                 counts[name] += getattr(one, name)
             nats.append(one.total_nats)
