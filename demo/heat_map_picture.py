@@ -74,9 +74,9 @@ def main() -> None:
     """Write the picture of the paragraph that the options name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--selection", default="out/demo/selection")
-    parser.add_argument("--document", default="topic/booleans")
-    parser.add_argument("--begin", default="In the context", help="text that the paragraph begins with")
-    parser.add_argument("--end", default="method.", help="text that it ends with")
+    parser.add_argument("--document", default="topic/augassign")
+    parser.add_argument("--begin", default="An augmented assignment expression", help="text that the paragraph begins with")
+    parser.add_argument("--end", default="instead.", help="text that it ends with")
     parser.add_argument("--output", type=Path, default=Path("docs/images/heat-map.svg"))
     options = parser.parse_args()
     selection = Selection.open(options.selection)
