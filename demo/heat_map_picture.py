@@ -75,7 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--selection", default="out/demo/selection")
     parser.add_argument("--document", default="topic/augassign")
-    parser.add_argument("--begin", default="An augmented assignment expression", help="text that the paragraph begins with")
+    parser.add_argument(
+        "--begin", default="An augmented assignment expression", help="text that the paragraph begins with"
+    )
     parser.add_argument("--end", default="instead.", help="text that it ends with")
     parser.add_argument("--output", type=Path, default=Path("docs/images/heat-map.svg"))
     options = parser.parse_args()
