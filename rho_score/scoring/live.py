@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 WORKERS_A_SECOND = 200
 """Reports a second that all workers together make at most."""
+LEAST_INTERVAL_S = 1.0
+"""Seconds between two reports of a worker, at least."""
 MOST_WAITING = 20
 """Reports of a worker that may wait for an actor that does not answer; more are dropped."""
 STARTING, FIRST_PASS = "waiting for a worker to start", "running the first pass"
@@ -115,7 +117,7 @@ class LiveProgress:
         actor: Any = ray.remote(Board)
         options = {"num_cpus": 0, "max_restarts": -1, "max_pending_calls": MOST_WAITING}
         self._board = actor.options(**options, scheduling_strategy=here).remote()
-        self.reporter = Reporter(self._board, every_s=max(1.0, self._most_workers / WORKERS_A_SECOND))
+        self.reporter = Reporter(self._board, every_s=max(LEAST_INTERVAL_S, self._most_workers / WORKERS_A_SECOND))
         self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
         self._progress.phase(STARTING)
         self._progress.watch(self._look)

@@ -15,6 +15,7 @@ import pytest
 import ray
 from ray.util.state import list_actors
 
+from rho_score.cluster import progress
 from rho_score.cluster.throughput import Done
 from rho_score.scoring import live
 from rho_score.scoring.job import ScoreSummary
@@ -31,6 +32,8 @@ class Seen:
         self.phases: list[str] = []
         self.live: LiveProgress | None = None
         update, enter, phase = live.Progress.update, LiveProgress.__enter__, live.Progress.phase
+        monkeypatch.setattr(live, "LEAST_INTERVAL_S", 0.2)  # so that a fast machine tells often enough
+        monkeypatch.setattr(progress, "TICK_S", 0.1)
 
         def updating(progress: live.Progress, done: Done) -> None:
             self.done.append(done)
@@ -62,9 +65,9 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def one_unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of one unit, which takes a tiny model about ten seconds."""
+    """A corpus of one unit, which takes a tiny model ten to twenty seconds."""
     folder = tmp_path_factory.mktemp("one")
-    lines = [f'{{"id": "d{i}", "source": "a", "text": "{some_text(2000, i)}"}}\n' for i in range(100)]
+    lines = [f'{{"id": "d{i}", "source": "a", "text": "{some_text(2000, i)}"}}\n' for i in range(200)]
     (folder / "a.jsonl").write_text("".join(lines))
     return folder
 
