@@ -11,8 +11,8 @@ import numpy as np
 
 from demo.corpus import _source, _topics
 from demo.model import base_model
+from rho_score.models.encode import encode
 from rho_score.models.tokenizer import load_tokenizer
-from rho_score.scoring.tokenize import encode
 
 SLICES = 3
 LONG_CHARACTERS = 84_000  # of one document: a little under 20,000 tokens

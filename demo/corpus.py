@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from demo.packages import cache_folder, unpacked
 
 CURATED_GROUP = "python-docs"
+EVALUATED = 10_000
+"""Characters of held-out text, about 2,700 tokens."""
 LANGUAGES = ("de", "es", "fr", "it", "ja", "ko", "pl", "ru", "ar", "zh_Hans")
 MODULES = (
     "this",
@@ -49,6 +51,16 @@ class Text(NamedTuple):
 def curated() -> list[Text]:
     """The curated slice: every second documentation topic. The reference is fine-tuned on it; it is not in the corpus."""
     return _topics()[0::2]
+
+
+def write_curated(target: Path) -> Path:
+    """Write the curated slice under `target`, for the training of the reference."""
+    return _jsonl(target, curated())
+
+
+def write_evaluation(target: Path) -> Path:
+    """Write the last of the other topics under `target`: they are neither in the corpus nor in the curated slice."""
+    return _jsonl(target, _up_to(held_out()[::-1], EVALUATED, longest=2_500))
 
 
 def held_out() -> list[Text]:
@@ -131,6 +143,13 @@ def build(target: Path, share: float = 1.0) -> Path:
         file.writelines(json.dumps(text._asdict(), ensure_ascii=False) + "\n" for text in languages)
         file.write('{"id": "broken/line", "source": "languages", "text": "cut off in the mid\n')
         file.write('{"id": "broken/type", "source": "languages", "text": 42}\n')
+    return target
+
+
+def _jsonl(target: Path, texts: list[Text]) -> Path:
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / "texts.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(text._asdict()) + "\n" for text in texts)
     return target
 
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import transformers
 
-from demo.corpus import CURATED_GROUP, build
+from demo.corpus import CURATED_GROUP, build, write_curated, write_evaluation
 from demo.model import base_model
-from demo.reference import fine_tune
 from rho_score.cli import main
 from rho_score.cli.commands import QUARANTINED
 from rho_score.cluster.ray_cluster import cluster
@@ -28,25 +27,31 @@ class Size(NamedTuple):
     share: float
     """Of the corpus, see `corpus.build`."""
     steps: int
-    """Of fine-tuning, each on 512 tokens."""
+    """Of the reference's training, each on 512 tokens."""
+    trained: int
+    """Steps of each of the two models that are trained at the end, each on 512 tokens."""
 
 
-SHORT = Size(Path("out/demo"), share=0.2, steps=12)
-FULL = Size(Path("out/demo-full"), share=1.0, steps=20)
+SHORT = Size(Path("out/demo"), share=0.2, steps=12, trained=12)
+FULL = Size(Path("out/demo-full"), share=1.0, steps=20, trained=80)
 COLUMNS = "--id-column id --group-column source"
+TRAINING = "--block-size 512 --batch-tokens 512 --schedule constant --warmup 0.3 --weight-decay 0"
 SETTINGS = "--context 1024 --overlap 128 --unit-bytes 40000"
 
 
 def demo(size: Size) -> int:
-    """Plan, score twice, select, export, report; 0 if the curated group has the highest share kept."""
+    """Train a reference, score twice, select, export, report, train; 0 if the curated group has the highest share kept."""
     started, out = time.monotonic(), size.out
     transformers.utils.logging.disable_progress_bar()
     shutil.rmtree(out, ignore_errors=True)
     print(f"1. a real model and real text, under {out}/")
     base = base_model()
     corpus = build(out / "corpus", size.share)
-    print(f"2. the reference: fine-tuned on a curated slice of {CURATED_GROUP}, which is not in the corpus")
-    reference = fine_tune(base, out / "reference", steps=size.steps)
+    evaluation = write_evaluation(out / "held-out")
+    print(f"2. the reference: trained on a curated slice of {CURATED_GROUP}, which is not in the corpus")
+    curated = write_curated(out / "curated")
+    _rho_score(f"train {base} {out}/reference --text {curated} --steps {size.steps} --learning-rate 2e-4 {TRAINING}")
+    reference = out / "reference/model"
     with cluster(local_cpus=(os.cpu_count() or 1) + 2):
         print("3. score the corpus with both models")
         _rho_score(f"plan {corpus} --model {base} {COLUMNS}")
@@ -59,6 +64,12 @@ def demo(size: Size) -> int:
         _rho_score(f"curve {out}/selection --ratio 0.3 0.6 0.9 --threshold 0 --plot {out}/curve.svg")
         _rho_score(f"export {out}/selection {out}/train --format labels --block-size 1024")
     _rho_score(f"report {out}/selection {out}/report.html")
+    print("5. train the base model, on the 60 % of tokens with the highest live excess loss, and on all of them")
+    for name, rule in (("selected", "--ratio 0.6"), ("all", "")):
+        _rho_score(
+            f"train {base} {out}/trained/{name} --scores {out}/scores/ref {rule} --steps {size.trained} "
+            f"--learning-rate 1e-4 {TRAINING} --eval held-out={evaluation} --eval-every {size.trained}"
+        )
     return _table(out, rates, time.monotonic() - started)
 
 

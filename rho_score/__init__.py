@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ReportConfig,
         ScoreConfig,
         SelectConfig,
+        TrainConfig,
     )
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
@@ -39,10 +40,14 @@ if TYPE_CHECKING:
     from rho_score.stores.open import open_store
     from rho_score.stores.score_set import ScoreSet
     from rho_score.stores.selection import Selection
+    from rho_score.training.blocks import ScoredBlocks, collate_blocks
+    from rho_score.training.job import TrainSummary, train
+    from rho_score.training.selective_loss import SelectiveLoss
 
 _MODULES = {
     "config": (
         "CurveConfig", "DynamicsConfig", "ExportConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "TrainConfig",
     ),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
@@ -57,6 +62,9 @@ _MODULES = {
     "stores.open": ("open_store",),
     "stores.score_set": ("ScoreSet",),
     "stores.selection": ("Selection",),
+    "training.blocks": ("ScoredBlocks", "collate_blocks"),
+    "training.job": ("TrainSummary", "train"),
+    "training.selective_loss": ("SelectiveLoss",),
 }  # fmt: skip
 _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -74,12 +82,17 @@ __all__ = [
     "ScoreConfig",
     "ScoreSet",
     "ScoreSummary",
+    "ScoredBlocks",
     "Scorer",
     "SelectConfig",
     "SelectSummary",
     "Selection",
+    "SelectiveLoss",
     "StorageError",
+    "TrainConfig",
+    "TrainSummary",
     "__version__",
+    "collate_blocks",
     "dynamics",
     "export",
     "load_curves",
@@ -88,6 +101,7 @@ __all__ = [
     "sample_tokens",
     "score",
     "select",
+    "train",
 ]
 
 

@@ -88,11 +88,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
-def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_model(folder: Path, seed: int, tokenizer: PreTrainedTokenizerFast, *, width: int = 32) -> None:
     """A tiny random Llama and its tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=400, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.6, bos_token_id=0, eos_token_id=1,
         tie_word_embeddings=True,
     )  # fmt: skip

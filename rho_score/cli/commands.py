@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rho_score.config import (
@@ -13,6 +13,7 @@ from rho_score.config import (
     ReportConfig,
     ScoreConfig,
     SelectConfig,
+    TrainConfig,
 )
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
@@ -189,6 +190,47 @@ def _export(config: ExportConfig) -> int:
     return 0
 
 
+def _train(config: TrainConfig) -> int:
+    from rho_score.training.job import train
+
+    summary = train(config)
+    share = summary.tokens_trained / summary.tokens_seen if summary.tokens_seen else 0.0
+    what = f"{summary.tokens_seen:,} tokens seen, {summary.tokens_trained:,} trained on ({share:.1%})"
+    if config.dry_run:
+        _say("A dry run: this is what would be trained, about. Nothing was written.")
+        _say(f"{summary.steps:,} steps over {summary.blocks:,} rows of {config.block_size:,} tokens; {what}")
+        return 0
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    else:
+        _say(f"trained {summary.computed:,} of {summary.steps:,} steps in {summary.wall_s:.0f} s; {what}")
+    _print_evaluations(summary.evaluations)
+    _say(f"the model is in {summary.model}")
+    return 0
+
+
+def _print_evaluations(rows: "Sequence[Mapping[str, Any]]") -> None:
+    """Prints the held-out losses at the first and at the last step."""
+    first, last = (
+        {
+            (row["name"], row["group"]): row
+            for row in rows
+            if row["step"] == end((row["step"] for row in rows), default=0)
+        }
+        for end in (min, max)
+    )
+    if last:
+        _say(f"{'held out':<32} {'tokens':>12} {'loss before':>12} {'loss after':>12} {'bits per byte':>14}")
+    for (name, group), row in last.items():
+        before = first.get((name, group), {}).get("loss")
+        bits = row["bits_per_byte"]
+        shown = visible(name if group is None else f"{name}, {group}")
+        _say(
+            f"{shown:<32.32} {row['tokens']:>12,} {'' if before is None else f'{before:.4f}':>12} {row['loss']:>12.4f} "
+            f"{'' if bits is None else f'{bits:.4f}':>14}"
+        )
+
+
 def _report(config: ReportConfig) -> int:
     from rho_score.reporting.page import report
 
@@ -262,6 +304,17 @@ COMMANDS = {
             "Blocks for Hugging Face's Trainer": "rho-score export selection train --format labels --block-size 2048",
             "A .bin file for nanoGPT, with a mask": "rho-score export selection train --format bin",
             "The kept documents with all their columns": "rho-score export selection kept --format parquet",
+        },
+    ),
+    "train": Command(
+        TrainConfig,
+        _train,
+        {
+            "A reference model, from curated text": "rho-score train models/base runs/ref --text curated/ --epochs 1",
+            "The method of Rho-1, live": "rho-score train models/base runs/slm --scores scores/ref --ratio 0.6 --tokens 1000000000 "
+            "--eval held-out=held-out/",
+            "On eight GPUs": "rho-score train my-org/base s3://runs/slm --scores s3://scores/ref --ratio 0.6 --steps 10000 "
+            "--workers 8 --fsdp",
         },
     ),
     "report": Command(ReportConfig, _report, {"A page about a selection": "rho-score report selection report.html"}),

@@ -14,6 +14,7 @@ from rho_score.config.plan import PlanConfig
 from rho_score.config.report import ReportConfig
 from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, Signal
 from rho_score.config.select import SelectConfig
+from rho_score.config.train import TrainConfig
 
 __all__ = [
     "CorpusConfig",
@@ -29,4 +30,5 @@ __all__ = [
     "ScoreConfig",
     "SelectConfig",
     "Signal",
+    "TrainConfig",
 ]

@@ -42,6 +42,9 @@ class SelectConfig:
     """How losses are compared. With bytes, references may have other tokenizers than the base
     model: each loss is spread over the UTF-8 bytes of its token and summed over the base model's
     tokens."""
+    within: Annotated[str | None, _SCORES, metavar("SELECTION")] = None
+    """A selection of the same score sets. Only documents of which it keeps a token are ranked: with
+    a selection of documents, this selects documents and then tokens inside them."""
     allow_unfinished: Annotated[bool, _SCORES] = False
     """Accept score sets that are still being written, and use the units that all of them have
     published. The manifest records how many. The same command keeps to these units when it is run

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rho_score.exporting.documents import Documents
 from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.ranking.keys import N_COUNTERS, keys_of
 from rho_score.ranking.scores import document_means
+from rho_score.stores.framing import Documents
 from rho_score.stores.schema import IDS, MASK
 
 ROW_GROUPS = 64  # of a run, so that a range reads at most a 64th of the run too much at each end

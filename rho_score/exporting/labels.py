@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rho_score.exporting.documents import Documents, Frame
 from rho_score.files.arrow import list_column
+from rho_score.stores.framing import Documents, Frame
 from rho_score.stores.schema import IDS
 
 IGNORED = -100  # the label that losses in PyTorch and Hugging Face leave out

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from rho_score.exporting.documents import Documents, Frame
+from rho_score.stores.framing import Documents, Frame
 
 _MEGATRON_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
 

@@ -6,7 +6,7 @@ target.
 
 import numpy as np
 
-from rho_score.exporting.documents import Documents, Frame
+from rho_score.stores.framing import Documents, Frame
 
 
 class BinWriter:

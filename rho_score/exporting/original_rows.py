@@ -29,8 +29,6 @@ from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.stores.layout import quarantine_name
-from rho_score.stores.lineage import covers, noted_score_set
-from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
 Compression = Literal["none", "gzip", "zstd"]
@@ -218,22 +216,3 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON. Use --format parquet.")
-
-
-def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
-    """The score set with the selection's units and tokenizer, or None if it is not found.
-
-    given: where it is, if not where the selection's manifest says.
-
-    Raises:
-        InputError: there is no score set at `given`, or its units or its tokenizer differ.
-    """
-    for name in selection.manifest["scores"]:
-        scores = noted_score_set(selection, name, given=given)
-        if scores is not None and covers(scores, selection):
-            return scores
-        if given:
-            raise InputError(
-                f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
-            )
-    return None

@@ -6,14 +6,16 @@ from rho_score.config import ExportConfig
 from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
-from rho_score.exporting.documents import Frame, Writer
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, bin_dtype
-from rho_score.exporting.original_rows import Compression, Corpus, corpus_root, open_score_set
+from rho_score.exporting.original_rows import Compression, Corpus, corpus_root
+from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.models.tokenizer import prefix_id
+from rho_score.stores.framing import Frame
+from rho_score.stores.lineage import open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer

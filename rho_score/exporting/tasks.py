@@ -17,7 +17,6 @@ from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import KeyRange, document_ranks, documents_of, read_range, run_file, tokens_by_key
-from rho_score.exporting.documents import Documents, Writer
 from rho_score.exporting.original_rows import (
     JsonlRows,
     ParquetRows,
@@ -26,9 +25,11 @@ from rho_score.exporting.original_rows import (
     rows_to_keep,
 )
 from rho_score.exporting.settings import ExportSettings
+from rho_score.exporting.writer import Writer
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
+from rho_score.stores.framing import Documents
 from rho_score.stores.selection import Selection
 
 

@@ -225,6 +225,26 @@ class Folder:
         else:
             self._try("written", name, lambda: self._publish_by_rename(path, content))
 
+    def publish_file(self, name: str, source: Path) -> None:
+        """Writes a local file of any size so that it exists whole or not at all."""
+        path = self.name(name)
+        parent, _, last = path.rpartition("/")
+        temporary = f"{parent}/.{last[-80:]}.{uuid.uuid4().hex}"
+
+        def copy() -> None:
+            if self._is_object_store:
+                self.fs.put_file(str(source), path)
+                return
+            self.fs.makedirs(parent, exist_ok=True)
+            self.fs.put_file(str(source), temporary)
+            self.fs.mv(temporary, path)
+
+        self._try("written", name, copy)
+
+    def fetch_file(self, name: str, target: Path) -> None:
+        """Copies a file of any size, which should exist, to a local one."""
+        self._try("read", name, lambda: self.fs.get_file(self.name(name), str(target)), known=True)
+
     def create(self, name: str, content: bytes) -> bool:
         """Publishes a file unless it exists. Returns True if it was written.
 

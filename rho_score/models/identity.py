@@ -1,11 +1,13 @@
 """The identity of a model: what determines its losses, by content."""
 
 import hashlib
+import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rho_score.models.directory import ADAPTER, model_files
 
@@ -30,6 +32,15 @@ def model_identity(model: str) -> dict[str, str]:
         found["adapter_sha256"] = _all_sha256([adapter / ADAPTER, *sorted(adapter.glob("*.safetensors"))])
         found["peft"] = version("peft")
     return {**found, "torch": version("torch").split("+")[0], "transformers": version("transformers")}
+
+
+def config_identity(config: Any) -> dict[str, str]:
+    """Returns the SHA-256 of a configuration that random weights are made from, and the versions of libraries."""
+    content = config.to_dict()
+    content.pop("transformers_version", None)
+    content.pop("_name_or_path", None)
+    sha256 = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return {"random_from": sha256, "torch": version("torch").split("+")[0], "transformers": version("transformers")}
 
 
 def _all_sha256(files: list[Path]) -> str:

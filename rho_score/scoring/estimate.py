@@ -16,9 +16,9 @@ from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.models.encode import encode
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.safe_text import visible
-from rho_score.scoring.tokenize import encode
 
 SAMPLED_UNITS = 8  # per format
 BYTES_PER_TOKEN = 4.0

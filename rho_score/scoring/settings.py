@@ -21,6 +21,7 @@ from rho_score.models.model_config import default_context, load_config, longest_
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix
 from rho_score.scoring.preflight import default_cpus
+from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, SIGNALS
 
@@ -171,6 +172,7 @@ def _manifest(
             "not_shards": list(plan.not_shards),
             "empty_shards": list(plan.empty_shards),
         },
+        **noted_run(config.model, config.output),
     )
 
 

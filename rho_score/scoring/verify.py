@@ -18,10 +18,10 @@ from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.inference.windows import windows
+from rho_score.models.encode import encode
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.scoring.settings import ScorerSettings
-from rho_score.scoring.tokenize import encode
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from rho_score.config import SelectConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
+from rho_score.files.urls import absolute
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.keys import Bits
 from rho_score.selecting.join import Join
@@ -15,14 +16,16 @@ from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.unfinished import published_of_all
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import PLAN
+from rho_score.stores.lineage import covers
 from rho_score.stores.manifest import difference, new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION
 from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 
 COLUMNS = ["text_column", "id_column", "group_column"]
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS]
 # these options do not determine the masks
-NO_RULE = ("output", "ref", "base", "allow_unfinished", "dry_run", "workers")
+NO_RULE = ("output", "ref", "base", "within", "allow_unfinished", "dry_run", "workers")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,12 @@ def prepare(config: SelectConfig) -> Prepared:
     if config.allow_unfinished:
         some, unfinished = published_of_all(main, sets.values(), Folder(config.output))
     join = Join(
-        refs=refs, base=config.base, combine=config.combine, bits=bits, vocabularies=_vocabularies(config, main, sets)
+        refs=refs,
+        base=config.base,
+        combine=config.combine,
+        bits=bits,
+        vocabularies=_vocabularies(config, main, sets),
+        within=_within(config, main),
     )
     high = config.base is not None if config.keep == "auto" else config.keep == "high"
     places = refs | ({"base": config.base} if config.base else {})
@@ -84,11 +92,26 @@ def prepare(config: SelectConfig) -> Prepared:
         "group_column": main.manifest["parts"]["group_column"],
         "tokenizer_sha256": main.tokenizer_sha256,
         **({"unfinished": unfinished} if unfinished else {}),
+        **({"within": Selection.open(join.within).manifest["fingerprint"]} if join.within else {}),
     }
     where = {name: relative_url(url, config.output) for name, url in places.items()}
-    manifest = new_manifest("selection", parts, scores=where)
+    inside = {"within": relative_url(join.within, config.output)} if join.within else {}
+    manifest = new_manifest("selection", parts, scores=where, **inside)
     ranker = Ranker(config=config, join=join, grouped=main.grouped, high=high)
     return Prepared(ranker, manifest, some, main.n_units, others)
+
+
+def _within(config: SelectConfig, main: ScoreSet) -> str | None:
+    """The URL of --within; raises InputError unless it covers the main set."""
+    if config.within is None:
+        return None
+    url = absolute(config.within)
+    if not covers(main, within := Selection.open(url)) or within.plan_names() != main.plan_names():
+        raise InputError(
+            f"--within {config.within} was not made from {main.folder.url} or a score set of the same corpus, tokenizer and "
+            "units. Make it from the same score sets."
+        )
+    return url
 
 
 def _label(url: str, refs: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ shard in the same order. Their ids and tokens are compared one by one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
@@ -24,6 +24,7 @@ from rho_score.selecting.byte_join import TextsDiffer, losses_by_bytes
 from rho_score.selecting.row_ranges import JoinedUnit, RowRange
 from rho_score.stores.layout import data_name
 from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 
 
 def first_difference(left: pa.Table, right: pa.Table) -> str | None:
@@ -60,6 +61,8 @@ class Join:
     bits: Bits
     vocabularies: Mapping[str, Vocabulary]
     """By URL; empty unless losses are compared over bytes or bytes are counted."""
+    within: str | None = None
+    """URL of a selection; tokens of documents of which it keeps no token have no score."""
 
     @property
     def main(self) -> str:
@@ -79,15 +82,16 @@ class Join:
 
         Raises RhoScoreError as `losses` does.
         """
-        return self._scores(self.losses(unit, columns))
+        found = self.losses(unit, columns)
+        return self._scores(found, self._kept_documents(unit, found.documents))
 
     def parts(self, unit: JoinedUnit, columns: Iterable[str]) -> Iterator[UnitScores]:
         """What `load` returns, in parts of about a million tokens.
 
         Memory stays flat, and the parts fit the processor's cache. There is only one part if sets
-        are cut otherwise or if bytes are compared or counted.
+        are cut otherwise, if bytes are compared or counted, or with `within`.
         """
-        if unit.row_ranges or self.vocabularies:
+        if unit.row_ranges or self.vocabularies or self.within:
             yield self.load(unit, columns)
             return
         wanted = self._columns(unit, columns)
@@ -97,9 +101,18 @@ class Join:
             self._compare(url, unit, opened[0][0], metadata)
         for tables in zip(*(tables for _, tables in opened), strict=True):
             losses = {url: _losses(table) for url, table in zip(urls, tables, strict=True)}
-            yield self._scores(_found(tables[0], losses))
+            yield self._scores(_found(tables[0], losses), None)
 
-    def _scores(self, found: "Losses") -> UnitScores:
+    def _kept_documents(self, unit: JoinedUnit, documents: pa.Table) -> np.ndarray | None:
+        """True for each document of a unit that `within` keeps a token of; None without `within`."""
+        if self.within is None:
+            return None
+        return Selection.open(self.within).documents_kept(unit.unit, documents["doc_id"])
+
+    def _scores(self, found: "Losses", kept: np.ndarray | None) -> UnitScores:
+        if kept is not None:
+            outside = ~np.repeat(kept, found.lengths)
+            found = replace(found, by_url={url: np.where(outside, np.nan, of) for url, of in found.by_url.items()})
         refs = {name: found.by_url[url] for name, url in self.refs.items()}
         base = found.by_url[self.base] if self.base else None
         ref, score, rankings = combined(refs, base, self.combine, self.bits)
@@ -130,7 +143,7 @@ class Join:
 
     def _columns(self, unit: JoinedUnit, wanted: Iterable[str]) -> list[str]:
         needed = {"doc_id", "input_ids"} if unit.row_ranges or self.vocabularies else set()
-        return sorted({"loss", *wanted, *needed})
+        return sorted({"loss", *wanted, *needed, *(["doc_id"] if self.within else [])})
 
     def _other(self, url: str, unit: JoinedUnit, main: pa.Table, metadata: JsonObject, found: "Losses") -> np.ndarray:
         """The losses of another set for the main set's tokens, nats, float[n_tokens]."""

@@ -1,6 +1,5 @@
 """Parses and checks the rule of a selection as the user gave it."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from rho_score.config import SelectConfig
@@ -8,6 +7,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.urls import absolute
 from rho_score.ranking.histogram import Group
 from rho_score.ranking.rules import Rule, check_budget, check_share, check_threshold
+from rho_score.stores.names import parse_named
 
 
 def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
@@ -15,15 +15,7 @@ def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
 
     Raises InputError if a name is taken or no reference is given.
     """
-    refs: dict[str, str] = {}
-    for text in given:
-        named = re.match(r"([A-Za-z0-9_.-]+)=(.+)", text)
-        name, url = (named[1], named[2]) if named else ("ref", text)
-        if name in refs:
-            raise InputError(
-                f"two references are called {name!r}. Name each, as in --ref math=scores/math --ref code=scores/code."
-            )
-        refs[name] = absolute(url)
+    refs = {name: absolute(url) for name, url in parse_named(given, "--ref").items()}
     if "base" in refs:
         raise InputError("a reference cannot be called base, because the base model's scores are. Choose another name.")
     if not refs:

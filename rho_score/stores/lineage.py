@@ -1,7 +1,12 @@
-"""Finds the score sets that a selection was made from."""
+"""Finds what a store was made from: score sets, and the training run of a model."""
+
+from pathlib import Path
 
 from rho_score.errors import InputError
-from rho_score.stores.manifest import resolve_relative
+from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
+from rho_score.stores.layout import MANIFEST
+from rho_score.stores.manifest import read_manifest, relative_url, resolve_relative
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -34,3 +39,38 @@ def covers(scores: ScoreSet, selection: Selection) -> bool:
     """
     same = scores.tokenizer_sha256 == selection.tokenizer_sha256
     return same and set(scores.units).issuperset(selection.units)
+
+
+def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:
+    """The score set with the selection's units and tokenizer, or None if it is not found.
+
+    given: where it is, if not where the selection's manifest says.
+
+    Raises:
+        InputError: there is no score set at `given`, or its units or its tokenizer differ.
+    """
+    for name in selection.manifest["scores"]:
+        scores = noted_score_set(selection, name, given=given)
+        if scores is not None and covers(scores, selection):
+            return scores
+        if given:
+            raise InputError(
+                f"{given} is not the score set that {selection.folder.url} was made from: its units or its tokenizer differ."
+            )
+    return None
+
+
+def noted_run(model: str, start: str) -> JsonObject:
+    """The field of a manifest that names the training run of a model; empty if it is from none.
+
+    start: the store whose manifest it is. A model is from a run if it is in the folder of one.
+    """
+    if not Path(model).is_dir():
+        return {}
+    folder = Folder(str(Path(model).resolve().parent))
+    if not folder.exists(MANIFEST):
+        return {}
+    found = read_manifest(folder)
+    if found["kind"] != "training run":
+        return {}
+    return {"training_run": {"fingerprint": found["fingerprint"], "run": relative_url(folder.url, start)}}

@@ -1,11 +1,14 @@
 """The selection: the tokens to train on, as a mask over score sets."""
 
+import numpy as np
 import pyarrow as pa
 
-from rho_score.files.arrow import as_arrow, as_numpy
+from rho_score.errors import RhoScoreError
+from rho_score.files.arrow import as_arrow, as_numpy, flat_values, list_lengths
 from rho_score.files.parquet import parquet_bytes, read_table
 from rho_score.ranking.histogram import COUNTS
 from rho_score.ranking.keys import Bits, values_of
+from rho_score.ranking.scores import run_sums
 from rho_score.stores.layout import HISTOGRAM, SUMMARY
 from rho_score.stores.shapes import SelectionParts
 from rho_score.stores.store import Store
@@ -30,6 +33,22 @@ class Selection(Store):
     def score_column(self) -> str:
         """The column with the tokens' scores: "excess" (with a base model), "loss" or "delta"."""
         return str(self.manifest["parts"]["score"])
+
+    def documents_kept(self, unit: str, doc_ids: pa.ChunkedArray) -> np.ndarray:
+        """True for each document of a unit of which a token is kept, bool[n_docs].
+
+        doc_ids: the ids of the documents that the unit is expected to hold.
+
+        Raises:
+            RhoScoreError: it holds other documents, or its file is damaged.
+        """
+        table = self.unit_table(unit, ["doc_id", "mask"])
+        if not table["doc_id"].equals(doc_ids):
+            raise RhoScoreError(
+                f"unit {unit} holds other documents in {self.folder.url} than in the score set. Make the selection again."
+            )
+        kept: np.ndarray = run_sums(as_numpy(flat_values(table["mask"])), list_lengths(table["mask"])) > 0
+        return kept
 
     def histogram(self) -> pa.Table:
         """The table in `histogram.parquet`: expert, group, value (nats), count, tokens."""

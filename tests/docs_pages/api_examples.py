@@ -104,6 +104,37 @@ losses = scorer.score_documents([np.array([5, 6, 7])])  # nats, one array a docu
 """,
     ),
     Example(
+        ("train", "TrainConfig", "TrainSummary"),
+        """
+trained = rho.train(
+    rho.TrainConfig(
+        model="models/base", output="runs/slm", scores=("scores/ref",), ratio=0.6, steps=4,
+        block_size=64, batch_tokens=256, eval=("held-out=corpus",)
+    )
+)
+print(trained.tokens_trained, "of", trained.tokens_seen, "tokens, now", trained.evaluations[-1]["loss"], "nats")
+""",
+    ),
+    Example(
+        ("ScoredBlocks", "collate_blocks"),
+        """
+import torch
+
+blocks = rho.ScoredBlocks("scores/ref", block_size=64)
+loader = torch.utils.data.DataLoader(blocks, batch_size=4, collate_fn=rho.collate_blocks)
+batch = next(iter(loader))  # input_ids, labels, ref_loss, position_ids: tensors of shape (4, 64)
+""",
+    ),
+    Example(
+        ("SelectiveLoss",),
+        """
+token_loss = torch.rand(4, 63, requires_grad=True)  # of your model, for labels[:, 1:]
+valid = batch["labels"][:, 1:] != -100
+loss = rho.SelectiveLoss(ratio=0.6)(token_loss, batch["ref_loss"][:, 1:], valid)
+loss.backward()
+""",
+    ),
+    Example(
         ("InputError", "RhoScoreError", "StorageError"),
         """
 try:

@@ -14,7 +14,7 @@ from tests.docs_pages.api_examples import EXAMPLES
 def test_every_public_name_has_an_example_that_uses_it() -> None:
     named = [name for example in EXAMPLES for name in example.names]
     assert sorted(named) == sorted(set(rho_score.__all__) - {"__version__"})
-    returned = {"Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary"}
+    returned = {"Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary", "TrainSummary"}
     for example in EXAMPLES:
         assert all(f"rho.{name}" in example.code for name in set(example.names) - returned)
 
@@ -36,3 +36,8 @@ def test_the_examples_run(
     assert used["kept"].total.tokens_kept == pytest.approx(0.6 * used["kept"].total.tokens_scored, abs=1)
     assert Path(used["page"]).stat().st_size > 10_000
     assert len(used["losses"][0]) == 3
+    assert used["trained"].steps == 4
+    assert used["batch"]["input_ids"].shape == (4, 64)
+    assert int((used["token_loss"].grad > 0).sum()) == round(
+        0.6 * int((~used["batch"]["ref_loss"][:, 1:][used["valid"]].isnan()).sum())
+    )

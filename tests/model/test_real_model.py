@@ -14,9 +14,9 @@ from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import make_plan
 from rho_score.files.folder import Folder
 from rho_score.inference.scorer import Scorer
+from rho_score.models.encode import encode
 from rho_score.models.model_config import resolve_dtype
 from rho_score.models.tokenizer import load_tokenizer, prefix_id
-from rho_score.scoring.tokenize import encode
 from tests.oracle import load_float32, plain_losses
 
 # Mean nats of a document, the rounding of what is stored included.

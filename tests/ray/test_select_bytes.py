@@ -9,7 +9,7 @@ import pytest
 from rho_score.cli import main
 from rho_score.config import SelectConfig
 from rho_score.errors import RhoScoreError
-from rho_score.scoring.tokenize import encode
+from rho_score.models.encode import encode
 from rho_score.selecting.job import select
 from rho_score.stores.selection import Selection
 from tests.stores import Doc, cut, write_scores

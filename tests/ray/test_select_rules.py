@@ -310,6 +310,30 @@ def test_documents_by_share_of_kept_tokens(folder: Path, tmp_path: Path, pairs: 
     assert _masks(tmp_path / "sel") == [[d in wanted] * len(doc) for d, doc in enumerate(scores)]
 
 
+@pytest.mark.parametrize("sizes", [[9, 9], [3] * 60])
+def test_documents_then_tokens(folder: Path, tmp_path: Path, pairs: list[tuple[Doc, Doc]], sizes: list[int]) -> None:
+    places = _write(tmp_path, pairs, sizes)
+    _select(tmp_path / "documents", places, ratio=0.4, level="document")
+    _select(tmp_path / "sel", places, ratio=0.3, within=str(tmp_path / "documents"))
+    inside = [any(mask) for mask in _masks(tmp_path / "documents")]
+    assert 0 < sum(inside) < len(inside)
+    scores = [
+        [_score(r, b) if kept else math.nan for r, b in zip(ref.loss, base.loss, strict=True)]
+        for (ref, base), kept in zip(pairs, inside, strict=True)
+    ]
+    flat = [(x, i) for i, x in enumerate(x for doc in scores for x in doc)]
+    wanted = _ranks(flat, {"ratio": 0.3})
+    found = [value for mask in _masks(tmp_path / "sel") for value in mask]
+    assert [i for i, kept in enumerate(found) if kept] == sorted(wanted)
+    with pytest.raises(InputError, match="was begun with other settings"):
+        _select(tmp_path / "sel", places, ratio=0.3)
+    other = tmp_path / "other"
+    other.mkdir()
+    _select(tmp_path / "elsewhere", _write(other, pairs, [7] * 20), ratio=0.4, level="document")
+    with pytest.raises(InputError, match="--within"):
+        _select(tmp_path / "sel2", places, ratio=0.3, within=str(tmp_path / "elsewhere"))
+
+
 def test_an_interrupted_selection_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     pairs = random_documents(200, seed=8, values=[0.5, 1.0, 2.0])  # ties everywhere
     places = _write(tmp_path, pairs, [3] * 60)

@@ -218,7 +218,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["select", "--ref", "/no/scores", "out", "--ratio", "60"], ["between 0 and 1", "60"]),
         (
             ["select", "--ref", "a", "--ref", "b", "out", "--ratio", "0.6"],
-            ["two references are called 'ref'", "Name each"],
+            ["two values are called 'ref'", "Name each"],
         ),
         (["select", "--ref", "a", "out", "--threshold", "inf"], ["--threshold", "finite", "inf"]),
         (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rho_score.exporting.difficulty import cut_order, document_ranks, rank_keys, read_range, run_file, tokens_by_key
-from rho_score.exporting.documents import Documents
 from rho_score.files.folder import Folder
+from rho_score.stores.framing import Documents
 
 ranks = st.lists(
     st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0, 1.0000001, 1.0001, -2.5, float("nan"), 1e30]), max_size=60

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rho_score.exporting.documents import Documents, Frame, Writer
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, bin_dtype
+from rho_score.exporting.writer import Writer
+from rho_score.stores.framing import Documents, Frame
 
 BOS, EOS = 0, 1
 Rows = list[list[tuple[int, bool]]]  # documents of (token, mask)

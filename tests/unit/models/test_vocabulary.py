@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.errors import InputError
+from rho_score.models.encode import encode
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.byte_spans import (
     differing_documents,
@@ -21,7 +22,6 @@ from rho_score.ranking.byte_spans import (
     leading_spaces,
     spread,
 )
-from rho_score.scoring.tokenize import encode
 from tests.conftest import some_text
 
 SAMPLES = [

@@ -1,7 +1,7 @@
-"""Documents as flat arrays, the tokens around each of them, and what a format's writer does."""
+"""Documents as flat arrays, and the tokens that stand around each of them in training."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +12,15 @@ class Documents:
     """Documents as flat arrays.
 
     doc_ids: string[n_docs]. lengths: tokens of each document, int64[n_docs]. input_ids:
-    int32[n_tokens]. mask: bool[n_tokens]; True marks a token to train on.
+    int32[n_tokens]. mask: bool[n_tokens]; True marks a token to train on. values: more numbers of
+    each token by name, float[n_tokens] each; NaN where a token has none.
     """
 
     doc_ids: pa.Array
     lengths: np.ndarray
     input_ids: np.ndarray
     mask: np.ndarray
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def starts(self) -> np.ndarray:
@@ -46,31 +48,22 @@ class Frame:
         return Frame(eos_id=self.eos_id, train_eos=self.train_eos)
 
     def around(self, documents: Documents) -> Documents:
-        """The documents with prefix and EOS."""
-        front, back = self.prefix_id is not None, self.eos_id is not None
+        """The documents with prefix and EOS, which have NaN for all further numbers."""
+        prefix, eos = self.prefix_id, self.eos_id
+        front, back = prefix is not None, eos is not None
         lengths = documents.lengths + front + back
         starts = np.cumsum(lengths) - lengths
         own = np.arange(len(documents.input_ids)) + np.repeat(starts + front - documents.starts, documents.lengths)
-        input_ids, mask = np.empty(lengths.sum(), np.int32), np.zeros(lengths.sum(), bool)
+        n_tokens = int(lengths.sum())
+        input_ids, mask = np.empty(n_tokens, np.int32), np.zeros(n_tokens, bool)
         input_ids[own], mask[own] = documents.input_ids, documents.mask
-        if front:
-            input_ids[starts] = self.prefix_id
-        if back:
-            input_ids[starts + lengths - 1] = self.eos_id
+        if prefix is not None:
+            input_ids[starts] = prefix
+        if eos is not None:
+            input_ids[starts + lengths - 1] = eos
             mask[starts + lengths - 1] = self.train_eos
-        return Documents(doc_ids=documents.doc_ids, lengths=lengths, input_ids=input_ids, mask=mask)
-
-
-class Writer(Protocol):
-    """Takes the documents of a part batch by batch, and makes the part's files."""
-
-    written: int
-    """Token ids in the files: documents, prefixes, EOS, padding and repeated context."""
-    trained: int
-    """Those that a trainer computes a loss for when it reads the files."""
-
-    def add(self, documents: Documents) -> None:
-        """Appends documents."""
-
-    def files(self) -> dict[str, bytes]:
-        """The part's files by what follows the part's name. Without documents there are none."""
+        values = {}
+        for name, numbers in documents.values.items():
+            values[name] = np.full(n_tokens, np.nan, numbers.dtype)
+            values[name][own] = numbers
+        return Documents(doc_ids=documents.doc_ids, lengths=lengths, input_ids=input_ids, mask=mask, values=values)

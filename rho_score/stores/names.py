@@ -1,0 +1,23 @@
+"""Parses options of the form NAME=STORE."""
+
+import re
+from collections.abc import Sequence
+
+from rho_score.errors import InputError
+
+
+def parse_named(given: Sequence[str], option: str, *, default: str = "ref") -> dict[str, str]:
+    """The values of a repeated option by name. A value without a name is called `default`.
+
+    Raises InputError, naming `option`, if a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        named = re.match(r"([A-Za-z0-9_.-]+)=(.+)", text)
+        name, value = (named[1], named[2]) if named else (default, text)
+        if name in found:
+            raise InputError(
+                f"{option}: two values are called {name!r}. Name each, as in {option} math=scores/math {option} code=scores/code."
+            )
+        found[name] = value
+    return found

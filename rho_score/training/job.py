@@ -1,0 +1,154 @@
+"""The training job: trains a model in this process, or on the workers of a cluster.
+
+OUT/manifest.json        what determines the run: model, data, rule, settings, versions
+OUT/log.parquet          a row every few steps, see `log.LOG_SCHEMA`
+OUT/eval.parquet         the held-out losses, see `log.EVAL_SCHEMA`
+OUT/checkpoints/         the last checkpoints while the run goes on, see `checkpoints`
+OUT/model/               the trained model and its tokenizer
+OUT/_SUCCESS.json        the totals; written last
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import torch
+
+from rho_score.cluster.progress import Progress
+from rho_score.cluster.ray_cluster import check_own_cluster, cluster, connected, joined
+from rho_score.cluster.throughput import Done
+from rho_score.config import TrainConfig
+from rho_score.files.folder import Folder
+from rho_score.files.json import dump_json
+from rho_score.files.parquet import read_table
+from rho_score.files.paths import check_writable
+from rho_score.files.urls import absolute
+from rho_score.stores.claim import claim
+from rho_score.stores.layout import SUCCESS
+from rho_score.training.block_files import block_files, cache_folder
+from rho_score.training.blocks import ScoredBlocks
+from rho_score.training.checkpoints import checkpoints, remove
+from rho_score.training.log import EVAL, EVAL_SCHEMA
+from rho_score.training.settings import TrainSettings, resolve_settings
+from rho_score.training.worker import MODEL, train_worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSummary:
+    """What a run trained."""
+
+    output: str
+    model: str
+    """The folder of the trained model."""
+    steps: int
+    computed: int
+    """Steps of this call; the others were done before, or all of them with a dry run."""
+    blocks: int
+    """Rows of the data."""
+    tokens_seen: int
+    tokens_trained: int
+    loss: float | None
+    """Mean loss of the last row of the log, nats."""
+    evaluations: list[dict[str, Any]]
+    """Rows of `log.EVAL_SCHEMA`, in the order of steps."""
+    wall_s: float
+
+
+def train(config: TrainConfig) -> TrainSummary:
+    """Trains a model, or goes on from the last checkpoint of an earlier run of the same command.
+
+    Raises:
+        InputError: an option is wrong, or the model and the data do not belong together.
+        RhoScoreError: the run failed. Its checkpoints stay, and the same command goes on from them.
+    """
+    started = time.monotonic()
+    output = Folder(absolute(config.output))
+    check_writable("OUTPUT", output.url)
+    with joined():
+        settings, manifest = resolve_settings(config, gpu_here=torch.cuda.is_available())
+        if config.dry_run:
+            return _foreseen(settings, started)
+        if config.workers > 1:
+            check_own_cluster()
+        claim(output, manifest, {})
+        computed = 0
+        if not output.exists(SUCCESS):
+            with Progress("train", n_units=0, unit="steps") as progress:
+                content = _run(settings, progress)
+            computed = content["steps"] - content["resumed_at"]
+            output.publish(SUCCESS, dump_json(content))
+            if config.keep:
+                remove(output, checkpoints(output))
+    return _summary(output, orjson.loads(output.read(SUCCESS)), computed, started)
+
+
+def _run(settings: TrainSettings, progress: Progress) -> dict[str, Any]:
+    """Runs the job; returns the content of `_SUCCESS.json`."""
+    tell = _teller(progress, settings)
+    if settings.config.workers == 1 and not connected():
+        content = train_worker(settings, tell)
+    else:
+        from rho_score.training.on_cluster import train_on_cluster  # it imports Ray Train, which takes seconds
+
+        with cluster(local_cpus=settings.config.workers * settings.config.cpus_per_worker + 1):
+            content = train_on_cluster(settings, tell)
+    return content
+
+
+def _teller(progress: Progress, settings: TrainSettings) -> Callable[[str, int, int], None]:
+    """Shows what workers tell."""
+    tokens = settings.batch * settings.config.block_size
+    begun = False
+
+    def tell(phase: str, step: int, n_steps: int) -> None:
+        nonlocal begun
+        progress.phase(phase)
+        if phase or not n_steps:
+            return
+        if not begun:
+            begun = True
+            progress.begin(n_units=n_steps, size=n_steps, before=Done(step - 1, (step - 1) * tokens, step - 1))
+        progress.update(Done(step, step * tokens, step))
+
+    return tell
+
+
+def _foreseen(settings: TrainSettings, started: float) -> TrainSummary:
+    """What a dry run says: nothing is trained, but the tokens are read into the local cache."""
+    files = block_files(settings.source, settings.frame, cache_folder(settings.config.cache))
+    blocks = ScoredBlocks.of_files(files, settings.frame, settings.config.block_size)
+    n_steps = settings.steps(len(blocks))
+    seen = n_steps * settings.batch * (settings.config.block_size - 1)
+    share = files.counts.targets / max(1, len(blocks) * (settings.config.block_size - 1))
+    if settings.rule.ratio is not None:
+        share *= settings.rule.ratio
+    return TrainSummary(
+        output=settings.config.output,
+        model=f"{settings.config.output}/{MODEL}",
+        steps=n_steps,
+        computed=0,
+        blocks=len(blocks),
+        tokens_seen=seen,
+        tokens_trained=round(seen * share),
+        loss=None,
+        evaluations=[],
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _summary(output: Folder, content: dict[str, Any], computed: int, started: float) -> TrainSummary:
+    rows = read_table(output.read(EVAL), EVAL_SCHEMA, f"{output.url}/{EVAL}").to_pylist()
+    return TrainSummary(
+        output=output.url,
+        model=f"{output.url}/{MODEL}",
+        steps=content["steps"],
+        computed=computed,
+        blocks=content["blocks"],
+        tokens_seen=content["tokens_seen"],
+        tokens_trained=content["tokens_trained"],
+        loss=content["loss"],
+        evaluations=rows,
+        wall_s=time.monotonic() - started,
+    )

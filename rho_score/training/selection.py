@@ -1,0 +1,123 @@
+"""Which tokens of a micro-batch a run trains on, and the sums that its log needs."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from rho_score.files.json import JsonObject
+from rho_score.training.ranks import Ranks
+from rho_score.training.selective_loss import Scope, Selected, SelectiveLoss
+
+Pick = Literal["excess", "random", "high-loss", "low-reference"]
+
+
+class SelectionRule(NamedTuple):
+    """What a run selects by. All targets are taken if there is neither ratio nor threshold."""
+
+    ratio: float | None = None
+    threshold: float | None = None
+    scope: Scope = "micro"
+    pick: Pick = "excess"
+
+    @property
+    def takes_all(self) -> bool:
+        """True if every target is trained on."""
+        return self.ratio is None and self.threshold is None
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if tokens without a reference loss cannot be selected."""
+        return not self.takes_all and self.pick in ("excess", "low-reference")
+
+
+class TokenSelection:
+    """Chooses tokens by a rule, and counts what it chose."""
+
+    SUMS = ("seen", "loss", "kept", "kept_loss", "threshold", "calls")
+    """What `statistics` holds: targets, the sum of their losses, selected tokens, the sum of their
+    losses, the threshold, and 1. All but the threshold are sums over this rank's tokens alone."""
+
+    def __init__(self, rule: SelectionRule) -> None:
+        self.rule = rule
+        self.loss = None
+        if not rule.takes_all:
+            self.loss = SelectiveLoss(ratio=rule.ratio, threshold=rule.threshold, scope=rule.scope)
+
+    @property
+    def takes_all(self) -> bool:
+        """True if every target is trained on."""
+        return self.rule.takes_all
+
+    def choose(self, losses: torch.Tensor, reference: torch.Tensor, noise: torch.Tensor | None) -> Selected:
+        """The tokens to train on. losses, reference: nats, float32[N]. noise: float32[N]."""
+        if self.loss is None:
+            every = torch.ones(len(losses), dtype=torch.bool, device=losses.device)
+            return Selected(every, losses.new_tensor(float("nan")), every.sum())
+        if self.rule.pick == "random":
+            assert noise is not None
+            scores = noise
+        else:
+            scores = {
+                "excess": losses - reference,
+                "high-loss": losses,
+                "low-reference": -reference,
+            }[self.rule.pick]
+        self.loss.to(losses.device)
+        return self.loss.select(scores, self.eligible(reference))
+
+    def eligible(self, reference: torch.Tensor) -> torch.Tensor:
+        """True for the targets that may be selected."""
+        if self.rule.needs_reference:
+            return ~torch.isnan(reference)
+        return torch.ones(reference.shape, dtype=torch.bool, device=reference.device)
+
+    def state(self) -> JsonObject:
+        """What later micro-batches depend on, besides the model."""
+        return {"ema": None if self.loss is None or torch.isnan(self.loss.ema) else float(self.loss.ema)}
+
+    def load_state(self, state: JsonObject) -> None:
+        """Goes on from a state."""
+        if self.loss is not None and state["ema"] is not None:
+            self.loss.ema.fill_(state["ema"])
+
+    def planned(self, eligible: list[int], ranks: Ranks, device: torch.device) -> torch.Tensor:
+        """How many tokens the micro-batches of a step will select on all ranks, a float64 scalar.
+
+        It is exact for all rules but a threshold and scope ema, where it is the number of eligible
+        tokens, or the ratio of it. At least 1.
+
+        eligible: the eligible tokens of this rank in each micro-batch.
+        """
+        counts = ranks.sum(torch.tensor(eligible, dtype=torch.int64, device=device))
+        if self.loss is not None:
+            counts = self.loss.expected(counts)
+        return counts.sum().clamp_min(1).to(torch.float64)
+
+    def is_planned_exactly(self) -> bool:
+        """True if `planned` is what will be selected."""
+        return self.takes_all or (self.rule.threshold is None and self.rule.scope == "micro")
+
+    @staticmethod
+    def statistics(losses: torch.Tensor, chosen: Selected) -> torch.Tensor:
+        """The sums of a micro-batch, float64[len(SUMS)]."""
+        exact = losses.double()
+        kept = chosen.mask.sum().double()
+        return torch.stack(
+            [
+                torch.tensor(float(len(losses)), dtype=torch.float64, device=losses.device),
+                exact.sum(),
+                kept,
+                exact[chosen.mask].sum(),
+                chosen.threshold.double(),
+                torch.ones((), dtype=torch.float64, device=losses.device),
+            ]
+        )
+
+
+def token_noise(seed: int, place: int, size: int) -> np.ndarray:
+    """Uniform random numbers for the tokens of the block at a place of the run's order, float32[size].
+
+    They depend on the seed and the place alone, not on the rank that reads the block.
+    """
+    return np.random.Generator(np.random.Philox([seed, place])).random(size, dtype=np.float32)

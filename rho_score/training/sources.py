@@ -1,0 +1,228 @@
+"""Where the documents of a run come from: a corpus of text, score sets, or a selection."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.corpus.columns import Columns
+from rho_score.corpus.documents import check_unchanged, documents
+from rho_score.corpus.plan import Plan
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
+from rho_score.models.encode import encode
+from rho_score.models.tokenizer import load_tokenizer
+from rho_score.stores.framing import Documents
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
+
+REF_LOSS = "ref_loss"
+Combine = Literal["min", "mean"]
+
+
+class UnitDocuments(NamedTuple):
+    """The documents of one unit, and what became of the others."""
+
+    documents: Documents
+    groups: list[str | None]
+    """The group of each document."""
+    n_bytes: np.ndarray
+    """UTF-8 bytes of each document's text, int64[n_docs]; 0 where they are not known."""
+    n_unusable: int
+    """Documents of the unit that cannot be read, which are left out."""
+    n_other: int
+    """Documents of the unit that another selection leaves out (`--within`)."""
+
+
+class Source(Protocol):
+    """The documents of a run, unit by unit, in corpus order."""
+
+    @property
+    def url(self) -> str:
+        """Where they are, for messages."""
+
+    @property
+    def key(self) -> JsonObject:
+        """What determines the documents, their tokens and their numbers."""
+
+    @property
+    def unit_names(self) -> Sequence[str]:
+        """The units, in corpus order."""
+
+    def read(self, index: int) -> UnitDocuments:
+        """The documents of a unit; raises RhoScoreError if it is damaged or has changed."""
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A corpus of text, tokenized by the tokenizer of a model. Every token is a target."""
+
+    plan: Plan
+    columns: Columns
+    model: str
+    tokenizer_sha256: str
+
+    @property
+    def url(self) -> str:
+        return self.plan.root
+
+    @property
+    def key(self) -> JsonObject:
+        return {"plan_sha256": self.plan.digest, "columns": list(self.columns), "tokenizer": self.tokenizer_sha256}
+
+    @property
+    def unit_names(self) -> Sequence[str]:
+        return [unit.unit for unit in self.plan.units]
+
+    def read(self, index: int) -> UnitDocuments:
+        root, unit = Folder(self.plan.root), self.plan.units[index]
+        check_unchanged(root, unit)
+        try:
+            every = list(documents(root, unit, self.columns))
+        except OSError as error:
+            raise root.error("read", unit.shard, error) from error
+        check_unchanged(root, unit)
+        read = [document for document in every if document.text is not None]
+        texts = [document.text or "" for document in read]
+        ids = encode(self._tokenizer, texts)
+        flat = np.concatenate([np.zeros(0, np.int32), *ids])
+        found = Documents(
+            doc_ids=pa.array([document.doc_id for document in read], pa.string()),
+            lengths=np.array([len(one) for one in ids], np.int64),
+            input_ids=flat,
+            mask=np.ones(len(flat), bool),
+        )
+        n_bytes = np.array([len(text.encode()) for text in texts], np.int64)
+        return UnitDocuments(found, [document.group for document in read], n_bytes, len(every) - len(read), 0)
+
+    @cached_property
+    def _tokenizer(self):  # type: ignore[no-untyped-def]
+        return load_tokenizer(self.model)
+
+    def __getstate__(self) -> JsonObject:
+        return {name: value for name, value in self.__dict__.items() if name != "_tokenizer"}
+
+
+@dataclass(frozen=True)
+class ScoreSource:
+    """Score sets of one corpus: every token is a target and has the references' combined loss."""
+
+    scores: Mapping[str, str]
+    """URLs of the score sets by the references' names."""
+    combine: Combine = "min"
+    within: str | None = None
+    """A selection of which only the documents with a kept token are taken."""
+
+    @property
+    def url(self) -> str:
+        return next(iter(self.scores.values()))
+
+    @property
+    def key(self) -> JsonObject:
+        within = Selection.open(self.within).manifest["fingerprint"] if self.within else None
+        sets = {name: {"fingerprint": s.manifest["fingerprint"], **s.held} for name, s in self.sets.items()}
+        return {"scores": sets, "combine": self.combine, "within": within}
+
+    @cached_property
+    def sets(self) -> dict[str, ScoreSet]:
+        """The score sets, opened."""
+        return {name: ScoreSet.open(url) for name, url in self.scores.items()}
+
+    @cached_property
+    def unit_names(self) -> Sequence[str]:
+        return names_of(self.sets[next(iter(self.sets))])
+
+    def read(self, index: int) -> UnitDocuments:
+        unit = self.unit_names[index]
+        tables = {}
+        contents = {}
+        for name, scores in self.sets.items():
+            columns = ["doc_id", "input_ids", "loss", *(["group"] if scores.grouped else [])]
+            tables[name], metadata = scores.read_unit(unit, columns)
+            contents[name] = metadata["content_sha256"]
+        if len(set(contents.values())) > 1:
+            raise RhoScoreError(
+                f"unit {unit} holds other documents or tokens in {self.scores[max(contents)]} than in {self.url}. Score the "
+                "same corpus with the same tokenizer."
+            )
+        table = next(iter(tables.values()))
+        losses = np.stack([as_numpy(flat_values(one["loss"])).astype(np.float32) for one in tables.values()])
+        combined = losses.min(axis=0) if self.combine == "min" else losses.mean(axis=0, dtype=np.float32)
+        lengths = list_lengths(table["input_ids"])
+        return _within(self.within, unit, table, np.ones(int(lengths.sum()), bool), combined)
+
+
+@dataclass(frozen=True)
+class SelectionSource:
+    """A selection: the tokens of its mask are targets."""
+
+    selection: str
+    within: str | None = None
+    """Another selection, of which only the documents with a kept token are taken."""
+
+    @property
+    def url(self) -> str:
+        return self.selection
+
+    @property
+    def key(self) -> JsonObject:
+        within = Selection.open(self.within).manifest["fingerprint"] if self.within else None
+        return {"selection": self.store.manifest["fingerprint"], "within": within}
+
+    @cached_property
+    def store(self) -> Selection:
+        """The selection, opened."""
+        return Selection.open(self.selection)
+
+    @cached_property
+    def unit_names(self) -> Sequence[str]:
+        return names_of(self.store)
+
+    def read(self, index: int) -> UnitDocuments:
+        unit = self.unit_names[index]
+        table = self.store.unit_table(unit, ["doc_id", "input_ids", "mask", *(["group"] if self.store.grouped else [])])
+        return _within(self.within, unit, table, as_numpy(flat_values(table["mask"])), None)
+
+
+def names_of(store: ScoreSet | Selection) -> list[str]:
+    """The names of a store's units, in corpus order."""
+    found: list[str] = store.plan_names()["unit"].to_pylist()
+    return found
+
+
+def _within(
+    within: str | None, unit: str, table: pa.Table, mask: np.ndarray, ref_loss: np.ndarray | None
+) -> UnitDocuments:
+    """The documents of a unit's table or, with `within`, those that this selection keeps a token of."""
+    lengths = list_lengths(table["input_ids"])
+    keep = np.ones(len(table), bool)
+    if within is not None:
+        keep = Selection.open(within).documents_kept(unit, table["doc_id"])
+    tokens = np.repeat(keep, lengths)
+    values = {} if ref_loss is None else {REF_LOSS: ref_loss[tokens]}
+    found = Documents(
+        doc_ids=table["doc_id"].combine_chunks().filter(pa.array(keep)),
+        lengths=lengths[keep],
+        input_ids=as_numpy(flat_values(table["input_ids"]))[tokens],
+        mask=mask[tokens],
+        values=values,
+    )
+    groups = table["group"].to_pylist() if "group" in table.column_names else [None] * len(table)
+    kept_groups = [group for group, kept in zip(groups, keep.tolist(), strict=True) if kept]
+    n_bytes = np.zeros(int(keep.sum()), np.int64)
+    return UnitDocuments(found, kept_groups, n_bytes, 0, int((~keep).sum()))
+
+
+def check_within(within: str, tokenizer_sha256: str, units: Sequence[str]) -> None:
+    """Raises InputError unless the selection `within` covers these units with the same tokenizer."""
+    other = Selection.open(within)
+    if other.tokenizer_sha256 != tokenizer_sha256 or not set(units) <= set(names_of(other)):
+        raise InputError(
+            f"--within {within} was made from another corpus, or with another tokenizer or --unit-bytes. Make it from the "
+            "same score sets."
+        )

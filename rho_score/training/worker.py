@@ -1,0 +1,187 @@
+"""What one process of a training run does. It is the only one, or one of several ranks."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import transformers
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+
+from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.files.json import dump_json
+from rho_score.models.tokenizer import load_tokenizer
+from rho_score.models.vocabulary import Vocabulary
+from rho_score.stores.framing import Frame
+from rho_score.training.block_files import BlockFiles, block_files, cache_folder
+from rho_score.training.blocks import ScoredBlocks
+from rho_score.training.checkpoints import checkpoints, complete, download, upload
+from rho_score.training.held_out import HeldOut
+from rho_score.training.log import RunLog
+from rho_score.training.model import check_isolation
+from rho_score.training.order import Order, RankPlaces
+from rho_score.training.ranks import Ranks
+from rho_score.training.selection import TokenSelection
+from rho_score.training.settings import EvalSet, TrainSettings
+from rho_score.training.sources import Source
+from rho_score.training.start_model import start_model
+from rho_score.training.trainer import BetweenSteps, RankBlocks, SelectiveTrainer
+
+MODEL, STATE = "model", "selection.json"
+SHARES = 10
+"""Evaluations and checkpoints of a run, where the user does not say how many."""
+
+Tell = Callable[[str, int, int], None]
+"""Shows progress: what is going on, or "" for a step; steps that are done; steps in all."""
+
+
+def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
+    """Trains to the end, from the last checkpoint on; returns what the run's totals are made of.
+
+    Raises:
+        InputError: the data or the model turn out to be unfit.
+        RhoScoreError: a unit or a checkpoint is damaged, or the loss is no number any more.
+    """
+    config, ranks, run = settings.config, Ranks(), Folder(settings.config.output)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    if ranks.size != config.workers:
+        raise RhoScoreError(f"{ranks.size} workers were started in place of {config.workers}.")
+    tell("reading the tokens", 0, 0)
+    files = _shared_files(settings, settings.source, settings.frame, None)
+    blocks = ScoredBlocks.of_files(files, settings.frame, config.block_size)
+    held_out = [_held_out(settings, one) for one in settings.evals]
+    if settings.rule.needs_reference and not files.counts.referenced:
+        raise InputError(f"{settings.source.url} holds no token with a reference loss.")
+    n_steps = settings.steps(len(blocks))
+    tell("loading the model", 0, n_steps)
+    selection = TokenSelection(settings.rule)
+    model = start_model(
+        settings, selection, lambda loaded: check_isolation(loaded, blocks[len(blocks) // 2], config.model)
+    )
+    with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary:
+        last = next(reversed(checkpoints(run)), None)
+        begun = last.step if last else 0
+        log = RunLog.resume(run, begun)
+        resumed = None
+        if last is not None:
+            tell("fetching the checkpoint", begun, n_steps)
+            resumed = download(run, last, Path(temporary) / f"checkpoint-{begun}")
+            selection.load_state(orjson.loads((resumed / STATE).read_bytes()))
+
+        def save(step: int, directory: Path) -> None:
+            if ranks.rank == 0:
+                (directory / STATE).write_bytes(dump_json(selection.state()))
+                log.write(run)
+            files = ranks.gather(upload(run, step, directory) if ranks.rank == 0 or config.fsdp else {})
+            if ranks.rank == 0:
+                complete(run, step, {n: size for some in files for n, size in some.items()}, keep=config.keep)
+            ranks.barrier()
+
+        places = RankPlaces(
+            n_steps=n_steps, batch=settings.batch, micro=settings.micro, rank=ranks.rank, n_ranks=ranks.size
+        )
+        trainer = SelectiveTrainer(
+            model=model,
+            processing_class=load_tokenizer(settings.tokenizer),
+            args=_arguments(settings, n_steps, Path(temporary), begun),
+            blocks=RankBlocks(blocks, Order(len(blocks), config.seed), places, noise=settings.rule.pick == "random"),
+            selection=selection,
+            run_log=log,
+            held_out=held_out,
+            callbacks=[
+                BetweenSteps(
+                    save=save,
+                    progress=lambda step: tell("", step, n_steps),
+                    eval_every=config.eval_every or max(1, n_steps // SHARES),
+                    save_every=config.save_every or max(1, n_steps // SHARES),
+                )
+            ],
+        )
+        for shown in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(shown)
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        tell("writing the model", n_steps, n_steps)
+        _write_model(settings, trainer, Path(temporary) / MODEL, run)
+    return {"steps": n_steps, "resumed_at": begun, "blocks": len(blocks), **dict(log.last)}
+
+
+def _shared_files(settings: TrainSettings, source: Source, frame: Frame, vocabulary: Vocabulary | None) -> BlockFiles:
+    """The block files of a source, which one process of each machine makes."""
+    ranks = Ranks()
+    cache = cache_folder(settings.config.cache)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        block_files(source, frame, cache, vocabulary=vocabulary)
+    ranks.barrier()
+    return block_files(source, frame, cache, vocabulary=vocabulary)
+
+
+def _held_out(settings: TrainSettings, of: EvalSet) -> HeldOut:
+    try:
+        vocabulary = Vocabulary.of(load_tokenizer(settings.tokenizer))
+    except InputError:  # its ids do not tell the bytes
+        vocabulary = None
+    files = _shared_files(settings, of.source, of.frame, vocabulary)
+    blocks = ScoredBlocks.of_files(files, of.frame, settings.config.block_size)
+    return HeldOut(of.name, blocks, batch=settings.micro)
+
+
+def _arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int) -> TrainingArguments:
+    config = settings.config
+    schedules: dict[str, dict[str, Any]] = {
+        "cosine": {"lr_scheduler_type": "cosine"},
+        "constant": {"lr_scheduler_type": "constant_with_warmup"},
+        "wsd": {
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": {"num_decay_steps": round(config.decay * n_steps), "min_lr_ratio": 0.0},
+        },
+    }
+    sharding: dict[str, Any] = {}
+    if config.fsdp:
+        sharding = {"fsdp": True, "fsdp_config": {"fsdp_version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
+    return TrainingArguments(
+        output_dir=str(directory),
+        per_device_train_batch_size=settings.micro,
+        gradient_accumulation_steps=settings.accumulation,
+        max_steps=n_steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=round(config.warmup * n_steps),
+        weight_decay=config.weight_decay,
+        adam_beta2=config.beta2,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        bf16=settings.dtype == "bfloat16",
+        ddp_find_unused_parameters=False,
+        eval_strategy="no",
+        eval_on_start=bool(settings.evals) and not begun,
+        logging_strategy="steps",
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=not settings.use_gpu,
+        dataloader_pin_memory=settings.use_gpu,
+        **schedules[config.schedule],
+        **sharding,
+    )
+
+
+def _write_model(settings: TrainSettings, trainer: SelectiveTrainer, directory: Path, run: Folder) -> None:
+    """Writes the trained model and its tokenizer, which any program opens."""
+    if settings.config.merge:
+        trainer.model = trainer.accelerator.unwrap_model(trainer.model_wrapped).merge_and_unload()
+    trainer.save_model(str(directory))
+    if trainer.ranks.rank == 0:
+        load_tokenizer(settings.tokenizer).save_pretrained(directory)
+        for path in sorted(directory.rglob("*")):
+            if path.is_file() and path.name != "training_args.bin":
+                run.publish_file(f"{MODEL}/{path.relative_to(directory).as_posix()}", path)
+        trainer.run_log.write(run)
+    trainer.ranks.barrier()

@@ -1,0 +1,390 @@
+"""Training runs: the loss of every step is right, the order of the data too, and a run that dies goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ray.util.state import list_actors
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
+
+from rho_score.config import ScoreConfig, SelectConfig, TrainConfig
+from rho_score.errors import InputError
+from rho_score.scoring.job import score
+from rho_score.selecting.job import select
+from rho_score.training.blocks import IGNORED, ScoredBlocks, collate_blocks
+from rho_score.training.job import train
+from rho_score.training.order import Order, RankPlaces
+from rho_score.training.settings import resolve_settings
+from rho_score.training.worker import train_worker
+
+BLOCK = 64
+OPTIONS: dict[str, Any] = {
+    "block_size": BLOCK, "batch_tokens": 4 * BLOCK, "micro_batch": 2, "learning_rate": 1e-2, "steps": 6, "gpus_per_worker": 0,
+    "save_every": 2, "dtype": "float32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of block files that all runs of these tests share."""
+    return str(tmp_path_factory.mktemp("blocks"))
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, cache: str, make_model: Callable[[int], Path], scores: dict[str, Path]
+) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """Trains in this process, on the references' scores by default; returns the run and its totals."""
+
+    def run(output: str = "run", **changes: Any) -> tuple[Path, dict[str, Any]]:
+        config = config_of(tmp_path / output, make_model(2), cache, scores, **changes)
+        (tmp_path / output).mkdir(exist_ok=True)
+        settings, _ = resolve_settings(config, gpu_here=False)
+        return tmp_path / output, train_worker(settings, lambda *_: None)
+
+    return run
+
+
+def config_of(output: Path, model: Path, cache: str, scores: dict[str, Path], **changes: Any) -> TrainConfig:
+    """A run's options."""
+    data = {} if {"text", "selection"} & changes.keys() else {"scores": (str(scores["ref"]),)}
+    return TrainConfig(**({"model": str(model), "output": str(output), "cache": cache} | OPTIONS | data | changes))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The trained weights of a run."""
+    return load_file(run / "model" / "model.safetensors")
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    rows: list[dict[str, Any]] = pq.read_table(run / "log.parquet").to_pylist()
+    return rows
+
+
+class _Listed(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Blocks in a given order, as a plain Trainer takes them."""
+
+    def __init__(self, blocks: ScoredBlocks, order: list[int]) -> None:
+        self._blocks, self._order = blocks, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        block = self._blocks[self._order[index]]
+        return {name: block[name] for name in ("input_ids", "labels", "position_ids")}
+
+
+class _InOrder(Trainer):
+    """A plain Trainer that does not shuffle."""
+
+    losses: list[float]
+
+    def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+        return None
+
+    def log(self, logs: dict[str, float], *_: Any) -> None:
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+def test_every_token_and_a_plain_trainer_step_for_step(
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path
+) -> None:
+    run, _ = here()
+    blocks = ScoredBlocks(str(scores["ref"]), block_size=BLOCK, cache=cache)
+    order = Order(len(blocks), 0)
+    model = AutoModelForCausalLM.from_pretrained(make_model(2), dtype=torch.float32)
+    model.config.use_cache = False
+    arguments = TrainingArguments(
+        str(tmp_path / "plain"), per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=6,
+        learning_rate=1e-2, lr_scheduler_type="cosine", warmup_steps=0, weight_decay=0.1, adam_beta2=0.95, seed=0,
+        logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    plain = _InOrder(
+        model, arguments, train_dataset=_Listed(blocks, [order.at(i) for i in range(24)]), data_collator=_stack
+    )
+    plain.losses = []
+    plain.remove_callback(PrinterCallback)
+    plain.train()
+    np.testing.assert_allclose([row["loss"] for row in log_of(run)], plain.losses, atol=2e-4)
+    for name, value in model.state_dict().items():
+        if name in (found := weights(run)):
+            np.testing.assert_allclose(found[name], value, atol=3e-4, err_msg=name)
+
+
+def _stack(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def losses_alone(model: Any, block: dict[str, Any]) -> np.ndarray:
+    """The oracle: a plain forward of each document of a block by itself; NaN where there is no target."""
+    found = np.full(BLOCK, np.nan)
+    start = 0
+    for length in block["seq_lengths"]:
+        ids = block["input_ids"][start : start + length]
+        logits = model(ids[None]).logits[0].float()
+        found[start + 1 : start + length] = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
+        start += length
+    return np.where(block["labels"].numpy() == IGNORED, np.nan, found)
+
+
+def test_the_first_step_is_a_masked_mean_computed_by_hand(
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path]
+) -> None:
+    run, _ = here(ratio=0.4, steps=1)
+    blocks = ScoredBlocks(str(scores["ref"]), block_size=BLOCK, cache=cache)
+    order = Order(len(blocks), 0)
+    model = AutoModelForCausalLM.from_pretrained(make_model(2), dtype=torch.float32).eval()
+    kept, dropped, thresholds = [], [], []
+    for micro_batch in range(2):
+        rows = [blocks[order.at(2 * micro_batch + i)] for i in range(2)]
+        with torch.no_grad():
+            losses = np.concatenate([losses_alone(model, row) for row in rows])
+        excess = losses - np.concatenate([row["ref_loss"].numpy() for row in rows])
+        eligible = ~np.isnan(excess)
+        n_keep = round(0.4 * int(eligible.sum()))
+        best = np.argsort(np.where(eligible, -excess, np.inf), kind="stable")[:n_keep]
+        mask = np.zeros(len(losses), bool)
+        mask[best] = True
+        kept += losses[mask].tolist()
+        dropped += losses[~mask & ~np.isnan(losses)].tolist()
+        thresholds.append(excess[mask].min())
+    [row] = log_of(run)
+    assert row["tokens_trained"] == len(kept)
+    assert row["tokens_seen"] == len(kept) + len(dropped)
+    assert row["loss_kept"] == pytest.approx(np.mean(kept), abs=1e-3)
+    assert row["loss_dropped"] == pytest.approx(np.mean(dropped), abs=1e-3)
+    assert row["threshold"] == pytest.approx(np.mean(thresholds), abs=1e-3)
+    # its gradient, from a plain forward of whole blocks, moves the weights as the run's did
+    total = torch.zeros(())
+    for micro_batch in range(2):
+        batch = collate_blocks([blocks[order.at(2 * micro_batch + i)] for i in range(2)])
+        logits = model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="none"
+        ).view(2, -1)
+        excess = losses.detach() - batch["ref_loss"][:, 1:]
+        eligible = (batch["labels"][:, 1:] != IGNORED) & ~torch.isnan(excess)
+        n_keep = round(0.4 * int(eligible.sum()))
+        best = torch.where(eligible, excess, -torch.inf).flatten().topk(n_keep).indices
+        total = total + losses.flatten()[best].sum()
+    (total / len(kept)).backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert row["grad_norm"] == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_a_threshold_divides_by_what_it_selected(here: Callable[..., Any]) -> None:
+    run, _ = here(threshold=0.5, steps=1)
+    [row] = log_of(run)
+    assert 0 < row["tokens_trained"] < row["tokens_seen"]
+    accumulated, _ = here("one-pass", threshold=0.5, steps=1, micro_batch=4)
+    [whole] = log_of(accumulated)
+    assert whole["tokens_trained"] == row["tokens_trained"]
+    assert whole["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("pick", ["random", "high-loss", "low-reference"])
+def test_the_controls_train_on_as_many_tokens(here: Callable[..., Any], pick: str) -> None:
+    run, totals = here(ratio=0.3, pick=pick, steps=2)
+    rows = log_of(run)
+    assert totals["tokens_trained"] == pytest.approx(0.3 * totals["tokens_seen"], rel=0.05)
+    if pick == "high-loss":
+        assert rows[0]["loss_kept"] > rows[0]["loss_dropped"]
+
+
+def test_a_selections_mask_is_what_is_trained_on(
+    here: Callable[..., Any], scores: dict[str, Path], tmp_path: Path
+) -> None:
+    chosen = str(tmp_path / "selection")
+    kept = select(SelectConfig(output=chosen, ref=(str(scores["ref"]),), base=str(scores["base"]), ratio=0.5)).total
+    run, totals = here(selection=chosen, steps=None, epochs=1.0, batch_tokens=BLOCK, micro_batch=1)
+    assert totals["tokens_trained"] == kept.tokens_kept
+    assert log_of(run)[-1]["loss_dropped"] is None
+
+
+def test_a_model_from_scratch_on_text_and_its_held_out_loss(
+    here: Callable[..., Any], corpus: Path, make_model: Callable[[int], Path]
+) -> None:
+    run, totals = here(
+        text=str(corpus), from_scratch=True, steps=30, eval=(f"held={corpus}",), group_column="source", eval_every=10
+    )
+    rows = pq.read_table(run / "eval.parquet").to_pylist()
+    assert {(row["step"], row["group"]) for row in rows} == {(s, g) for s in (0, 10, 20, 30) for g in (None, *"abc")}
+    whole = {row["step"]: row for row in rows if row["group"] is None}
+    assert whole[30]["loss"] < whole[0]["loss"]
+    assert whole[30]["tokens"] == sum(row["tokens"] for row in rows if row["step"] == 30 and row["group"])
+    model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+    assert AutoTokenizer.from_pretrained(run / "model").eos_token_id is not None
+    assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+    assert totals["tokens_seen"] == totals["tokens_trained"]
+
+
+def test_the_trained_model_is_scored(here: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+    run, _ = here(ratio=0.6, steps=2)
+    summary = score(
+        ScoreConfig(
+            input=str(corpus), output=str(tmp_path / "again"), model=str(run / "model"), compile=False, gpus_per_worker=0,
+            cpus_per_worker=1, dtype="float32", context=32,
+        )
+    )  # fmt: skip
+    assert summary.counts.tokens > 0
+
+
+def test_one_rank_and_two_read_the_same_blocks_at_each_step() -> None:
+    order, n_steps, batch = Order(37, seed=5), 20, 8
+
+    def of_step(n_ranks: int, micro: int, step: int) -> list[int]:
+        ranks = [RankPlaces(n_steps=n_steps, batch=batch, micro=micro, rank=r, n_ranks=n_ranks) for r in range(n_ranks)]
+        share = batch // n_ranks
+        return [order.at(rank[i]) for rank in ranks for i in range(step * share, (step + 1) * share)]
+
+    for step in range(n_steps):
+        wanted = [order.at(place) for place in range(step * batch, (step + 1) * batch)]
+        assert of_step(1, 8, step) == wanted
+        for n_ranks, micro in ((1, 2), (2, 4), (2, 2), (4, 1), (8, 1)):
+            assert sorted(of_step(n_ranks, micro, step)) == sorted(wanted)
+    every = [order.at(place) for place in range(37)]
+    assert sorted(every) == list(range(37))
+    assert [order.at(37 + place) for place in range(37)] != every
+
+
+CODE = """
+import sys
+from pathlib import Path
+from tests.ray.test_train import config_of
+from rho_score.training.job import train
+output, model, cache, ref, scope = sys.argv[1:]
+train(config_of(Path(output), Path(model), cache, {"ref": Path(ref)}, steps=40, ratio=0.5, scope=scope))
+"""
+
+
+@pytest.mark.parametrize("scope", ["micro", "ema"])
+def test_a_killed_run_ends_with_the_same_weights(
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path,
+    scope: str,
+) -> None:  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        CODE,
+        str(tmp_path / "killed"),
+        str(make_model(2)),
+        cache,
+        str(scores["ref"]),
+        scope,
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, env=environment)
+    end = time.monotonic() + 120
+    while not (tmp_path / "killed/checkpoints/step-00000006/complete.json").exists():
+        assert time.monotonic() < end, "no checkpoint was written"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "_SUCCESS.json").exists()
+    subprocess.run(command, env=environment, check=True)
+    undisturbed = [*command[:3], str(tmp_path / "calm"), *command[4:]]
+    subprocess.run(undisturbed, env=environment, check=True)
+    calm, killed = weights(tmp_path / "calm"), weights(tmp_path / "killed")
+    assert all(torch.equal(calm[name], killed[name]) for name in calm)
+    for row, other in zip(log_of(tmp_path / "calm"), log_of(tmp_path / "killed"), strict=True):
+        assert {**row, "seconds": 0, "tokens_per_second": 0} == {**other, "seconds": 0, "tokens_per_second": 0}
+
+
+def test_two_workers_and_a_death_among_them(
+    here: Callable[..., Any], ray_cluster: str, cache: str, make_model: Callable[[int], Path], scores: dict[str, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    one, _ = here("one", ratio=0.5, steps=12, micro_batch=4)
+    output = tmp_path / "two"
+    config = config_of(output, make_model(2), cache, scores, ratio=0.5, steps=12, micro_batch=2, workers=2)
+    killed: list[int] = []
+
+    def kill() -> None:
+        end = time.monotonic() + 120
+        while not list(output.glob("checkpoints/*/complete.json")) and time.monotonic() < end:
+            time.sleep(0.02)
+        workers = [
+            a for a in list_actors(filters=[("state", "=", "ALIVE")], detail=True) if "RayTrainWorker" in a.class_name
+        ]
+        os.kill(workers[-1].pid, signal.SIGKILL)
+        killed.append(workers[-1].pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    summary = train(config)
+    thread.join()
+    assert killed, "no worker was found to be killed"
+    assert summary.steps == 12
+    for row, other in zip(log_of(one), log_of(output), strict=True):
+        assert row["tokens_trained"] == other["tokens_trained"]
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-3)
+    ours, theirs = weights(one), weights(output)
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3, err_msg=name)
+    assert train(config).computed == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": None}, "exactly one of --steps"),
+        ({"epochs": 1.0}, "exactly one of --steps"),
+        ({"text": "corpus", "selection": "selection"}, "exactly one of --text"),
+        ({"ratio": 1.5}, "--ratio must be above 0"),
+        ({"ratio": 0.5, "threshold": 1.0}, "exclude each other"),
+        ({"threshold": float("nan")}, "finite"),
+        ({"pick": "random"}, "--pick needs --ratio"),
+        ({"scope": "ema"}, "--scope ema needs --ratio"),
+        ({"combine": "mean"}, "several --scores"),
+        ({"merge": True}, "--merge needs --lora-rank"),
+        ({"block_size": 128}, "beyond the 64 positions"),
+        ({"batch_tokens": 3 * BLOCK, "workers": 2}, "Give 128 or 256"),
+        ({"micro_batch": 3}, "does not divide the 4 rows"),
+        ({"gpus_per_worker": 2}, "must be 0 or 1"),
+        ({"warmup": 2.0}, "share of the steps"),
+        ({"learning_rate": -1.0}, "must not be negative"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(
+    changes: dict[str, Any], words: str, cache: str, make_model: Callable[[int], Path], scores: dict[str, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    with pytest.raises(InputError, match=words):
+        train(config_of(tmp_path / "run", make_model(2), cache, scores, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_scores_of_another_tokenizer_an_unfinished_set_and_another_runs_output_are_refused(
+    cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_pretrained(make_model(2)).save_pretrained(other)
+    tokenizer = AutoTokenizer.from_pretrained(make_model(2))
+    tokenizer.add_tokens(["one-more"])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(InputError, match="another tokenizer"):
+        train(config_of(tmp_path / "run", other, cache, scores))
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    for name in ("manifest.json", "plan.parquet"):
+        (unfinished / name).write_bytes((scores["ref"] / name).read_bytes())
+    with pytest.raises(InputError, match="not finished"):
+        train(config_of(tmp_path / "run", make_model(2), cache, {"ref": unfinished}))
+    with pytest.raises(InputError, match="another kind of store"):
+        train(config_of(scores["ref"], make_model(2), cache, scores))
+    assert not (tmp_path / "run").exists()
