@@ -8,32 +8,41 @@ from tyro.conf import Positional
 from rho_score.config.option import Group, metavar
 
 _FORMAT = Group("Format")
-_DOCUMENTS = Group("Documents", "These options are for the formats that hold tokens: labels, bin and megatron.")
+_DOCUMENTS = Group(
+    "Documents", "These options are for the formats that hold tokens: labels, bin, megatron, olmo and levanter."
+)
 _MOVED = Group("Sources", "A selection notes where its score set is, and the score set where its corpus is.")
 _WORK = Group("Parts and workers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a selection in a format that trainers read.
+    """Write a selection or a score set in a format that trainers read.
 
     Documents of which nothing is kept are left out and counted. If a run stops before its end, run
     the same command again to resume it.
     """
 
-    selection: Annotated[Positional[str], metavar("SELECTION")]
-    """The selection, as a path or as any fsspec URL."""
+    selection: Annotated[Positional[str], metavar("STORE")]
+    """The selection, as a path or as any fsspec URL. It may also be a score set, of which every
+    token that has a loss is trained on."""
     output: Annotated[Positional[str], metavar("OUTPUT")]
     """The export to write, as a path or as any fsspec URL."""
-    format: Annotated[Literal["labels", "bin", "megatron", "parquet", "jsonl"], _FORMAT]
+    format: Annotated[Literal["labels", "bin", "megatron", "olmo", "levanter", "parquet", "jsonl"], _FORMAT]
     """The format of the files. labels is Parquet with input_ids and labels for Hugging Face's
-    Trainer, where -100 marks a token that is not trained on. bin is nanoGPT's .bin with a .mask
-    beside it. megatron is Megatron-LM's indexed dataset with a second one for the mask. parquet and
-    jsonl are the kept documents with all their own columns; they need a selection made with --level
-    document."""
+    Trainer, TRL and Axolotl, where -100 marks a token that is not trained on. bin is nanoGPT's .bin
+    with a .mask beside it. megatron is Megatron-LM's indexed dataset with a second one for the
+    mask. olmo is OLMo-core's headless .npy files of token ids and label masks. levanter is Parquet
+    with input_ids and float loss_weights. parquet and jsonl are the kept documents with all their
+    own columns; they need a selection made with --level document."""
     block_size: Annotated[int | None, _FORMAT, metavar("TOKENS")] = None
     """With --format labels: pack the documents into blocks of exactly this many tokens. By default,
     each document is a row."""
+    columns: Annotated[tuple[Literal["score", "ref-loss"], ...], _FORMAT] = ()
+    """With --format labels or bin: write further numbers of each token. score is what the tokens
+    were ranked by (a column excess, loss or delta), and ref-loss is the reference's loss, for a
+    live selection in another trainer. They are float32 columns in Parquet, with null where a token
+    has none, and files of float16 beside a .bin, with NaN."""
     compression: Annotated[Literal["none", "gzip", "zstd"], _FORMAT] = "none"
     """With --format jsonl: how the files are compressed."""
     order: Annotated[Literal["corpus", "easy-first", "hard-first"], _DOCUMENTS] = "corpus"
@@ -52,7 +61,7 @@ class ExportConfig:
     moved. Its shards are then compared by size and by document ids alone, because copies have other
     modification times."""
     scores: Annotated[str | None, _MOVED, metavar("SCORES")] = None
-    """The score set that the selection was made from, if it has moved."""
+    """The score set that the selection was made from, if it has moved. --columns ref-loss reads it."""
     units_per_part: Annotated[int, _WORK, metavar("N")] = 16
     """How many units of the selection make up one part. A part is one task, and one or a few files.
     Fewer units need less memory and make more files."""

@@ -11,7 +11,6 @@ order instead (`difficulty`). A document without a token to train on teaches not
 of every format, and the counts show how many there are.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 
 from rho_score.cluster.progress import Progress
-from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
+from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
@@ -34,7 +33,7 @@ from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
-from rho_score.stores.selection import Selection
+from rho_score.stores.open import open_store
 
 RUNS = "runs"
 
@@ -68,14 +67,13 @@ def export(config: ExportConfig) -> ExportSummary:
     output = Folder(config.output)
     check_writable("OUTPUT", config.output)
     with joined():
-        check_own_cluster()
-        selection = Selection.open(config.selection)
+        selection = open_store(config.selection)
         settings, manifest = resolve_settings(config, selection)
         tokenizer = [] if settings.corpus else list(selection.folder.listing("tokenizer"))
         claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
         n_before = len(output.listing("parts"))
         if not output.exists(SUCCESS):
-            with cluster(local_cpus=max(2, os.cpu_count() or 2)):
+            with cluster_or_threads():
                 content = _run(config, settings, selection.units)
             output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":

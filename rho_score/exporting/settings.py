@@ -6,26 +6,30 @@ from rho_score.config import ExportConfig
 from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
-from rho_score.exporting.labels import BlocksWriter, LabelsWriter
+from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
-from rho_score.exporting.nanogpt import BinWriter, bin_dtype
+from rho_score.exporting.nanogpt import BinWriter, OlmoWriter, bin_dtype
 from rho_score.exporting.original_rows import Compression, Corpus, corpus_root
+from rho_score.exporting.token_source import REF_LOSS, TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.models.tokenizer import prefix_id
 from rho_score.stores.framing import Frame
-from rho_score.stores.lineage import open_score_set
+from rho_score.stores.lineage import covers, noted_score_set, open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
+from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer
 
-LAYOUT_VERSION = 2  # version 1 kept blocks and rows without any label
+LAYOUT_VERSION = 3  # version 2 had no attention_mask and no seq_lengths, version 1 kept blocks without any label
 ORIGINALS = ("parquet", "jsonl")
 
 MASK = {
     "labels": "labels[i] is token i itself, or -100; models that shift inside (Hugging Face) take it as it is",
     "bin": "mask[i] = 1: train on predicting token i; weigh the loss of data[i + 1] with mask[i + 1]",
+    "olmo": "label_mask[i]: train on predicting token i; OLMo-core shifts it with the labels",
+    "levanter": "loss_weights[i]: of predicting token i + 1; shifted already, so leave loss_weight_transform out",
     "megatron": "mask[i] = 1: train on predicting token i; the loss mask of labels tokens[1:] is mask[1:]",
 }
 
@@ -34,7 +38,8 @@ MASK = {
 class ExportSettings:
     """What a task must know.
 
-    vocabulary: all token ids are below it. corpus: None unless whole documents are exported.
+    vocabulary: all token ids are below it. source: where tokens are read. corpus: None unless whole
+    documents are exported.
     """
 
     selection: str
@@ -45,6 +50,7 @@ class ExportSettings:
     frame: Frame
     pad_id: int
     vocabulary: int
+    source: TokenSource
     compression: Compression
     corpus: Corpus | None
 
@@ -54,32 +60,37 @@ class ExportSettings:
 
         False if EOS is trained on, since such a document then has a token to train on.
         """
-        rows = self.format == "labels" and not self.block_size
+        rows = self.format == "levanter" or (self.format == "labels" and not self.block_size)
         return rows and self.frame.prefix_id is None and not self.frame.train_eos
 
     def writer(self) -> Writer:
         """A new writer of the token format."""
+        columns = self.source.columns
         if self.format == "bin":
-            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary))
+            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary), columns=columns)
+        if self.format == "olmo":
+            return OlmoWriter(self.frame, dtype=bin_dtype(self.vocabulary))
+        if self.format == "levanter":
+            return WeightsWriter(self.frame)
         if self.format == "megatron":
             return MegatronWriter(self.frame, dtype=megatron_dtype(self.vocabulary))
         if self.block_size:
-            return BlocksWriter(self.frame, block_size=self.block_size, pad_id=self.pad_id)
-        return LabelsWriter(self.frame)
+            return BlocksWriter(self.frame, block_size=self.block_size, pad_id=self.pad_id, columns=columns)
+        return LabelsWriter(self.frame, columns)
 
 
-def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[ExportSettings, JsonObject]:
+def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> tuple[ExportSettings, JsonObject]:
     """Checks the options and resolves every default; returns the settings and the manifest."""
     whole = config.format in ORIGINALS
     _check_options(config)
-    scores = open_score_set(selection, config.scores)
+    scores = open_score_set(selection, config.scores) if isinstance(selection, Selection) else selection
     tokenizer = load_store_tokenizer(selection)
     vocabulary = max(tokenizer.get_vocab().values()) + 1
     prefix = scores.manifest["parts"].get("prefix_id") if scores else prefix_id(tokenizer)
     eos = tokenizer.eos_token_id if config.eos_id is None else config.eos_id
-    if config.format == "bin" and eos is None:
+    if config.format in ("bin", "olmo") and eos is None:
         raise InputError(
-            "the tokenizer has no EOS, but a .bin needs a token between documents. Name one with --eos-id."
+            f"the tokenizer has no EOS, but --format {config.format} needs a token between documents. Name one with --eos-id."
         )
     if eos is None and config.train_eos:
         raise InputError("--train-eos: the tokenizer has no EOS. Name one with --eos-id.")
@@ -96,6 +107,7 @@ def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[Export
         frame=frame,
         pad_id=pad,
         vocabulary=vocabulary,
+        source=_token_source(config, selection),
         compression=config.compression,
         corpus=_corpus(config, selection) if whole else None,
     )
@@ -108,8 +120,9 @@ def resolve_settings(config: ExportConfig, selection: Selection) -> tuple[Export
         "order": config.order,
         "compression": config.compression,
         **({} if whole else {**asdict(frame), "pad_id": pad if config.block_size else None}),
+        "columns": settings.source.columns,
     }
-    dtypes = {"bin": bin_dtype, "megatron": megatron_dtype}
+    dtypes = {"bin": bin_dtype, "olmo": bin_dtype, "megatron": megatron_dtype}
     about = {"dtype": dtypes[config.format](vocabulary).name} if config.format in dtypes else {}
     about |= {} if whole else {"mask": MASK[config.format]}
     place = relative_url(config.selection, config.output)
@@ -132,12 +145,44 @@ def _check_options(config: ExportConfig) -> None:
         raise InputError(
             f"--train-eos, --no-prefix and --eos-id are for token formats, but --format {config.format} writes text."
         )
+    if config.columns and (config.format not in ("labels", "bin") or config.order != "corpus"):
+        raise InputError("--columns is for --format labels and bin, in the order of the corpus.")
     if config.compression != "none" and config.format != "jsonl":
         raise InputError("--compression is for --format jsonl. Parquet files are always compressed.")
 
 
-def _corpus(config: ExportConfig, selection: Selection) -> Corpus:
+def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSource:
+    """Where tokens are read, and the references whose losses are exported."""
+    names = {"score": store.score_column, "ref-loss": REF_LOSS}
+    columns = tuple(dict.fromkeys(names[column] for column in config.columns))
+    if REF_LOSS not in columns or isinstance(store, ScoreSet):
+        return TokenSource(config.selection, columns)
+    parts = store.manifest["parts"]
+    references = [name for name in store.manifest["scores"] if name != "base"]
+    if parts["score"] == "delta" or (parts.get("combine") == "union" and len(references) > 1):
+        raise InputError(
+            f"--columns ref-loss: the tokens of {config.selection} have no single reference loss. Export a selection by excess "
+            "loss or by the reference's loss, not by token dynamics or --combine union."
+        )
+    if config.scores is not None and len(references) > 1:
+        raise InputError("--scores gives one score set, but the selection has several references.")
+    found = [noted_score_set(store, name, given=config.scores) for name in references]
+    places = []
+    for name, scores in zip(references, found, strict=True):
+        if scores is None or not covers(scores, store):
+            raise InputError(
+                f"--columns ref-loss: the score set of {name} is not where it was. Give its place with --scores."
+            )
+        places.append(scores.folder.url)
+    return TokenSource(config.selection, columns, tuple(places), parts.get("combine") == "mean")
+
+
+def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
     """The corpus that a selection of documents was made from."""
+    if isinstance(selection, ScoreSet):
+        raise InputError(
+            f"--format {config.format} writes the documents that a selection keeps, but {config.selection} is a score set."
+        )
     level = selection.manifest["parts"]["level"]
     if level != "document":
         raise InputError(

@@ -16,7 +16,7 @@ import pyarrow as pa
 from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
 from rho_score.exporting.counts import ExportCounts
-from rho_score.exporting.difficulty import KeyRange, document_ranks, documents_of, read_range, run_file, tokens_by_key
+from rho_score.exporting.difficulty import KeyRange, document_ranks, read_range, run_file, tokens_by_key
 from rho_score.exporting.original_rows import (
     JsonlRows,
     ParquetRows,
@@ -25,10 +25,12 @@ from rho_score.exporting.original_rows import (
     rows_to_keep,
 )
 from rho_score.exporting.settings import ExportSettings
+from rho_score.exporting.token_source import with_mask
 from rho_score.exporting.writer import Writer
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
+from rho_score.ranking.scores import run_sums
 from rho_score.stores.framing import Documents
 from rho_score.stores.selection import Selection
 
@@ -54,9 +56,9 @@ def run_task(task: Task) -> JsonObject:
 
 def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
     """Writes consecutive units in a token format; returns the content of `parts/<part>.json`."""
-    selection, writer, counts = Selection(Folder(settings.selection)), settings.writer(), ExportCounts()
+    writer, counts = settings.writer(), ExportCounts()
     for unit in units:
-        documents, _, seen = _trainable(settings, selection, unit)
+        documents, _, seen = _trainable(settings, unit)
         writer.add(documents)
         counts += seen
     return _publish(settings, part, writer.files(), counts + _written(writer))
@@ -64,8 +66,7 @@ def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> 
 
 def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> JsonObject:
     """Writes consecutive units as a sorted run; returns its counts and its tokens by key."""
-    selection = Selection(Folder(settings.selection))
-    read = [_trainable(settings, selection, unit) for unit in units]
+    read = [_trainable(settings, unit) for unit in units]
     documents = Documents(
         doc_ids=pa.concat_arrays([d.doc_ids for d, _, _ in read]),
         lengths=np.concatenate([d.lengths for d, _, _ in read]),
@@ -117,34 +118,26 @@ def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) 
     return _publish(settings, part, (tables if settings.format == "parquet" else lines).files(), counts)
 
 
-def _trainable(
-    settings: ExportSettings, selection: Selection, unit: Unit
-) -> tuple[Documents, np.ndarray, ExportCounts]:
+def _trainable(settings: ExportSettings, unit: Unit) -> tuple[Documents, np.ndarray, ExportCounts]:
     """The documents of a unit that have a token to train on, their scores, and the unit's counts.
 
     The scores are float32[n_tokens]; NaN means no score.
     """
-    score = selection.score_column
-    table = selection.unit_table(unit.unit, ["doc_id", "input_ids", "mask", score])
-    lengths = list_lengths(table["input_ids"])
-    mask = as_numpy(flat_values(table["mask"]))
+    read, scores = settings.source.read(unit.unit)
+    mask = read.mask.copy()
     if settings.first_is_no_target:
-        mask = mask.copy()
-        mask[(np.cumsum(lengths) - lengths)[lengths > 0]] = False
-    ends = np.cumsum(mask, dtype=np.int64)
-    ends = np.concatenate([[0], ends])[np.cumsum(lengths)]
-    kept = table.filter(pa.array(np.diff(ends, prepend=0) > 0))
-    documents = documents_of(kept)
+        mask[read.starts[read.lengths > 0]] = False
+    kept_tokens = np.repeat(run_sums(mask, read.lengths) > 0, read.lengths)
+    documents = with_mask(read, mask)
     ids = documents.input_ids
     if len(ids) and not 0 <= ids.min() <= ids.max() < settings.vocabulary:
         raise RhoScoreError(
             f"unit {unit.unit} of {settings.selection} holds the token id {ids.min() if ids.min() < 0 else ids.max()}, but the "
-            f"ids of its tokenizer are 0 to {settings.vocabulary - 1}. The selection was made with another tokenizer than the "
+            f"ids of its tokenizer are 0 to {settings.vocabulary - 1}. The store was made with another tokenizer than the "
             "one in its folder. Make it again."
         )
-    scores = as_numpy(flat_values(kept[score])).astype(np.float32)
-    counts = ExportCounts(documents=len(table), tokens=int(lengths.sum()))
-    return documents, scores, counts + _exported(documents)
+    counts = ExportCounts(documents=len(read.lengths), tokens=len(read.input_ids))
+    return documents, scores[kept_tokens], counts + _exported(documents)
 
 
 def _exported(documents: Documents) -> ExportCounts:

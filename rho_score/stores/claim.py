@@ -7,6 +7,7 @@ from rho_score.corpus.plan import Plan, changed_shards, read_plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
+from rho_score.stores.card import CARD, card
 from rho_score.stores.layout import MANIFEST, PLAN
 from rho_score.stores.manifest import difference, read_manifest
 
@@ -15,6 +16,8 @@ CLAIM, WAIT_S, YIELD_S, POLL_S = "claim-", 15.0, 1.0, 0.2
 
 def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> None:
     """Begins a store with this manifest, or resumes the store that is already there.
+
+    A store of rows also gets a dataset card (`card`).
 
     If two runs start at the same time, one of them is refused, unless their manifests are the same.
 
@@ -43,7 +46,8 @@ def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> N
             f"{difference(found['parts'], manifest['parts'], 'there', 'now')}\n"
             "Resume with the settings it was begun with, or choose another output."
         )
-    for name, content in files.items():
+    about = card(manifest)
+    for name, content in (files if about is None else {**files, CARD: about}).items():
         folder.create(name, content)
 
 

@@ -87,7 +87,7 @@ def test_blocks_hold_every_target_once(rows: Rows, frame: Frame, n_batches: int,
     assert bool(files) == bool(training)
     blocks = _table(files) if files else []
     for block, own in zip(blocks, training, strict=True):
-        assert {len(values) for values in block.values()} == {size}
+        assert {len(values) for name, values in block.items() if name != "seq_lengths"} == {size}
         n_pad = size - len(own)
         assert block["input_ids"] == [token for token, _, _ in own] + [299] * n_pad
         assert block["labels"][0] == -100
@@ -96,6 +96,7 @@ def test_blocks_hold_every_target_once(rows: Rows, frame: Frame, n_batches: int,
         order = list(dict.fromkeys(numbers))
         assert block["document_ids"] == [n - numbers[0] for n in numbers]
         assert block["position_ids"] == [place for n in order for place in range(numbers.count(n))]
+        assert block["seq_lengths"] == [numbers.count(n) for n in order]
     assert writer.trained == sum(mask for _, mask, _ in stream[1:])
     assert writer.written == size * len(blocks)
 

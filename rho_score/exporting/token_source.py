@@ -1,0 +1,91 @@
+"""Reads the documents of a selection or of a score set, with the numbers of their tokens."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.errors import RhoScoreError
+from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
+from rho_score.ranking.scores import run_sums
+from rho_score.stores.framing import Documents
+from rho_score.stores.open import open_store
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
+
+REF_LOSS = "ref_loss"
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """A selection or a score set. It is small, and is sent to every task.
+
+    references: the score sets that `ref_loss` comes from, of which the lowest loss counts, or the
+    mean if `mean`. They hold the documents of the store, unit by unit.
+    """
+
+    url: str
+    columns: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    mean: bool = False
+
+    @cached_property
+    def store(self) -> Selection | ScoreSet:
+        """The store, opened."""
+        return open_store(self.url)
+
+    def __getstate__(self) -> JsonObject:
+        return {name: value for name, value in self.__dict__.items() if name != "store"}
+
+    def read(self, unit: str) -> tuple[Documents, np.ndarray]:
+        """The documents of a unit, and the scores of their tokens, float32[n_tokens], NaN without one.
+
+        In a score set, the mask is True for each token that has a loss.
+
+        Raises:
+            RhoScoreError: a file is damaged, or a reference holds other documents.
+        """
+        store, score = self.store, self.store.score_column
+        masked = ["mask"] if isinstance(store, Selection) else []
+        table = store.unit_table(unit, ["doc_id", "input_ids", score, *masked])
+        scores = as_numpy(flat_values(table[score])).astype(np.float32)
+        values = {score: scores}
+        if REF_LOSS in self.columns:
+            values[REF_LOSS] = self._reference(unit, table, scores)
+        found = Documents(
+            doc_ids=table["doc_id"].combine_chunks(),
+            lengths=list_lengths(table["input_ids"]),
+            input_ids=as_numpy(flat_values(table["input_ids"])),
+            mask=as_numpy(flat_values(table["mask"])) if masked else ~np.isnan(scores),
+            values={name: values[name] for name in self.columns},
+        )
+        return found, scores
+
+    def _reference(self, unit: str, table: pa.Table, scores: np.ndarray) -> np.ndarray:
+        if isinstance(self.store, ScoreSet):
+            return scores
+        found = []
+        for url in self.references:
+            other = ScoreSet(Folder(url)).unit_table(unit, ["doc_id", "input_ids", "loss"])
+            if not (other["doc_id"].equals(table["doc_id"]) and other["input_ids"].equals(table["input_ids"])):
+                raise RhoScoreError(f"unit {unit} of {url} holds other documents or tokens than {self.url}.")
+            found.append(as_numpy(flat_values(other["loss"])).astype(np.float32))
+        both = np.stack(found)
+        losses: np.ndarray = both.mean(axis=0, dtype=np.float32) if self.mean else both.min(axis=0)
+        return losses
+
+
+def with_mask(documents: Documents, mask: np.ndarray) -> Documents:
+    """The documents of which `mask` (bool[n_tokens]) keeps a token, with this mask."""
+    keep = run_sums(mask, documents.lengths) > 0
+    tokens = np.repeat(keep, documents.lengths)
+    return Documents(
+        doc_ids=documents.doc_ids.filter(pa.array(keep)),
+        lengths=documents.lengths[keep],
+        input_ids=documents.input_ids[tokens],
+        mask=mask[tokens],
+        values={name: numbers[tokens] for name, numbers in documents.values.items()},
+    )

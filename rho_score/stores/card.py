@@ -1,0 +1,41 @@
+"""The `README.md` of a store: a dataset card, by which `datasets.load_dataset(FOLDER)` reads it."""
+
+from rho_score.files.json import JsonObject
+
+CARD = "README.md"
+
+_CONFIG = """---
+configs:
+- config_name: default
+  data_files: {files}
+---
+"""
+_ABOUT = {
+    "score set": "The loss of every token of a corpus under one model, made by `rho-score score`. A row is a document: "
+    "`input_ids`, and the `loss` of each token in nats, null where a token has none.",
+    "selection": "The tokens to train on, made by `rho-score select`. A row is a document: `input_ids`, the scores of its "
+    "tokens in nats, and the `mask`, true for each token to train on.",
+}
+_EXPORTS = {
+    "labels": "`labels[i]` is token i itself, or -100 where it is not trained on. Models of transformers shift them inside. Rows "
+    "with `position_ids` hold several documents: give these to the model without an attention mask, and with `use_cache=False`.",
+    "levanter": "`loss_weights[i]` is the weight of predicting token i + 1: it is shifted already.",
+    "bin": "`.bin` holds the tokens and `.mask` a byte for each: `mask[i] = 1` means that predicting token i is trained on.",
+    "olmo": "`.token_ids.npy` and `.label_mask.npy` are flat arrays without a header, as OLMo-core maps them.",
+    "megatron": "Indexed datasets of Megatron-LM: `part-N` holds the tokens, and `part-N_mask` a byte for each.",
+    "parquet": "The kept documents with all their own columns.",
+    "jsonl": "The kept documents, each line as it was in the corpus.",
+}
+
+
+def card(manifest: JsonObject) -> bytes | None:
+    """The card of a store with this manifest; None for a training run, which holds no rows."""
+    kind = manifest["kind"]
+    if kind == "training run":
+        return None
+    form = manifest["parts"].get("format") if kind == "export" else "parquet"
+    files = {"jsonl": "data/*.jsonl*", "bin": None, "olmo": None, "megatron": None}.get(form, "data/*.parquet")
+    about = _EXPORTS[form] if kind == "export" else _ABOUT[kind]
+    made = f"Made by `rho-score export --format {form}`. " if kind == "export" else ""
+    head = _CONFIG.format(files=files) if files else ""
+    return f"{head}# A {kind} of rho-score\n\n{made}{about}\n\n`manifest.json` says what it was made from.\n".encode()
