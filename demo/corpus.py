@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from demo.packages import cache_folder, unpacked
 
 CURATED_GROUP = "python-docs"
-EVALUATED = 10_000
-"""Characters of held-out text, about 2,700 tokens."""
+EVALUATED = 5_000
+"""Characters of held-out text, about 1,200 tokens."""
 LANGUAGES = ("de", "es", "fr", "it", "ja", "ko", "pl", "ru", "ar", "zh_Hans")
 MODULES = (
     "this",

@@ -18,6 +18,7 @@ from rho_score.cluster.ray_cluster import cluster
 from rho_score.stores.counts import group_counts_in
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
+from rho_score.stores.training_run import TrainingRun
 
 
 class Size(NamedTuple):
@@ -32,7 +33,7 @@ class Size(NamedTuple):
     """Steps of each of the two models that are trained at the end, each on 512 tokens."""
 
 
-SHORT = Size(Path("out/demo"), share=0.2, steps=12, trained=12)
+SHORT = Size(Path("out/demo"), share=0.15, steps=10, trained=6)
 FULL = Size(Path("out/demo-full"), share=1.0, steps=20, trained=80)
 COLUMNS = "--id-column id --group-column source"
 TRAINING = "--block-size 512 --batch-tokens 512 --schedule constant --warmup 0.3 --weight-decay 0"
@@ -70,6 +71,7 @@ def demo(size: Size) -> int:
             f"train {base} {out}/trained/{name} --scores {out}/scores/ref {rule} --steps {size.trained} "
             f"--learning-rate 1e-4 {TRAINING} --eval held-out={evaluation} --eval-every {size.trained}"
         )
+    _rho_score(f"report {out}/trained/selected {out}/trained.html --compare {out}/trained/all")
     return _table(out, rates, time.monotonic() - started)
 
 
@@ -97,6 +99,13 @@ def _table(out: Path, seconds: list[float], wall_s: float) -> int:
     ranked = sorted(groups.items(), key=lambda item: -item[1].share_kept)
     for group, accounts in ranked:
         print(f"{'share kept, ' + str(group):<27}{accounts.share_kept:>5.1%}  of {accounts.tokens:,} tokens")
+    for name in ("selected", "all"):
+        run = TrainingRun.open(f"{out}/trained/{name}")
+        first, *_, last = run.evaluations().to_pylist()
+        print(
+            f"{'held-out loss, ' + name:<27}{first['loss']:.4f} before and {last['loss']:.4f} after "
+            f"{last['tokens_trained']:,} of {last['tokens_seen']:,} tokens"
+        )
     print(f"{'report':<22}{(out / 'report.html').resolve()}")
     print(f"{'time':<22}{wall_s:>10.0f}  s")
     if ranked[0][0] != CURATED_GROUP:

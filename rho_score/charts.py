@@ -185,6 +185,23 @@ def shares_figure(shares: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     return figure
 
 
+def lines_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: str, y: str) -> Figure:
+    """One line for each name, through points of which NaN is left out; at most 20 lines.
+
+    x, y: what the axes say.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(height=3.6)
+        for name, (places, values) in list(lines.items())[:20]:
+            axes.plot(places, values, label=_label(name), linewidth=1.5, marker="." if len(places) < 30 else "")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if len(lines) > 1:
+            axes.legend(fontsize=7, frameon=False)
+        figure.tight_layout()
+    return figure
+
+
 def _label(name: str) -> str:
     """A name as a figure shows it.
 

@@ -180,6 +180,7 @@ def _dynamics(config: DynamicsConfig) -> int:
 
 def _export(config: ExportConfig) -> int:
     from rho_score.exporting.job import export
+    from rho_score.exporting.settings import trap
 
     summary = export(config)
     if summary.computed == 0:
@@ -187,6 +188,7 @@ def _export(config: ExportConfig) -> int:
     _say(f"{summary.output}: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
     for field in dataclasses.fields(summary.counts):
         _say(f"{field.name.replace('_', ' '):<24} {getattr(summary.counts, field.name):>16,}")
+    _say(f"note: {trap(config)}")
     return 0
 
 

@@ -127,7 +127,8 @@ class TrainConfig:
     eval_every: Annotated[int | None, _CHECKS, metavar("STEPS")] = None
     """How many steps lie between two evaluations. By default, a tenth of the run."""
     save_every: Annotated[int | None, _CHECKS, metavar("STEPS")] = None
-    """How many steps lie between two checkpoints. By default, a tenth of the run."""
+    """How many steps lie between two checkpoints. By default it is a tenth of the run, but at least
+    100 and at most 1,000 steps."""
     keep: Annotated[int, _CHECKS, metavar("N")] = 2
     """How many checkpoints are kept while the run goes on. They are removed at its end. 0 keeps all
     of them for good, so that their losses can be compared with `rho-score dynamics`."""

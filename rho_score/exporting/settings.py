@@ -33,6 +33,25 @@ MASK = {
     "megatron": "mask[i] = 1: train on predicting token i; the loss mask of labels tokens[1:] is mask[1:]",
 }
 
+_TRAPS = {
+    "labels": "pad rows with a collator that keeps labels (DataCollatorForSeq2Seq, TRL's). DataCollatorForLanguageModeling "
+    "overwrites them",
+    "blocks": "a row holds several documents. Give position_ids, no attention mask and use_cache=False (rho.collate_blocks; TRL "
+    "with padding_free), or they see each other",
+    "bin": "the loss of the target data[i + 1] is weighed with mask[i + 1]. nanoGPT's ignore index is -1",
+    "olmo": "the .npy files have no header: np.memmap reads them, np.load does not",
+    "levanter": "the weights are shifted already: leave loss_weight_transform out",
+    "megatron": "GPTDataset makes a loss mask of its own. A dataset of yours has to read the _mask files "
+    "(examples/megatron_dataset.py)",
+    "parquet": "the documents are whole; nothing in them is masked",
+    "jsonl": "the documents are whole; nothing in them is masked",
+}
+
+
+def trap(config: ExportConfig) -> str:
+    """What a trainer may misread in an export of this format."""
+    return _TRAPS["blocks" if config.block_size else config.format] + "."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:

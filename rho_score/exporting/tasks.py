@@ -25,12 +25,10 @@ from rho_score.exporting.original_rows import (
     rows_to_keep,
 )
 from rho_score.exporting.settings import ExportSettings
-from rho_score.exporting.token_source import with_mask
 from rho_score.exporting.writer import Writer
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
-from rho_score.ranking.scores import run_sums
 from rho_score.stores.framing import Documents
 from rho_score.stores.selection import Selection
 
@@ -127,8 +125,7 @@ def _trainable(settings: ExportSettings, unit: Unit) -> tuple[Documents, np.ndar
     mask = read.mask.copy()
     if settings.first_is_no_target:
         mask[read.starts[read.lengths > 0]] = False
-    kept_tokens = np.repeat(run_sums(mask, read.lengths) > 0, read.lengths)
-    documents = with_mask(read, mask)
+    documents, keep = read.trainable(mask)
     ids = documents.input_ids
     if len(ids) and not 0 <= ids.min() <= ids.max() < settings.vocabulary:
         raise RhoScoreError(
@@ -137,7 +134,7 @@ def _trainable(settings: ExportSettings, unit: Unit) -> tuple[Documents, np.ndar
             "one in its folder. Make it again."
         )
     counts = ExportCounts(documents=len(read.lengths), tokens=len(read.input_ids))
-    return documents, scores[kept_tokens], counts + _exported(documents)
+    return documents, scores[np.repeat(keep, read.lengths)], counts + _exported(documents)
 
 
 def _exported(documents: Documents) -> ExportCounts:

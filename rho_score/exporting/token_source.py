@@ -10,7 +10,6 @@ from rho_score.errors import RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
-from rho_score.ranking.scores import run_sums
 from rho_score.stores.framing import Documents
 from rho_score.stores.open import open_store
 from rho_score.stores.score_set import ScoreSet
@@ -76,16 +75,3 @@ class TokenSource:
         both = np.stack(found)
         losses: np.ndarray = both.mean(axis=0, dtype=np.float32) if self.mean else both.min(axis=0)
         return losses
-
-
-def with_mask(documents: Documents, mask: np.ndarray) -> Documents:
-    """The documents of which `mask` (bool[n_tokens]) keeps a token, with this mask."""
-    keep = run_sums(mask, documents.lengths) > 0
-    tokens = np.repeat(keep, documents.lengths)
-    return Documents(
-        doc_ids=documents.doc_ids.filter(pa.array(keep)),
-        lengths=documents.lengths[keep],
-        input_ids=documents.input_ids[tokens],
-        mask=mask[tokens],
-        values={name: numbers[tokens] for name, numbers in documents.values.items()},
-    )

@@ -1,27 +1,28 @@
 """Makes one self-contained HTML page about a store: its counts, distributions and single tokens."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase
 
 from rho_score import charts
 from rho_score.config import ReportConfig
+from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy
-from rho_score.files.folder import file_at
+from rho_score.files.folder import Folder
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import without_credentials
 from rho_score.reporting import heatmap
+from rho_score.reporting.html import publish_page
+from rho_score.reporting.run_page import run_report
 from rho_score.reporting.sample import DocumentTokens, TokenSample, sample_tokens, scores_behind, token_texts
 from rho_score.safe_text import visible
 from rho_score.stores.counts import group_counts_in
+from rho_score.stores.lineage import ancestry
+from rho_score.stores.manifest import read_manifest
 from rho_score.stores.open import open_store
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
@@ -50,18 +51,17 @@ def report(config: ReportConfig) -> str:
             was made from.
     """
     check_writable("OUTPUT", config.output, file=True)
+    if read_manifest(Folder(config.store))["kind"] == "training run":
+        return run_report(config)
+    if config.compare:
+        raise InputError(f"--compare is for training runs, but {config.store} is none.")
     store = open_store(config.store)
     behind = scores_behind(store, ref=config.ref, base=config.base) if isinstance(store, Selection) else {}
     sample = sample_tokens(store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base"))
     tokenizer = load_store_tokenizer(store)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rho_score.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    style = Markup(environment.get_template("report.css").render()) + heatmap.STYLE
-    page = environment.get_template("report.html.j2").render(
+    return publish_page(
+        config.output,
+        "report.html.j2",
         kind=store.manifest["kind"],
         place=visible(without_credentials(config.store)),
         manifest=store.manifest,
@@ -70,15 +70,11 @@ def report(config: ReportConfig) -> str:
         figures=_figures(store, sample),
         extremes=_extremes(store, sample, tokenizer),
         documents=_documents(store, sample, tokenizer, config.documents),
-        style=style,
-        style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         score=store.score_column,
         sample_note=_sample_note(sample),
         losses_known=bool(behind) or not isinstance(store, Selection),
+        ancestry=ancestry(store.folder),
     )
-    folder, name = file_at(config.output)
-    folder.publish(name, page.encode("utf-8", "replace"))
-    return config.output
 
 
 def _name(text: str) -> str:

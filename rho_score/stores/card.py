@@ -6,7 +6,7 @@ CARD = "README.md"
 
 _CONFIG = """---
 configs:
-- config_name: default
+- config_name: {name}
   data_files: {files}
 ---
 """
@@ -37,5 +37,8 @@ def card(manifest: JsonObject) -> bytes | None:
     files = {"jsonl": "data/*.jsonl*", "bin": None, "olmo": None, "megatron": None}.get(form, "data/*.parquet")
     about = _EXPORTS[form] if kind == "export" else _ABOUT[kind]
     made = f"Made by `rho-score export --format {form}`. " if kind == "export" else ""
-    head = _CONFIG.format(files=files) if files else ""
-    return f"{head}# A {kind} of rho-score\n\n{made}{about}\n\n`manifest.json` says what it was made from.\n".encode()
+    # `datasets` keeps what it read under the names of the folder and of the configuration alone: with one name for all,
+    # another store in a folder of the same name would be taken for this one.
+    head = _CONFIG.format(name=manifest["fingerprint"][:12], files=files) if files else ""
+    title = "An export" if kind == "export" else f"A {kind}"
+    return f"{head}# {title} of rho-score\n\n{made}{about}\n\n`manifest.json` says what it was made from.\n".encode()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from rho_score.ranking.scores import run_sums
+
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
@@ -27,6 +29,22 @@ class Documents:
         """The place of each document's first token, int64[n_docs]."""
         starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
         return starts
+
+    def trainable(self, mask: np.ndarray) -> tuple["Documents", np.ndarray]:
+        """The documents of which `mask` (bool[n_tokens]) keeps a token, with this mask.
+
+        Also returns which documents these are, bool[n_docs].
+        """
+        keep = run_sums(mask, self.lengths) > 0
+        tokens = np.repeat(keep, self.lengths)
+        kept = Documents(
+            doc_ids=self.doc_ids.filter(pa.array(keep)),
+            lengths=self.lengths[keep],
+            input_ids=self.input_ids[tokens],
+            mask=mask[tokens],
+            values={name: numbers[tokens] for name, numbers in self.values.items()},
+        )
+        return kept, keep
 
 
 @dataclass(frozen=True, kw_only=True)

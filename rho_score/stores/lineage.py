@@ -5,10 +5,14 @@ from pathlib import Path
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
+from rho_score.files.urls import without_credentials
+from rho_score.safe_text import visible
 from rho_score.stores.layout import MANIFEST
 from rho_score.stores.manifest import read_manifest, relative_url, resolve_relative
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
+
+THIS = "this"
 
 
 def noted_score_set(selection: Selection, name: str, *, given: str | None = None) -> ScoreSet | None:
@@ -74,3 +78,44 @@ def noted_run(model: str, start: str) -> JsonObject:
     if found["kind"] != "training run":
         return {}
     return {"training_run": {"fingerprint": found["fingerprint"], "run": relative_url(folder.url, start)}}
+
+
+def ancestry(folder: Folder) -> list[str]:
+    """What the store in a folder was made from, one line each, from the nearest to the farthest.
+
+    Lines are in words, as a page shows them. Stores that are not where they were end their branch.
+    """
+    lines: list[str] = []
+    seen: set[str] = set()
+
+    def visit(at: Folder, name: str) -> None:
+        try:
+            manifest = read_manifest(at)
+        except (InputError, OSError):
+            lines.append(f"{name}: not found at {at.url}")
+            return
+        if manifest["fingerprint"] in seen:
+            return
+        seen.add(manifest["fingerprint"])
+        model = f", model {manifest['model']}" if "model" in manifest else ""
+        lines.append(
+            f"{name}: {manifest['kind']} {manifest['fingerprint'][:12]} at {without_credentials(at.url)}{model}"
+        )
+        for label, place in _sources(manifest):
+            visit(Folder(resolve_relative(at, place)), f"{label} of {name}" if name != THIS else label)
+
+    visit(folder, THIS)
+    return [visible(line) for line in lines]
+
+
+def _sources(manifest: JsonObject) -> list[tuple[str, str]]:
+    """The stores that a manifest notes, with what each was to it."""
+    found: list[tuple[str, str | None]] = [
+        (f"score set {name}", place) for name, place in manifest.get("scores", {}).items()
+    ]
+    data = manifest.get("data", {})
+    found += [(f"score set {name}", place) for name, place in data.get("scores", {}).items()]
+    found += [(name, data.get(name)) for name in ("selection", "within")]
+    found += [("selection within", manifest.get("within")), ("source", manifest.get("source"))]
+    found.append(("training run of the model", manifest.get("training_run", {}).get("run")))
+    return [(label, place) for label, place in found if place is not None]

@@ -31,7 +31,7 @@ from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Documents, Frame
 from rho_score.training.sources import REF_LOSS, Source, UnitDocuments
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2  # version 1 kept documents without a token to train on
 ABOUT = "about.json"
 
 
@@ -50,6 +50,8 @@ class BlockCounts:
     """Documents that cannot be read, which are left out."""
     other: int = 0
     """Documents that `--within` leaves out."""
+    untrained: int = 0
+    """Documents without a token to train on, which are left out. Empty texts are among them."""
     groups: list[str | None] = field(default_factory=list)
     group_bytes: list[int] | None = field(default_factory=list)
     """UTF-8 bytes of the targets of each group; None if the tokenizer does not tell them."""
@@ -161,9 +163,11 @@ def _append(
     places: dict[str | None, int],
     vocabulary: Vocabulary | None,
 ) -> None:
-    kept = unit.documents
+    documents, keep = unit.documents.trainable(unit.documents.mask)
+    groups = [group for group, kept in zip(unit.groups, keep.tolist(), strict=True) if kept]
+    unit = unit._replace(documents=documents, groups=groups, n_bytes=unit.n_bytes[keep])
     n_bytes = _target_bytes(unit, frame, vocabulary)
-    framed = frame.around(kept)
+    framed = frame.around(documents)
     targets = framed.mask.copy()
     if frame.prefix_id is None:
         targets[framed.starts[framed.lengths > 0]] = False
@@ -187,6 +191,7 @@ def _append(
             for code, more in zip(codes.tolist(), n_bytes.tolist(), strict=True):
                 counts.group_bytes[code] += more
     counts.documents += len(framed.lengths)
+    counts.untrained += int((~keep).sum())
     counts.tokens += len(framed.input_ids)
     counts.targets += int(targets.sum())
     counts.unusable += unit.n_unusable

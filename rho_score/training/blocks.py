@@ -1,5 +1,6 @@
 """Blocks of a score set or a selection as a map-style dataset, for any PyTorch training loop."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -153,11 +154,43 @@ def frame_of(store: ScoreSet | Selection, *, eos_id: int | None, train_eos: bool
     return Frame(prefix_id=prefix, eos_id=eos, train_eos=train_eos)
 
 
-def collate_blocks(blocks: Sequence[Block]) -> Block:
-    """Stacks blocks into a batch: tensors of shape (n_blocks, block_size), and lists of seq_lengths."""
-    found: Block = {
-        name: torch.stack([block[name] for block in blocks])
-        for name in ("input_ids", "labels", "ref_loss", "position_ids")
-    }
-    found["seq_lengths"] = [block["seq_lengths"] for block in blocks]
+_FLOATS = ("ref_loss", "excess", "loss", "delta")
+_TENSORS = ("input_ids", "labels", "position_ids", "attention_mask", *_FLOATS)
+
+
+def collate_blocks(rows: Sequence[Mapping[str, Any]]) -> Block:
+    """Stacks packed rows of equal length into a batch that keeps their documents apart.
+
+    rows: blocks of `ScoredBlocks`, or rows of an export with `--format labels --block-size`, as
+    `datasets` returns them.
+
+    Returns tensors of shape (n_rows, row length): int64 of ids, labels and positions, float32 of
+    losses, with NaN for null. `seq_lengths` stays a list for each row. There is no attention mask,
+    because models of transformers look at position_ids only without one.
+
+    Raises:
+        InputError: the rows have no position_ids, or have an attention mask, or are of different
+            lengths, so that documents would see each other or rows would have to be padded.
+    """
+    first = rows[0]
+    if "position_ids" not in first or "attention_mask" in first:
+        raise InputError(
+            "these rows are not packed: they have no position_ids, or an attention_mask. Rows of one document are padded, for "
+            "example by DataCollatorForSeq2Seq. Packed rows are exported with --block-size."
+        )
+    if len(lengths := {len(row["input_ids"]) for row in rows}) > 1:
+        raise InputError(f"packed rows have one length, but these have {sorted(lengths)}. Do not mix exports.")
+    found: Block = {}
+    for name in _TENSORS:
+        if name in first:
+            kind = torch.float32 if name in _FLOATS else torch.int64
+            found[name] = torch.stack([_tensor(row[name], kind) for row in rows])
+    if "seq_lengths" in first:
+        found["seq_lengths"] = [list(row["seq_lengths"]) for row in rows]
     return found
+
+
+def _tensor(values: Any, kind: torch.dtype) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values.to(kind)
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=kind)

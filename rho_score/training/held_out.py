@@ -22,7 +22,7 @@ class HeldOut:
 
     @torch.no_grad()
     def rows(self, model: torch.nn.Module, ranks: Ranks, device: torch.device) -> list[dict[str, Any]]:
-        """Rows of `log.EVAL_SCHEMA` without the step: the whole set, then its groups by name."""
+        """Rows of `stores.training_run.EVAL_SCHEMA` without the step: the whole set, then its groups by name."""
         counts = self._blocks.files.counts
         nats, tokens = np.zeros((2, len(counts.groups)), np.float64)
         was_training = model.training

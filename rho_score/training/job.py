@@ -1,8 +1,8 @@
 """The training job: trains a model in this process, or on the workers of a cluster.
 
 OUT/manifest.json        what determines the run: model, data, rule, settings, versions
-OUT/log.parquet          a row every few steps, see `log.LOG_SCHEMA`
-OUT/eval.parquet         the held-out losses, see `log.EVAL_SCHEMA`
+OUT/log.parquet          a row every few steps, see `stores.training_run`
+OUT/eval.parquet         the held-out losses, see `stores.training_run`
 OUT/checkpoints/         the last checkpoints while the run goes on, see `checkpoints`
 OUT/model/               the trained model and its tokenizer
 OUT/_SUCCESS.json        the totals; written last
@@ -22,17 +22,16 @@ from rho_score.cluster.throughput import Done
 from rho_score.config import TrainConfig
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
-from rho_score.files.parquet import read_table
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
+from rho_score.stores.training_run import MODEL, TrainingRun
 from rho_score.training.block_files import block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
 from rho_score.training.checkpoints import checkpoints, remove
-from rho_score.training.log import EVAL, EVAL_SCHEMA
 from rho_score.training.settings import TrainSettings, resolve_settings
-from rho_score.training.worker import MODEL, train_worker
+from rho_score.training.worker import train_worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class TrainSummary:
     loss: float | None
     """Mean loss of the last row of the log, nats."""
     evaluations: list[dict[str, Any]]
-    """Rows of `log.EVAL_SCHEMA`, in the order of steps."""
+    """Rows of `stores.training_run.EVAL_SCHEMA`, in the order of steps."""
     wall_s: float
 
 
@@ -139,7 +138,6 @@ def _foreseen(settings: TrainSettings, started: float) -> TrainSummary:
 
 
 def _summary(output: Folder, content: dict[str, Any], computed: int, started: float) -> TrainSummary:
-    rows = read_table(output.read(EVAL), EVAL_SCHEMA, f"{output.url}/{EVAL}").to_pylist()
     return TrainSummary(
         output=output.url,
         model=f"{output.url}/{MODEL}",
@@ -149,6 +147,6 @@ def _summary(output: Folder, content: dict[str, Any], computed: int, started: fl
         tokens_seen=content["tokens_seen"],
         tokens_trained=content["tokens_trained"],
         loss=content["loss"],
-        evaluations=rows,
+        evaluations=TrainingRun(output).evaluations().to_pylist(),
         wall_s=time.monotonic() - started,
     )

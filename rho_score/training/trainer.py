@@ -176,16 +176,24 @@ class BetweenSteps(TrainerCallback):
     """Says what is due after each step, and hands checkpoints on."""
 
     def __init__(
-        self, *, save: Callable[[int, Path], None], progress: Callable[[int], None], eval_every: int, save_every: int
+        self,
+        *,
+        save: Callable[[int, Path], None],
+        progress: Callable[[int], None],
+        eval_every: int,
+        save_every: int,
+        save_last: bool,
     ) -> None:
-        self._save, self._progress, self._eval_every, self._save_every = save, progress, eval_every, save_every
+        """save_last: True if a checkpoint is also written at the last step, where the model is."""
+        self._save, self._progress = save, progress
+        self._eval_every, self._save_every, self._save_last = eval_every, save_every, save_last
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Every evaluation and every checkpoint has a row of the log at its step."""
         last, step = state.global_step >= state.max_steps, state.global_step
         control.should_evaluate = last or step % self._eval_every == 0
-        control.should_save = last or step % self._save_every == 0
-        control.should_log |= control.should_evaluate or control.should_save
+        control.should_save = step % self._save_every == 0 and (not last or self._save_last)
+        control.should_log |= last or control.should_evaluate or control.should_save
         self._progress(step)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -17,6 +17,7 @@ from rho_score.files.json import dump_json
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Frame
+from rho_score.stores.training_run import MODEL
 from rho_score.training.block_files import BlockFiles, block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
 from rho_score.training.checkpoints import checkpoints, complete, download, upload
@@ -31,9 +32,11 @@ from rho_score.training.sources import Source
 from rho_score.training.start_model import start_model
 from rho_score.training.trainer import BetweenSteps, RankBlocks, SelectiveTrainer
 
-MODEL, STATE = "model", "selection.json"
+STATE = "selection.json"
 SHARES = 10
 """Evaluations and checkpoints of a run, where the user does not say how many."""
+LEAST_SAVED, MOST_SAVED = 100, 1000
+"""Steps between two checkpoints, then, at least and at most."""
 
 Tell = Callable[[str, int, int], None]
 """Shows progress: what is going on, or "" for a step; steps that are done; steps in all."""
@@ -99,7 +102,8 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
                     save=save,
                     progress=lambda step: tell("", step, n_steps),
                     eval_every=config.eval_every or max(1, n_steps // SHARES),
-                    save_every=config.save_every or max(1, n_steps // SHARES),
+                    save_every=config.save_every or min(max(n_steps // SHARES, LEAST_SAVED), MOST_SAVED),
+                    save_last=config.keep == 0,
                 )
             ],
         )

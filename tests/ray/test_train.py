@@ -18,10 +18,16 @@ from ray.util.state import list_actors
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
-from rho_score.config import ScoreConfig, SelectConfig, TrainConfig
+from rho_score.config import ReportConfig, ScoreConfig, SelectConfig, TrainConfig
 from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.reporting.page import report
 from rho_score.scoring.job import score
 from rho_score.selecting.job import select
+from rho_score.stores.claim import claim
+from rho_score.stores.lineage import ancestry
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.training_run import TrainingRun
 from rho_score.training.blocks import IGNORED, ScoredBlocks, collate_blocks
 from rho_score.training.job import train
 from rho_score.training.order import Order, RankPlaces
@@ -49,8 +55,8 @@ def here(
 
     def run(output: str = "run", **changes: Any) -> tuple[Path, dict[str, Any]]:
         config = config_of(tmp_path / output, make_model(2), cache, scores, **changes)
-        (tmp_path / output).mkdir(exist_ok=True)
-        settings, _ = resolve_settings(config, gpu_here=False)
+        settings, manifest = resolve_settings(config, gpu_here=False)
+        claim(Folder(config.output), manifest, {})
         return tmp_path / output, train_worker(settings, lambda *_: None)
 
     return run
@@ -388,3 +394,29 @@ def test_scores_of_another_tokenizer_an_unfinished_set_and_another_runs_output_a
     with pytest.raises(InputError, match="another kind of store"):
         train(config_of(scores["ref"], make_model(2), cache, scores))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_has_a_page_and_its_scores_know_it(
+    here: Callable[..., Any], corpus: Path, scores: dict[str, Path], tmp_path: Path
+) -> None:
+    options = {"eval": (f"held={corpus}",), "group_column": "source", "eval_every": 3}
+    selected, _ = here("selected", ratio=0.5, **options)
+    every, _ = here("every", **options)
+    page = tmp_path / "run.html"
+    report(ReportConfig(store=str(selected), output=str(page), compare=(str(every),)))
+    text = page.read_text()
+    assert all(words in text for words in ("Training runs", "Held-out loss", "selected", "every", "Threshold"))
+    assert text.count("data:image/svg+xml") >= 5
+    score(
+        ScoreConfig(
+            input=str(corpus), output=str(tmp_path / "again"), model=str(selected / "model"), compile=False,
+            gpus_per_worker=0, cpus_per_worker=1, dtype="float32", context=32, id_column="id", group_column="source",
+        )
+    )  # fmt: skip
+    run = TrainingRun.open(str(selected))
+    assert ScoreSet.open(str(tmp_path / "again")).manifest["training_run"]["fingerprint"] == run.manifest["fingerprint"]
+    lines = ancestry(Folder(str(tmp_path / "again")))
+    assert f"training run {run.manifest['fingerprint'][:12]}" in lines[1]
+    assert any(f"score set {ScoreSet.open(str(scores['ref'])).manifest['fingerprint'][:12]}" in line for line in lines)
+    with pytest.raises(InputError, match="for training runs"):
+        report(ReportConfig(store=str(scores["ref"]), output=str(page), compare=(str(every),)))

@@ -1,0 +1,93 @@
+"""The training run: what a model was trained on, its log, and its held-out losses."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from rho_score.errors import InputError
+from rho_score.files.folder import Folder
+from rho_score.files.json import JsonObject
+from rho_score.files.parquet import read_table
+from rho_score.stores.layout import SUCCESS
+from rho_score.stores.manifest import read_manifest
+
+MODEL, LOG, EVAL = "model", "log.parquet", "eval.parquet"
+
+LOG_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("tokens_seen", pa.int64()),
+        ("tokens_trained", pa.int64()),
+        ("loss", pa.float64()),
+        ("loss_kept", pa.float64()),
+        ("loss_dropped", pa.float64()),
+        ("threshold", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("seconds", pa.float64()),
+        ("tokens_per_second", pa.float64()),
+    ]
+)
+"""tokens_seen: targets that were read so far. tokens_trained: targets that the loss was computed of
+so far. loss, loss_kept, loss_dropped: mean loss of all targets, of those that were trained on and of
+the others, nats, since the row before; null without such tokens. threshold: the mean over
+micro-batches, nats; null without a rule. grad_norm: before it is clipped. seconds: of training since
+the run's first start, without pauses and evaluations."""
+
+EVAL_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("tokens_seen", pa.int64()),
+        ("tokens_trained", pa.int64()),
+        ("name", pa.string()),
+        ("group", pa.string()),
+        ("tokens", pa.int64()),
+        ("loss", pa.float64()),
+        ("bits_per_byte", pa.float64()),
+    ]
+)
+"""A row for each held-out set as a whole (group is null) and for each of its groups. loss: nats a
+token. bits_per_byte: null if the tokenizer does not tell the bytes of its tokens."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """The folder of a training run."""
+
+    folder: Folder
+
+    @classmethod
+    def open(cls, url: str) -> "TrainingRun":
+        """Opens a run, finished or not.
+
+        Raises:
+            InputError: there is no training run at `url`.
+        """
+        run = cls(Folder(url))
+        if run.manifest["kind"] != "training run":
+            raise InputError(f"{url} holds another kind of store ({run.manifest['kind']}, not a training run).")
+        return run
+
+    @cached_property
+    def manifest(self) -> JsonObject:
+        """The manifest: kind, fingerprint, the parts it is made of, the model, the data."""
+        return read_manifest(self.folder)
+
+    @cached_property
+    def finished(self) -> bool:
+        """True if the model is written."""
+        return self.folder.exists(SUCCESS)
+
+    def log(self) -> pa.Table:
+        """The rows of the log so far, see `LOG_SCHEMA`; they are written with each checkpoint."""
+        return self._table(LOG, LOG_SCHEMA)
+
+    def evaluations(self) -> pa.Table:
+        """The held-out losses so far, see `EVAL_SCHEMA`."""
+        return self._table(EVAL, EVAL_SCHEMA)
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        if not self.folder.exists(name):
+            return schema.empty_table()
+        return read_table(self.folder.read(name), schema, f"{self.folder.url}/{name}")
