@@ -25,7 +25,9 @@ from rho_score.cli.pipes import outlive_readers
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.version import __version__
 
-EXTRAS = {"jinja2": "report", "markupsafe": "report", "matplotlib": "report"}
+EXTRAS = {
+    "jinja2": "report", "markupsafe": "report", "matplotlib": "report", "accelerate": "train", "tensorboardX": "train",
+}  # fmt: skip
 """The extra that each optional module comes with. A command imports them before anything else."""
 
 

@@ -3,6 +3,7 @@
 OUT/manifest.json        what determines the run: model, data, rule, settings, versions
 OUT/log.parquet          a row every few steps, see `stores.training_run`
 OUT/eval.parquet         the held-out losses, see `stores.training_run`
+OUT/tensorboard/         the log as TensorBoard's events
 OUT/checkpoints/         the last checkpoints while the run goes on, see `checkpoints`
 OUT/model/               the trained model and its tokenizer
 OUT/_SUCCESS.json        the totals; written last

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.stores.training_run import EVAL, EVAL_SCHEMA, LOG, LOG_SCHEMA, TrainingRun
+from rho_score.training.events import Events
 
 
 class RunLog:
@@ -20,6 +21,20 @@ class RunLog:
 
     def __init__(self, log: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> None:
         self.log, self.evaluations = log, evaluations
+        self.events: Events | None = None
+        """TensorBoard's events, on rank 0."""
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Adds a row of `log.parquet`."""
+        self.log.append(row)
+        if self.events:
+            self.events.add_row(row)
+
+    def add_held_out(self, row: dict[str, Any]) -> None:
+        """Adds a row of `eval.parquet`."""
+        self.evaluations.append(row)
+        if self.events:
+            self.events.add_held_out(row)
 
     @classmethod
     def resume(cls, run: Folder, step: int) -> "RunLog":
@@ -30,7 +45,9 @@ class RunLog:
         return cls(*([row for row in table.to_pylist() if row["step"] <= step] for table in tables))
 
     def write(self, run: Folder) -> None:
-        """Writes both files."""
+        """Writes both files, and the events."""
+        if self.events:
+            self.events.write(run)
         for name, schema, rows in ((LOG, LOG_SCHEMA, self.log), (EVAL, EVAL_SCHEMA, self.evaluations)):
             run.publish(name, parquet_bytes(pa.Table.from_pylist(rows, schema=schema), schema))
 

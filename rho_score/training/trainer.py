@@ -1,6 +1,7 @@
 """Hugging Face's Trainer with the selective loss, and what a run does between its steps."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from rho_score.errors import RhoScoreError
 from rho_score.training.blocks import IGNORED, Block, ScoredBlocks, collate_blocks
 from rho_score.training.held_out import HeldOut
 from rho_score.training.log import RunLog, mean
@@ -140,7 +142,8 @@ class SelectiveTrainer(Trainer):
         losses: dict[str, float] = {}
         for held_out in self.held_out:
             rows = held_out.rows(self.model_wrapped, self.ranks, self.args.device)
-            self.run_log.evaluations += [{**about, **row} for row in rows]
+            for row in rows:
+                self.run_log.add_held_out({**about, **row})
             losses[f"eval_{held_out.name}_loss"] = rows[0]["loss"]
         self._started += time.monotonic() - started  # the log's seconds are those of training
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, losses)
@@ -153,9 +156,14 @@ class SelectiveTrainer(Trainer):
         sums = self.ranks.sum(self._sums.to(self.args.device)).cpu().tolist()
         self._sums.zero_()
         seen, loss, kept, kept_loss, threshold, calls = sums
+        if math.isnan(loss):
+            raise RhoScoreError(
+                f"the loss is not a number any more at step {self.state.global_step}. Begin another run with a lower "
+                "--learning-rate or a longer --warmup."
+            )
         last, seconds = self.run_log.last, time.monotonic() - self._started
         took = seconds - last["seconds"]
-        self.run_log.log.append(
+        self.run_log.add_row(
             {
                 "step": self.state.global_step,
                 "tokens_seen": last["tokens_seen"] + int(seen),

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import transformers
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback
 
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
@@ -18,9 +18,11 @@ from rho_score.models.tokenizer import load_tokenizer
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Frame
 from rho_score.stores.training_run import MODEL
+from rho_score.training.arguments import arguments
 from rho_score.training.block_files import BlockFiles, block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
 from rho_score.training.checkpoints import checkpoints, complete, download, upload
+from rho_score.training.events import TENSORBOARD, Events
 from rho_score.training.held_out import HeldOut
 from rho_score.training.log import RunLog
 from rho_score.training.model import check_isolation
@@ -47,20 +49,15 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
 
     Raises:
         InputError: the data or the model turn out to be unfit.
-        RhoScoreError: a unit or a checkpoint is damaged, or the loss is no number any more.
+        RhoScoreError: a unit or a checkpoint is damaged, or the loss is not a number any more.
     """
     config, ranks, run = settings.config, Ranks(), Folder(settings.config.output)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    _quiet()
     if ranks.size != config.workers:
         raise RhoScoreError(f"{ranks.size} workers were started in place of {config.workers}.")
     tell("reading the tokens", 0, 0)
-    files = _shared_files(settings, settings.source, settings.frame, None)
-    blocks = ScoredBlocks.of_files(files, settings.frame, config.block_size)
+    blocks = _blocks(settings)
     held_out = [_held_out(settings, one) for one in settings.evals]
-    if settings.rule.needs_reference and not files.counts.referenced:
-        raise InputError(f"{settings.source.url} holds no token with a reference loss.")
     n_steps = settings.steps(len(blocks))
     tell("loading the model", 0, n_steps)
     selection = TokenSelection(settings.rule)
@@ -71,48 +68,72 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
         last = next(reversed(checkpoints(run)), None)
         begun = last.step if last else 0
         log = RunLog.resume(run, begun)
+        if ranks.rank == 0:
+            log.events = Events(Path(temporary) / TENSORBOARD, begun)
         resumed = None
         if last is not None:
             tell("fetching the checkpoint", begun, n_steps)
-            resumed = download(run, last, Path(temporary) / f"checkpoint-{begun}")
-            selection.load_state(orjson.loads((resumed / STATE).read_bytes()))
-
-        def save(step: int, directory: Path) -> None:
-            if ranks.rank == 0:
-                (directory / STATE).write_bytes(dump_json(selection.state()))
-                log.write(run)
-            files = ranks.gather(upload(run, step, directory) if ranks.rank == 0 or config.fsdp else {})
-            if ranks.rank == 0:
-                complete(run, step, {n: size for some in files for n, size in some.items()}, keep=config.keep)
-            ranks.barrier()
-
+            resumed = str(download(run, last, Path(temporary) / f"checkpoint-{begun}"))
+            selection.load_state(orjson.loads(Path(resumed, STATE).read_bytes()))
         places = RankPlaces(
             n_steps=n_steps, batch=settings.batch, micro=settings.micro, rank=ranks.rank, n_ranks=ranks.size
         )
         trainer = SelectiveTrainer(
             model=model,
             processing_class=load_tokenizer(settings.tokenizer),
-            args=_arguments(settings, n_steps, Path(temporary), begun),
+            args=arguments(settings, n_steps, Path(temporary), begun),
             blocks=RankBlocks(blocks, Order(len(blocks), config.seed), places, noise=settings.rule.pick == "random"),
             selection=selection,
             run_log=log,
             held_out=held_out,
-            callbacks=[
-                BetweenSteps(
-                    save=save,
-                    progress=lambda step: tell("", step, n_steps),
-                    eval_every=config.eval_every or max(1, n_steps // SHARES),
-                    save_every=config.save_every or min(max(n_steps // SHARES, LEAST_SAVED), MOST_SAVED),
-                    save_last=config.keep == 0,
-                )
-            ],
+            callbacks=[_between_steps(settings, n_steps, selection, log, tell)],
         )
         for shown in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(shown)
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        trainer.train(resume_from_checkpoint=resumed)
         tell("writing the model", n_steps, n_steps)
         _write_model(settings, trainer, Path(temporary) / MODEL, run)
     return {"steps": n_steps, "resumed_at": begun, "blocks": len(blocks), **dict(log.last)}
+
+
+def _quiet() -> None:
+    """Keeps the libraries' own lines and bars from the screen: progress and errors are ours."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for noisy in ("accelerate", "bitsandbytes"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _blocks(settings: TrainSettings) -> ScoredBlocks:
+    files = _shared_files(settings, settings.source, settings.frame, None)
+    if settings.rule.needs_reference and not files.counts.referenced:
+        raise InputError(f"{settings.source.url} holds no token with a reference loss.")
+    return ScoredBlocks.of_files(files, settings.frame, settings.config.block_size)
+
+
+def _between_steps(
+    settings: TrainSettings, n_steps: int, selection: TokenSelection, log: RunLog, tell: Tell
+) -> BetweenSteps:
+    """What a run does between its steps."""
+    config, ranks, run = settings.config, Ranks(), Folder(settings.config.output)
+
+    def save(step: int, directory: Path) -> None:
+        if ranks.rank == 0:
+            (directory / STATE).write_bytes(dump_json(selection.state()))
+            log.write(run)
+        # Every rank has files of its own: the state of its random numbers, and its shards.
+        files = {name: size for some in ranks.gather(upload(run, step, directory)) for name, size in some.items()}
+        if ranks.rank == 0:
+            complete(run, step, files, keep=config.keep)
+        ranks.barrier()
+
+    return BetweenSteps(
+        save=save,
+        progress=lambda step: tell("", step, n_steps),
+        eval_every=config.eval_every or max(1, n_steps // SHARES),
+        save_every=config.save_every or min(max(n_steps // SHARES, LEAST_SAVED), MOST_SAVED),
+        save_last=config.keep == 0,
+    )
 
 
 def _shared_files(settings: TrainSettings, source: Source, frame: Frame, vocabulary: Vocabulary | None) -> BlockFiles:
@@ -133,48 +154,6 @@ def _held_out(settings: TrainSettings, of: EvalSet) -> HeldOut:
     files = _shared_files(settings, of.source, of.frame, vocabulary)
     blocks = ScoredBlocks.of_files(files, of.frame, settings.config.block_size)
     return HeldOut(of.name, blocks, batch=settings.micro)
-
-
-def _arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int) -> TrainingArguments:
-    config = settings.config
-    schedules: dict[str, dict[str, Any]] = {
-        "cosine": {"lr_scheduler_type": "cosine"},
-        "constant": {"lr_scheduler_type": "constant_with_warmup"},
-        "wsd": {
-            "lr_scheduler_type": "warmup_stable_decay",
-            "lr_scheduler_kwargs": {"num_decay_steps": round(config.decay * n_steps), "min_lr_ratio": 0.0},
-        },
-    }
-    sharding: dict[str, Any] = {}
-    if config.fsdp:
-        sharding = {"fsdp": True, "fsdp_config": {"fsdp_version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
-    return TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=settings.micro,
-        gradient_accumulation_steps=settings.accumulation,
-        max_steps=n_steps,
-        learning_rate=config.learning_rate,
-        warmup_steps=round(config.warmup * n_steps),
-        weight_decay=config.weight_decay,
-        adam_beta2=config.beta2,
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-        bf16=settings.dtype == "bfloat16",
-        ddp_find_unused_parameters=False,
-        eval_strategy="no",
-        eval_on_start=bool(settings.evals) and not begun,
-        logging_strategy="steps",
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=not settings.use_gpu,
-        dataloader_pin_memory=settings.use_gpu,
-        **schedules[config.schedule],
-        **sharding,
-    )
 
 
 def _write_model(settings: TrainSettings, trainer: SelectiveTrainer, directory: Path, run: Folder) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
 
 from rho_score.config import ReportConfig, ScoreConfig, SelectConfig, TrainConfig
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.reporting.page import report
 from rho_score.scoring.job import score
@@ -29,10 +30,12 @@ from rho_score.stores.lineage import ancestry
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.blocks import IGNORED, ScoredBlocks, collate_blocks
+from rho_score.training.checkpoints import checkpoints
 from rho_score.training.job import train
 from rho_score.training.order import Order, RankPlaces
 from rho_score.training.settings import resolve_settings
 from rho_score.training.worker import train_worker
+from tests.unit.training.gloo import on_two_ranks
 
 BLOCK = 64
 OPTIONS: dict[str, Any] = {
@@ -62,9 +65,9 @@ def here(
     return run
 
 
-def config_of(output: Path, model: Path, cache: str, scores: dict[str, Path], **changes: Any) -> TrainConfig:
+def config_of(output: Path, model: Path, cache: str, sets: dict[str, Path], **changes: Any) -> TrainConfig:
     """A run's options."""
-    data = {} if {"text", "selection"} & changes.keys() else {"scores": (str(scores["ref"]),)}
+    data = {} if {"text", "selection"} & changes.keys() else {"scores": (str(sets["ref"]),)}
     return TrainConfig(**({"model": str(model), "output": str(output), "cache": cache} | OPTIONS | data | changes))
 
 
@@ -203,6 +206,11 @@ def test_a_threshold_divides_by_what_it_selected(here: Callable[..., Any]) -> No
     assert whole["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
 
 
+def test_a_run_that_diverges_ends_with_the_reason(here: Callable[..., Any]) -> None:
+    with pytest.raises(RhoScoreError, match="not a number any more at step"):
+        here(learning_rate=1e30, max_grad_norm=0.0, steps=8)
+
+
 @pytest.mark.parametrize("pick", ["random", "high-loss", "low-reference"])
 def test_the_controls_train_on_as_many_tokens(here: Callable[..., Any], pick: str) -> None:
     run, totals = here(ratio=0.3, pick=pick, steps=2)
@@ -272,6 +280,7 @@ CODE = """
 import sys
 from pathlib import Path
 from tests.ray.test_train import config_of
+from rho_score.training.checkpoints import checkpoints
 from rho_score.training.job import train
 output, model, cache, ref, scope = sys.argv[1:]
 train(config_of(Path(output), Path(model), cache, {"ref": Path(ref)}, steps=40, ratio=0.5, scope=scope))
@@ -407,6 +416,7 @@ def test_a_run_has_a_page_and_its_scores_know_it(
     text = page.read_text()
     assert all(words in text for words in ("Training runs", "Held-out loss", "selected", "every", "Threshold"))
     assert text.count("data:image/svg+xml") >= 5
+    assert (selected / "tensorboard" / "events.out.tfevents.00000000").stat().st_size > 1000
     score(
         ScoreConfig(
             input=str(corpus), output=str(tmp_path / "again"), model=str(selected / "model"), compile=False,
@@ -420,3 +430,95 @@ def test_a_run_has_a_page_and_its_scores_know_it(
     assert any(f"score set {ScoreSet.open(str(scores['ref'])).manifest['fingerprint'][:12]}" in line for line in lines)
     with pytest.raises(InputError, match="for training runs"):
         report(ReportConfig(store=str(scores["ref"]), output=str(page), compare=(str(every),)))
+
+
+def test_several_references_and_documents_within_a_selection(
+    here: Callable[..., Any], scores: dict[str, Path], tmp_path: Path
+) -> None:
+    inside = str(tmp_path / "documents")
+    kept = select(
+        SelectConfig(output=inside, ref=(str(scores["ref"]),), base=str(scores["base"]), ratio=0.3, level="document")
+    ).total
+    both = (f"a={scores['ref']}", f"b={scores['base']}")
+    _, totals = here(
+        scores=both, combine="mean", within=inside, steps=None, epochs=1.0, micro_batch=1, batch_tokens=BLOCK
+    )
+    assert totals["tokens_seen"] == kept.tokens_kept  # every token of the documents that are kept
+    files = ScoredBlocks({"a": str(scores["ref"]), "b": str(scores["base"])}, block_size=BLOCK, within=inside).files
+    one = ScoredBlocks(str(scores["ref"]), block_size=BLOCK, within=inside).files
+    other = ScoredBlocks(str(scores["base"]), block_size=BLOCK, within=inside).files
+    np.testing.assert_array_equal(files.ref_loss, np.fmin(one.ref_loss, other.ref_loss))
+    assert files.counts.documents == kept.documents_kept
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_an_adapter_is_trained_and_merged(
+    here: Callable[..., Any], make_model: Callable[[int], Path], merge: bool
+) -> None:
+    run, _ = here(ratio=0.5, lora_rank=2, merge=merge, steps=3, gradient_checkpointing=True)
+    assert (run / "model" / "adapter_config.json").exists() is not merge
+    if merge:
+        before = load_file(make_model(2) / "model.safetensors")
+        after = weights(run)
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_gradient_checkpointing_and_bfloat16_change_little(here: Callable[..., Any]) -> None:
+    plain, _ = here("plain", ratio=0.5, steps=3)
+    again, _ = here("again", ratio=0.5, steps=3, gradient_checkpointing=True)
+    half, _ = here("half", ratio=0.5, steps=3, dtype="bfloat16")
+    for row, other, rough in zip(log_of(plain), log_of(again), log_of(half), strict=True):
+        assert row["loss_kept"] == pytest.approx(other["loss_kept"], rel=1e-6)
+        assert row["loss_kept"] == pytest.approx(rough["loss_kept"], rel=0.05)
+
+
+def _sharded(rank: int) -> dict[str, Any]:
+    """One rank of a run whose weights are sharded; see `test_sharded_weights_train_as_copies_do`."""
+    output, model, cache, ref = os.environ["RHO_SHARDED"].split(":")
+    config = config_of(Path(output), Path(model), cache, {"ref": Path(ref)}, ratio=0.5, workers=2, fsdp=True)
+    settings, manifest = resolve_settings(config, gpu_here=False)
+    if rank == 0:
+        claim(Folder(config.output), manifest, {})
+    return train_worker(settings, lambda *_: None)
+
+
+def test_sharded_weights_train_as_copies_do(
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    one, _ = here("one", ratio=0.5, micro_batch=4)
+    output = tmp_path / "sharded"
+    monkeypatch.setenv("RHO_SHARDED", f"{output}:{make_model(2)}:{cache}:{scores['ref']}")
+    on_two_ranks(_sharded)
+    for row, other in zip(log_of(one), log_of(output), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-3)
+    for name, value in weights(one).items():
+        np.testing.assert_allclose(value, weights(output)[name], atol=2e-3, err_msg=name)
+
+
+def test_object_storage_gets_the_same_run_and_its_checkpoints(
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path
+) -> None:
+    calm, _ = here(ratio=0.5)
+    there = Folder(f"s3://rho/train-{tmp_path.name}")
+    config = config_of(Path("x"), make_model(2), cache, scores, ratio=0.5)
+    config = replace(config, output=there.url, keep=1)
+    settings, manifest = resolve_settings(config, gpu_here=False)
+    claim(there, manifest, {})
+    started: list[int] = []
+
+    def stop_at_five(phase: str, step: int, n_steps: int) -> None:
+        started.append(step)
+        if step == 5 and not phase and started.count(5) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_worker(settings, stop_at_five)
+    assert [found.step for found in checkpoints(there)] == [4]
+    totals = train_worker(settings, stop_at_five)
+    assert totals["resumed_at"] == 4
+    there.fetch_file("model/model.safetensors", tmp_path / "model.safetensors")
+    found = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, found[name]) for name, value in weights(calm).items())
+    assert TrainingRun.open(there.url).log().column("loss").equals(TrainingRun.open(str(calm)).log().column("loss"))
