@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "httpcore", "ray", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nobody asked for
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # only one task's error is shown
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
