@@ -201,14 +201,27 @@ def _train(config: TrainConfig) -> int:
     if config.dry_run:
         _say("A dry run: this is what would be trained, about. Nothing was written.")
         _say(f"{summary.steps:,} steps over {summary.blocks:,} rows of {config.block_size:,} tokens; {what}")
+        _print_left_out(summary.data)
         return 0
     if summary.computed == 0:
         _say_finished(summary.output)
     else:
         _say(f"trained {summary.computed:,} of {summary.steps:,} steps in {summary.wall_s:.0f} s; {what}")
+    _print_left_out(summary.data)
     _print_evaluations(summary.evaluations)
     _say(f"the model is in {summary.model}")
     return 0
+
+
+def _print_left_out(data: Mapping[str, int]) -> None:
+    """Prints what became of documents that are not trained on."""
+    for name, why in (
+        ("unusable", "cannot be read"),
+        ("other", "are left out by --within"),
+        ("untrained", "have no token to train on"),
+    ):
+        if data[name]:
+            _say(f"{data[name]:,} documents {why}; {data['documents']:,} are in the rows")
 
 
 def _print_evaluations(rows: "Sequence[Mapping[str, Any]]") -> None:

@@ -43,6 +43,12 @@ class ExportConfig:
     were ranked by (a column excess, loss or delta), and ref-loss is the reference's loss, for a
     live selection in another trainer. They are float32 columns in Parquet, with null where a token
     has none, and files of float16 beside a .bin, with NaN."""
+    join: Annotated[bool, _FORMAT] = False
+    """With --format bin or megatron: join the parts into one file, train.bin. It is put together on
+    this machine's disk."""
+    val_share: Annotated[float, _FORMAT, metavar("RATIO")] = 0.0
+    """With --format bin or megatron: put about this share of the documents, chosen by their ids, into
+    val.bin, and the others into train.bin."""
     compression: Annotated[Literal["none", "gzip", "zstd"], _FORMAT] = "none"
     """With --format jsonl: how the files are compressed."""
     order: Annotated[Literal["corpus", "easy-first", "hard-first"], _DOCUMENTS] = "corpus"

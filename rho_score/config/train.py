@@ -109,7 +109,7 @@ class TrainConfig:
     """The model whose tokenizer is used. By default, it is MODEL's own."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], _MODEL] = "auto"
     """The arithmetic of forward and backward passes; weights and optimizer stay in float32. auto is
-    bfloat16 on a GPU that computes it, else float32."""
+    bfloat16 with a GPU, else float32."""
     attention: Annotated[Literal["sdpa", "eager", "flash_attention_2"], _MODEL] = "sdpa"
     """The implementation of attention in transformers."""
     gradient_checkpointing: Annotated[bool, _MODEL] = False

@@ -4,6 +4,7 @@
     OUT/tokenizer/               the tokenizer, for token formats
     OUT/data/part-00000.…        the files of each part, see the modules of the formats
     OUT/parts/part-00000.json    the part's counts and sizes of files, written when it is complete
+    OUT/pieces/                  the parts until they are joined, see `joined`
     OUT/_SUCCESS.json            the totals, and the counts and files of every part; written last
 
 A part holds some consecutive units. If documents are ordered by difficulty, it is a range of that
@@ -25,6 +26,7 @@ from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import cut_order
+from rho_score.exporting.joined import join, remove_pieces
 from rho_score.exporting.settings import ExportSettings, resolve_settings
 from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
 from rho_score.files.folder import Folder
@@ -78,6 +80,8 @@ def export(config: ExportConfig) -> ExportSummary:
             output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
         _remove_runs(output)
+    if config.join or config.val_share:
+        remove_pieces(output)
     content = orjson.loads(output.read(SUCCESS))
     return ExportSummary(
         output=output.url,
@@ -114,8 +118,15 @@ def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]
             for (name, of), keys in zip(parts.items(), ranges, strict=True)
         ]
     done = _stage("export", "parts", tasks, config)
-    sizes = [size for part in done.values() for size in part["files"].values()]
-    return {"counts": asdict(seen + _total(done)), "files": len(sizes), "bytes": sum(sizes), "parts": done}
+    counts = seen + _total(done)
+    if not settings.join:
+        sizes = [size for part in done.values() for size in part["files"].values()]
+        return {"counts": asdict(counts), "files": len(sizes), "bytes": sum(sizes), "parts": done}
+    joined, added, lost = join(settings, list(done))
+    counts += ExportCounts(tokens_written=added, tokens_trained=-lost)
+    return {
+        "counts": asdict(counts), "files": len(joined), "bytes": sum(joined.values()), "joined": joined, "parts": done,
+    }  # fmt: skip
 
 
 def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, JsonObject]:

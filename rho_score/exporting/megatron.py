@@ -42,9 +42,9 @@ class MegatronWriter:
         lengths = np.concatenate(self._lengths)
         return {
             ".bin": b"".join(self._tokens),
-            ".idx": _megatron_index(lengths, self._dtype),
+            ".idx": megatron_index(lengths, self._dtype),
             "_mask.bin": b"".join(self._mask),
-            "_mask.idx": _megatron_index(lengths, np.dtype(np.uint8)),
+            "_mask.idx": megatron_index(lengths, np.dtype(np.uint8)),
         }
 
 
@@ -53,7 +53,7 @@ def megatron_dtype(vocabulary: int) -> np.dtype:
     return np.dtype(np.uint16 if vocabulary < 65500 else np.int32)
 
 
-def _megatron_index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
+def megatron_index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
     """The content of an `.idx` file.
 
     It holds a magic number, version, type, counts, lengths (int32), byte offsets (int64) and ends
@@ -64,3 +64,9 @@ def _megatron_index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
     documents = np.arange(len(lengths) + 1)
     arrays = (lengths.astype("<i4"), offsets.astype("<i8"), documents.astype("<i8"))
     return b"".join([head, *(array.tobytes() for array in arrays)])
+
+
+def index_lengths(content: bytes) -> np.ndarray:
+    """The lengths of the sequences in the content of an `.idx` file, int64[n]."""
+    (n,) = struct.unpack_from("<Q", content, 18)
+    return np.frombuffer(content, "<i4", n, 34).astype(np.int64)

@@ -24,8 +24,10 @@ class BinWriter:
     endings = (".bin", ".mask")
     """Of the files of tokens and of the mask."""
 
-    def __init__(self, frame: Frame, *, dtype: np.dtype, columns: Sequence[str] = ()) -> None:
-        self._begin = [frame.eos_id] if frame.eos_id is not None and frame.prefix_id == frame.eos_id else []
+    def __init__(self, frame: Frame, *, dtype: np.dtype, columns: Sequence[str] = (), piece: bool = False) -> None:
+        """piece: True if the files are a piece of a longer stream, and not its beginning."""
+        begins = frame.eos_id is not None and frame.prefix_id == frame.eos_id and not piece
+        self._begin, self._piece = [frame.eos_id] if begins else [], piece
         self._frame, self._dtype, self._columns = frame.in_stream(), dtype.newbyteorder("<"), columns
         self._tokens: list[bytes] = []
         self._mask: list[bytes] = []
@@ -36,7 +38,7 @@ class BinWriter:
         framed = self._frame.around(documents)
         input_ids, mask = framed.input_ids, framed.mask
         begin = np.array([] if self.written or not len(input_ids) else self._begin, np.int32)
-        if not self.written and len(input_ids):
+        if not self.written and len(input_ids) and not self._piece:
             input_ids = np.concatenate([begin, input_ids])
             mask = np.concatenate([np.zeros(len(begin), bool), mask])
             mask[:1] = False  # no token comes before the first one

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from rho_score.config import ExportConfig
 from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
@@ -39,7 +41,7 @@ _TRAPS = {
     "blocks": "a row holds several documents. Give position_ids, no attention mask and use_cache=False (rho.collate_blocks; TRL "
     "with padding_free), or they see each other",
     "bin": "the loss of the target data[i + 1] is weighed with mask[i + 1]. nanoGPT's ignore index is -1",
-    "olmo": "the .npy files have no header: np.memmap reads them, np.load does not",
+    "olmo": "the .npy files have no header: map them (np.memmap), or read them raw",
     "levanter": "the weights are shifted already: leave loss_weight_transform out",
     "megatron": "GPTDataset makes a loss mask of its own. A dataset of yours has to read the _mask files "
     "(examples/megatron_dataset.py)",
@@ -70,6 +72,9 @@ class ExportSettings:
     pad_id: int
     vocabulary: int
     source: TokenSource
+    join: bool
+    """True if the parts are pieces of one file."""
+    val_share: float
     compression: Compression
     corpus: Corpus | None
 
@@ -82,11 +87,26 @@ class ExportSettings:
         rows = self.format == "levanter" or (self.format == "labels" and not self.block_size)
         return rows and self.frame.prefix_id is None and not self.frame.train_eos
 
+    @property
+    def token_dtype(self) -> np.dtype:
+        """The type of the tokens in flat files."""
+        return (megatron_dtype if self.format == "megatron" else bin_dtype)(self.vocabulary).newbyteorder("<")
+
+    @property
+    def mask_dtype(self) -> np.dtype:
+        """The type of the mask in flat files."""
+        return np.dtype(np.uint8)
+
+    @property
+    def stream_begins_with(self) -> int | None:
+        """The token that stands before the first document of a flat file; None if there is none."""
+        return self.frame.eos_id if self.frame.prefix_id == self.frame.eos_id else None
+
     def writer(self) -> Writer:
         """A new writer of the token format."""
         columns = self.source.columns
         if self.format == "bin":
-            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary), columns=columns)
+            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary), columns=columns, piece=self.join)
         if self.format == "olmo":
             return OlmoWriter(self.frame, dtype=bin_dtype(self.vocabulary))
         if self.format == "levanter":
@@ -127,6 +147,8 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         pad_id=pad,
         vocabulary=vocabulary,
         source=_token_source(config, selection),
+        join=config.join or config.val_share > 0,
+        val_share=config.val_share,
         compression=config.compression,
         corpus=_corpus(config, selection) if whole else None,
     )
@@ -140,6 +162,8 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         "compression": config.compression,
         **({} if whole else {**asdict(frame), "pad_id": pad if config.block_size else None}),
         "columns": settings.source.columns,
+        "join": settings.join,
+        "val_share": settings.val_share,
     }
     dtypes = {"bin": bin_dtype, "olmo": bin_dtype, "megatron": megatron_dtype}
     about = {"dtype": dtypes[config.format](vocabulary).name} if config.format in dtypes else {}
@@ -164,6 +188,10 @@ def _check_options(config: ExportConfig) -> None:
         raise InputError(
             f"--train-eos, --no-prefix and --eos-id are for token formats, but --format {config.format} writes text."
         )
+    if not 0 <= config.val_share < 1:
+        raise InputError(f"--val-share must be at least 0 and below 1, got {config.val_share}.")
+    if (config.join or config.val_share) and config.format not in ("bin", "megatron"):
+        raise InputError(f"--join and --val-share are for --format bin and megatron, not {config.format}.")
     if config.columns and (config.format not in ("labels", "bin") or config.order != "corpus"):
         raise InputError("--columns is for --format labels and bin, in the order of the corpus.")
     if config.compression != "none" and config.format != "jsonl":

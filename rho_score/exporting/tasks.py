@@ -17,6 +17,7 @@ from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import KeyRange, document_ranks, read_range, run_file, tokens_by_key
+from rho_score.exporting.joined import PIECES, SPLITS, in_val
 from rho_score.exporting.original_rows import (
     JsonlRows,
     ParquetRows,
@@ -54,12 +55,40 @@ def run_task(task: Task) -> JsonObject:
 
 def token_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
     """Writes consecutive units in a token format; returns the content of `parts/<part>.json`."""
-    writer, counts = settings.writer(), ExportCounts()
+    splits, counts = _Splits(settings), ExportCounts()
     for unit in units:
         documents, _, seen = _trainable(settings, unit)
-        writer.add(documents)
+        splits.add(documents)
         counts += seen
-    return _publish(settings, part, writer.files(), counts + _written(writer))
+    return _publish(settings, part, splits.files(), counts + splits.counts())
+
+
+class _Splits:
+    """The writer of a part or, if parts are joined, one for each of `train` and `val`."""
+
+    def __init__(self, settings: ExportSettings) -> None:
+        self._join, self._share = settings.join, settings.val_share
+        self._writers = [settings.writer() for _ in (SPLITS if settings.join else SPLITS[:1])]
+
+    def add(self, documents: Documents) -> None:
+        """Appends documents."""
+        if not self._share:
+            self._writers[0].add(documents)
+            return
+        val = np.repeat(in_val(documents, self._share), documents.lengths)
+        for writer, chosen in zip(self._writers, (~val, val), strict=True):
+            writer.add(documents.trainable(documents.mask & chosen)[0])
+
+    def files(self) -> dict[str, bytes]:
+        """The files by what follows the part's name."""
+        if not self._join:
+            return self._writers[0].files()
+        named = zip(SPLITS, self._writers, strict=True)
+        return {f".{split}{ending}": data for split, writer in named for ending, data in writer.files().items()}
+
+    def counts(self) -> ExportCounts:
+        """What was written."""
+        return sum((_written(writer) for writer in self._writers), ExportCounts())
 
 
 def sort_part(settings: ExportSettings, run: str, units: tuple[Unit, ...]) -> JsonObject:
@@ -89,11 +118,11 @@ def range_part(settings: ExportSettings, part: str, runs: tuple[str, ...], keys:
 
     Its counts leave out the selection's documents and tokens, which the runs count.
     """
-    writer, counts = settings.writer(), ExportCounts()
+    splits, counts = _Splits(settings), ExportCounts()
     for documents in read_range(Folder(settings.output), [f"runs/{run}.parquet" for run in runs], keys):
-        writer.add(documents)
+        splits.add(documents)
         counts += _exported(documents)
-    return _publish(settings, part, writer.files(), counts + _written(writer))
+    return _publish(settings, part, splits.files(), counts + splits.counts())
 
 
 def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
@@ -165,7 +194,7 @@ def _written(writer: Writer) -> ExportCounts:
 def _publish(settings: ExportSettings, part: str, files: dict[str, bytes], counts: ExportCounts) -> JsonObject:
     folder = Folder(settings.output)
     for suffix, data in files.items():
-        folder.publish(f"data/{part}{suffix}", data)
+        folder.publish(f"{PIECES if settings.join else 'data'}/{part}{suffix}", data)
     sizes = {f"{part}{suffix}": len(data) for suffix, data in files.items()}
     content = {"counts": asdict(counts), "files": sizes}
     folder.publish(f"parts/{part}.json", dump_json(content))

@@ -38,7 +38,7 @@ def card(manifest: JsonObject) -> bytes | None:
     about = _EXPORTS[form] if kind == "export" else _ABOUT[kind]
     made = f"Made by `rho-score export --format {form}`. " if kind == "export" else ""
     # `datasets` keeps what it read under the names of the folder and of the configuration alone: with one name for all,
-    # another store in a folder of the same name would be taken for this one.
-    head = _CONFIG.format(name=manifest["fingerprint"][:12], files=files) if files else ""
+    # another store in a folder of the same name would be taken for this one. Digits alone would be a number in YAML.
+    head = _CONFIG.format(name=f"rho-{manifest['fingerprint'][:12]}", files=files) if files else ""
     title = "An export" if kind == "export" else f"A {kind}"
     return f"{head}# {title} of rho-score\n\n{made}{about}\n\n`manifest.json` says what it was made from.\n".encode()

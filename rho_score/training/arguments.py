@@ -7,6 +7,9 @@ from transformers import TrainingArguments
 
 from rho_score.training.settings import TrainSettings
 
+PATIENCE_S = 86_400
+"""How long ranks wait for each other: while one reads a corpus, or writes a model."""
+
 
 def arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int) -> TrainingArguments:
     """Returns the arguments of a run of so many steps, of which `begun` are done.
@@ -25,7 +28,7 @@ def arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int
     sharding: dict[str, Any] = {}
     if config.fsdp:
         sharding = {"fsdp": True, "fsdp_config": {"fsdp_version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(directory),
         per_device_train_batch_size=settings.micro,
         gradient_accumulation_steps=settings.accumulation,
@@ -38,6 +41,7 @@ def arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int
         seed=config.seed,
         bf16=settings.dtype == "bfloat16",
         ddp_find_unused_parameters=False,
+        ddp_timeout=PATIENCE_S,
         eval_strategy="no",
         eval_on_start=bool(settings.evals) and not begun,
         logging_strategy="steps",
@@ -52,3 +56,7 @@ def arguments(settings: TrainSettings, n_steps: int, directory: Path, begun: int
         **schedules[config.schedule],
         **sharding,
     )
+    # One process drives one GPU. The Trainer would spread the rows of a process over all that it sees.
+    if found.device.type == "cuda":
+        found._n_gpu = 1
+    return found

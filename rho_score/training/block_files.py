@@ -26,7 +26,6 @@ import numpy as np
 import orjson
 
 from rho_score.errors import InputError
-from rho_score.files.json import JsonObject
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Documents, Frame
 from rho_score.training.sources import REF_LOSS, Source, UnitDocuments
@@ -55,6 +54,10 @@ class BlockCounts:
     groups: list[str | None] = field(default_factory=list)
     group_bytes: list[int] | None = field(default_factory=list)
     """UTF-8 bytes of the targets of each group; None if the tokenizer does not tell them."""
+
+    def numbers(self) -> dict[str, int]:
+        """The counts without the groups, as a run's `_SUCCESS.json` holds them."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def block_files(source: Source, frame: Frame, cache: Path, *, vocabulary: Vocabu
         InputError: there is no token to train on.
         RhoScoreError: a unit is damaged or has changed.
     """
-    key = {"layout": LAYOUT_VERSION, "source": source.key, "frame": asdict(frame)}
+    key = {"layout": LAYOUT_VERSION, "source": source.key, "frame": asdict(frame), "bytes": vocabulary is not None}
     name = sha256(orjson.dumps(key, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
     directory = cache / name
     if not (directory / ABOUT).exists():
@@ -225,8 +228,3 @@ def cache_folder(given: str | None) -> Path:
         return Path(given).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "rho-score" / "blocks"
-
-
-def describe_source(counts: BlockCounts) -> JsonObject:
-    """The counts without the groups, as a run's `_SUCCESS.json` holds them."""
-    return {name: value for name, value in asdict(counts).items() if isinstance(value, int)}

@@ -70,6 +70,13 @@ def remove(run: Folder, unwanted: Sequence[Checkpoint]) -> None:
             run.remove(f"{checkpoint.name}/{name}")
 
 
+def remove_all(run: Folder) -> None:
+    """Removes all checkpoints, those that are not complete among them."""
+    names = list(run.listing(CHECKPOINTS))
+    for name in sorted(names, key=lambda name: not name.endswith(COMPLETE)):  # so that none looks complete
+        run.remove(f"{CHECKPOINTS}/{name}")
+
+
 def download(run: Folder, checkpoint: Checkpoint, directory: Path) -> Path:
     """Copies a checkpoint to an empty local directory; returns the directory."""
     for name in checkpoint.files:

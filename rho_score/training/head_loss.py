@@ -21,11 +21,13 @@ def losses_of(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.
 
     hidden: shape (N, D). targets: int64[N].
     """
+    hidden = _as_autocast(hidden)
     losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
     weight = head.weight.to(hidden.dtype)
-    for at in _chunks(len(targets), head):
-        logits = _logits(hidden[at], weight, head)
-        losses[at] = logits.logsumexp(dim=1) - logits.gather(1, targets[at][:, None])[:, 0]
+    with torch.autocast(hidden.device.type, enabled=False):
+        for at in _chunks(len(targets), head):
+            logits = _logits(hidden[at], weight, head)
+            losses[at] = logits.logsumexp(dim=1) - logits.gather(1, targets[at][:, None])[:, 0]
     return losses
 
 
@@ -40,8 +42,15 @@ def weighted_loss(
     hidden: shape (N, D). targets: int64[N]. weights: float32[N]; 0 leaves a token out.
     """
     bias = head.bias if head.bias is not None else hidden.new_zeros(0)
-    total, losses = _WeightedLoss.apply(hidden, head.weight, bias, targets, weights, head)
+    with torch.autocast(hidden.device.type, enabled=False):
+        total, losses = _WeightedLoss.apply(_as_autocast(hidden), head.weight, bias, targets, weights, head)
     return total, losses
+
+
+def _as_autocast(hidden: torch.Tensor) -> torch.Tensor:
+    """The hidden states in the type that autocast computes products in; else as they are."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
 class _WeightedLoss(torch.autograd.Function):
@@ -64,7 +73,7 @@ class _WeightedLoss(torch.autograd.Function):
         cast = weight.to(hidden.dtype)
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         by_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] and len(bias) else None
         for at in _chunks(len(targets), head):
             logits, target = _logits(hidden[at], cast, head), targets[at][:, None]
@@ -81,7 +90,7 @@ class _WeightedLoss(torch.autograd.Function):
                 by_weight += gradient.T @ hidden[at]
             if by_bias is not None:
                 by_bias += gradient.sum(dim=0)
-        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        ctx.save_for_backward(by_hidden, None if by_weight is None else by_weight.to(weight.dtype), by_bias)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
 
@@ -97,7 +106,10 @@ def _chunks(n_tokens: int, head: Head) -> list[slice]:
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, head: Head) -> torch.Tensor:
-    logits = torch.nn.functional.linear(hidden, weight).float()
+    if hidden.is_cuda and hidden.dtype != torch.float32:
+        logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+    else:
+        logits = torch.nn.functional.linear(hidden, weight).float()
     if head.bias is not None:
         logits += head.bias
     if head.scale != 1.0:

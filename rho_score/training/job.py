@@ -21,6 +21,7 @@ from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import check_own_cluster, cluster, connected, joined
 from rho_score.cluster.throughput import Done
 from rho_score.config import TrainConfig
+from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
 from rho_score.files.paths import check_writable
@@ -30,7 +31,7 @@ from rho_score.stores.layout import SUCCESS
 from rho_score.stores.training_run import MODEL, TrainingRun
 from rho_score.training.block_files import block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
-from rho_score.training.checkpoints import checkpoints, remove
+from rho_score.training.checkpoints import remove_all
 from rho_score.training.settings import TrainSettings, resolve_settings
 from rho_score.training.worker import train_worker
 
@@ -49,6 +50,8 @@ class TrainSummary:
     """Rows of the data."""
     tokens_seen: int
     tokens_trained: int
+    data: dict[str, int]
+    """What was read of the data, see `block_files.BlockCounts`."""
     loss: float | None
     """Mean loss of the last row of the log, nats."""
     evaluations: list[dict[str, Any]]
@@ -78,9 +81,13 @@ def train(config: TrainConfig) -> TrainSummary:
             with Progress("train", n_units=0, unit="steps") as progress:
                 content = _run(settings, progress)
             computed = content["steps"] - content["resumed_at"]
+            if not output.names(MODEL):
+                raise RhoScoreError(
+                    f"the workers ended, but no model is in {output.url}/{MODEL}. Is OUTPUT on shared storage?"
+                )
             output.publish(SUCCESS, dump_json(content))
-            if config.keep:
-                remove(output, checkpoints(output))
+        if config.keep:
+            remove_all(output)
     return _summary(output, orjson.loads(output.read(SUCCESS)), computed, started)
 
 
@@ -132,6 +139,7 @@ def _foreseen(settings: TrainSettings, started: float) -> TrainSummary:
         blocks=len(blocks),
         tokens_seen=seen,
         tokens_trained=round(seen * share),
+        data=files.counts.numbers(),
         loss=None,
         evaluations=[],
         wall_s=time.monotonic() - started,
@@ -147,6 +155,7 @@ def _summary(output: Folder, content: dict[str, Any], computed: int, started: fl
         blocks=content["blocks"],
         tokens_seen=content["tokens_seen"],
         tokens_trained=content["tokens_trained"],
+        data=content["data"],
         loss=content["loss"],
         evaluations=TrainingRun(output).evaluations().to_pylist(),
         wall_s=time.monotonic() - started,

@@ -14,8 +14,9 @@ from typing import Any
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from rho_score.errors import InputError, RhoScoreError
+from rho_score.errors import InputError, RhoScoreError, StorageError
 from rho_score.files.folder import Folder
+from rho_score.training.arguments import PATIENCE_S
 from rho_score.training.settings import TrainSettings
 
 POLL_S = 0.5
@@ -47,7 +48,7 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     config = settings.config
@@ -61,6 +62,7 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     trainer = TorchTrainer(
         train,
         train_loop_config={"settings": settings, "board": board},
+        torch_config=TorchConfig(timeout_s=PATIENCE_S),
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=settings.use_gpu, resources_per_worker=resources
         ),
@@ -87,11 +89,17 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     found = result.return_value
     if "unfit" in found:
         raise InputError(found["unfit"])
+    if "failed" in found:
+        raise RhoScoreError(found["failed"])
     return dict(found)
 
 
 def _train_fn(given: dict[str, Any]) -> dict[str, Any]:
-    """What each worker runs. An error that a new start cannot mend is returned, so that none is made."""
+    """What each worker runs.
+
+    An error that a new start cannot mend is returned, so that none is made. All ranks raise these
+    errors together.
+    """
     from ray.exceptions import RayError
 
     from rho_score.training.worker import train_worker
@@ -107,6 +115,10 @@ def _train_fn(given: dict[str, Any]) -> dict[str, Any]:
         return train_worker(given["settings"], tell)
     except InputError as error:
         return {"unfit": str(error)}
+    except StorageError:
+        raise
+    except RhoScoreError as error:
+        return {"failed": str(error)}
 
 
 def _watch(board: Any, tell: Callable[[str, int, int], None], stop: threading.Event) -> None:

@@ -1,9 +1,12 @@
 """Sums over the processes of a data-parallel run; with one process, the values themselves."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from rho_score.errors import InputError, RhoScoreError
 
 T = TypeVar("T")
 
@@ -51,6 +54,26 @@ class Ranks:
         every: list[T | None] = [None] * self.size
         dist.all_gather_object(every, value, group=self._group)
         return every  # type: ignore[return-value]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Runs `work` on every rank, and returns what it returned on this one.
+
+        An error of the project on one rank is raised on all of them, so that none waits for the
+        others in vain. It is a barrier, too.
+        """
+        found: list[T] = []
+        error: RhoScoreError | None = None
+        try:
+            found.append(work())
+        except RhoScoreError as raised:
+            error = raised
+        if error is not None and self.size == 1:
+            raise error
+        told = self.gather(None if error is None else (isinstance(error, InputError), str(error)))
+        for one in told:
+            if one is not None:
+                raise (InputError if one[0] else RhoScoreError)(one[1]) from error
+        return found[0]
 
     def barrier(self) -> None:
         """Waits for all ranks."""

@@ -28,7 +28,7 @@ class SelectionRule(NamedTuple):
     @property
     def needs_reference(self) -> bool:
         """True if tokens without a reference loss cannot be selected."""
-        return not self.takes_all and self.pick in ("excess", "low-reference")
+        return not self.takes_all
 
 
 class TokenSelection:
@@ -36,7 +36,8 @@ class TokenSelection:
 
     SUMS = ("seen", "loss", "kept", "kept_loss", "threshold", "calls")
     """What `statistics` holds: targets, the sum of their losses, selected tokens, the sum of their
-    losses, the threshold, and 1. All but the threshold are sums over this rank's tokens alone."""
+    losses, the threshold, and 1 if there is one. All but the last two are sums over this rank's
+    tokens alone."""
 
     def __init__(self, rule: SelectionRule) -> None:
         self.rule = rule
@@ -103,14 +104,16 @@ class TokenSelection:
         """The sums of a micro-batch, float64[len(SUMS)]."""
         exact = losses.double()
         kept = chosen.mask.sum().double()
+        threshold = chosen.threshold.double()
+        known = torch.isfinite(threshold)  # it is infinite if nothing was selected, and NaN without a rule
         return torch.stack(
             [
                 torch.tensor(float(len(losses)), dtype=torch.float64, device=losses.device),
                 exact.sum(),
                 kept,
                 exact[chosen.mask].sum(),
-                chosen.threshold.double(),
-                torch.ones((), dtype=torch.float64, device=losses.device),
+                torch.where(known, threshold, torch.zeros_like(threshold)),
+                known.double(),
             ]
         )
 

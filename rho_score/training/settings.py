@@ -14,7 +14,7 @@ from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.files.urls import absolute
-from rho_score.models.directory import first_line, pinned, require_package
+from rho_score.models.directory import first_line, model_files, pinned, require_package
 from rho_score.models.identity import config_identity, model_identity
 from rho_score.models.model_config import load_config, longest_context
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, prefix_id
@@ -36,7 +36,7 @@ GPU_TOKENS, CPU_TOKENS = 8192, 4096
 _NO_PART = (
     "model", "output", "text", "scores", "selection", "within", "combine", "text_column", "group_column", "tokenizer", "eval",
     "steps", "epochs", "tokens", "batch_tokens", "micro_batch", "dtype", "save_every", "keep", "log_every", "eval_every",
-    "dry_run", "workers", "gpus_per_worker", "cpus_per_worker", "fsdp", "max_failures", "cache", "merge",
+    "dry_run", "workers", "gpus_per_worker", "cpus_per_worker", "max_failures", "cache", "decay",
 )  # fmt: skip
 
 
@@ -177,6 +177,10 @@ def _check_options(config: TrainConfig) -> None:
         "--combine needs several --scores": config.combine != "min" and len(config.scores) < 2,
         "--train-eos is for --scores and --selection; --text always trains on it": config.train_eos
         and config.text is not None,
+        "--fsdp needs several --workers": config.fsdp and config.workers == 1,
+        "--fsdp does not go with --lora-rank": config.fsdp and config.lora_rank is not None,
+        "--warmup and --decay are shares of one run, and must not be above 1 together": config.schedule == "wsd"
+        and config.warmup + config.decay > 1,
         "--merge needs --lora-rank": config.merge and config.lora_rank is None,
         "--lora-rank needs a trained model, not --from-scratch": config.lora_rank is not None and config.from_scratch,
     }
@@ -259,6 +263,11 @@ def _model(config: TrainConfig) -> tuple[Any, JsonObject]:
     if not config.from_scratch:
         if config.lora_rank is not None:
             require_package("peft", "--lora-rank", extra="adapters")
+            if model_files(config.model, weights=False).adapter is not None and not config.merge:
+                raise InputError(
+                    f"{config.model} is an adapter itself. A second one would be written without it: give --merge, which writes "
+                    "the whole model."
+                )
         return load_config(config.model), dict(model_identity(config.model))
     try:
         found = AutoConfig.from_pretrained(config.model)
@@ -309,7 +318,6 @@ def _dtype(config: TrainConfig, use_gpu: bool) -> Literal["float32", "bfloat16"]
 
 def _manifest(settings: TrainSettings, identity: JsonObject, tokenizer_sha256: str) -> JsonObject:
     config = settings.config
-    live = not settings.rule.takes_all
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
@@ -318,7 +326,9 @@ def _manifest(settings: TrainSettings, identity: JsonObject, tokenizer_sha256: s
         "frame": asdict(settings.frame),
         "dtype": settings.dtype,
         "batch_rows": settings.batch,
-        "ranked_rows": settings.micro * config.workers if live else None,
+        "ranked_rows": settings.micro * config.workers if settings.rule.ratio is not None else None,
+        "decay": config.decay if config.schedule == "wsd" else None,
+        "eval": {one.name: one.source.key for one in settings.evals},
         "length": {name: getattr(config, name) for name in ("steps", "epochs", "tokens")},
         **{name: value for name, value in asdict(config).items() if name not in _NO_PART},
     }

@@ -13,17 +13,25 @@ from rho_score.training.selection import TokenSelection
 from rho_score.training.settings import TrainSettings
 
 
-def start_model(settings: TrainSettings, selection: TokenSelection, check: Callable[[Any], None]) -> Any:
+def start_model(
+    settings: TrainSettings, selection: TokenSelection, check: Callable[[Any], None], *, resumed: str | None = None
+) -> Any:
     """Returns the model in float32, with an adapter if one is to be trained.
 
-    check: is called with the model before its forward pass is replaced.
+    check: is called with the model before its forward pass is replaced. resumed: the directory of a
+    checkpoint. A whole model is loaded from it here, because the Trainer would leave out weights that
+    have other names in files than in memory.
 
     Raises:
         InputError: the model does not load, or `check` raises it.
     """
     config = settings.config
     torch.manual_seed(config.seed)
-    if config.from_scratch:
+    if resumed is not None and config.lora_rank is None and not config.fsdp:
+        model = load_model(ModelSource(model=resumed), torch.float32, torch.device("cpu"))
+        model.requires_grad_(True)
+        model.set_attn_implementation(config.attention)
+    elif config.from_scratch:
         described = AutoConfig.from_pretrained(config.model)
         model = AutoModelForCausalLM.from_config(described, attn_implementation=config.attention).float()
     else:
@@ -33,6 +41,8 @@ def start_model(settings: TrainSettings, selection: TokenSelection, check: Calla
             model.set_attn_implementation(config.attention)
         except (ValueError, ImportError) as error:
             raise InputError(f"--attention {config.attention} does not work for {config.model}: {error}") from error
+    if settings.use_gpu and not config.fsdp:  # a sharded model may not fit on one GPU; it is checked on the CPU
+        model.to(torch.device("cuda", torch.cuda.current_device()))
     check(model)
     model.train()
     if config.gradient_checkpointing:
@@ -47,4 +57,8 @@ def start_model(settings: TrainSettings, selection: TokenSelection, check: Calla
     adapter = LoraConfig(
         r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, adapter)
+    adapted = get_peft_model(model, adapter)
+    name, _, revision = config.model.partition("@")  # not the place where this machine keeps a model of the hub
+    adapted.peft_config["default"].base_model_name_or_path = name
+    adapted.peft_config["default"].revision = revision or None
+    return adapted

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     PreTrainedTokenizerBase,
@@ -74,11 +75,17 @@ class SelectiveTrainer(Trainer):
         super().__init__(
             model=model, args=args, train_dataset=blocks, processing_class=processing_class, callbacks=callbacks
         )
+        if (plugin := getattr(self.accelerator.state, "fsdp_plugin", None)) is not None and args.bf16:
+            # By default every number that goes in and out is rounded, reference losses and counts among them.
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
         self.loss_is_scaled_for_ga = True  # `compute_loss` divides by the count of the whole step
         self.model_accepts_loss_kwargs = False
         self.selection, self.run_log, self.held_out, self.ranks = selection, run_log, held_out, Ranks()
-        self._sums = torch.zeros(len(TokenSelection.SUMS), dtype=torch.float64)
-        self._step_kept = 0.0
+        # On the device: to fetch them after each micro-batch would keep a GPU waiting.
+        self._sums = torch.zeros(len(TokenSelection.SUMS), dtype=torch.float64, device=args.device)
+        self._step_kept = torch.zeros((), dtype=torch.float64, device=args.device)
         self._started = time.monotonic() - run_log.last["seconds"]
 
     def get_train_dataloader(self) -> DataLoader[Block]:
@@ -103,7 +110,7 @@ class SelectiveTrainer(Trainer):
             if self.selection.rule.needs_reference:
                 valid &= ~torch.isnan(batch["ref_loss"][:, 1:])
             eligible.append(int(valid.sum()))
-        self._step_kept = 0.0
+        self._step_kept.zero_()
         return batches, self.selection.planned(eligible, self.ranks, device)
 
     def compute_loss(
@@ -115,10 +122,10 @@ class SelectiveTrainer(Trainer):
     ) -> Any:
         """This rank's share of the step's loss, times the ranks, over which gradients are averaged."""
         outputs = model(**inputs)
-        statistics = outputs["statistics"].detach().cpu()
+        statistics = outputs["statistics"].detach()
         self._sums += statistics
-        self._step_kept += float(statistics[TokenSelection.SUMS.index("kept")])
-        loss = outputs["loss"] * (self.ranks.size / float(num_items_in_batch or 1))
+        self._step_kept += statistics[TokenSelection.SUMS.index("kept")]
+        loss = outputs["loss"] * self.ranks.size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def training_step(
@@ -127,7 +134,7 @@ class SelectiveTrainer(Trainer):
         """Adds the gradients of a micro-batch; after the last one of a step they are those of the mean."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients and not self.selection.is_planned_exactly():
-            kept = float(self.ranks.sum(torch.tensor(self._step_kept, dtype=torch.float64, device=self.args.device)))
+            kept = float(self.ranks.sum(self._step_kept))
             if kept:
                 for parameter in model.parameters():
                     if parameter.grad is not None:
@@ -153,7 +160,7 @@ class SelectiveTrainer(Trainer):
         """Adds a row to the run's log. It is called on every rank."""
         if "learning_rate" not in logs:
             return
-        sums = self.ranks.sum(self._sums.to(self.args.device)).cpu().tolist()
+        sums = self.ranks.sum(self._sums).tolist()
         self._sums.zero_()
         seen, loss, kept, kept_loss, threshold, calls = sums
         if math.isnan(loss):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from rho_score.files.json import dump_json
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Frame
+from rho_score.stores.layout import MANIFEST
 from rho_score.stores.training_run import MODEL
 from rho_score.training.arguments import arguments
 from rho_score.training.block_files import BlockFiles, block_files, cache_folder
@@ -53,20 +55,12 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
     """
     config, ranks, run = settings.config, Ranks(), Folder(settings.config.output)
     _quiet()
-    if ranks.size != config.workers:
-        raise RhoScoreError(f"{ranks.size} workers were started in place of {config.workers}.")
-    tell("reading the tokens", 0, 0)
-    blocks = _blocks(settings)
-    held_out = [_held_out(settings, one) for one in settings.evals]
+    blocks, held_out = ranks.together(lambda: _data(settings, tell))
     n_steps = settings.steps(len(blocks))
-    tell("loading the model", 0, n_steps)
-    selection = TokenSelection(settings.rule)
-    model = start_model(
-        settings, selection, lambda loaded: check_isolation(loaded, blocks[len(blocks) // 2], config.model)
-    )
     with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary:
-        last = next(reversed(checkpoints(run)), None)
+        last = ranks.gather(next(reversed(checkpoints(run)), None))[0]  # a listing may lag on one of them
         begun = last.step if last else 0
+        selection = TokenSelection(settings.rule)
         log = RunLog.resume(run, begun)
         if ranks.rank == 0:
             log.events = Events(Path(temporary) / TENSORBOARD, begun)
@@ -75,6 +69,8 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
             tell("fetching the checkpoint", begun, n_steps)
             resumed = str(download(run, last, Path(temporary) / f"checkpoint-{begun}"))
             selection.load_state(orjson.loads(Path(resumed, STATE).read_bytes()))
+        tell("loading the model", begun, n_steps)
+        model = ranks.together(lambda: _model(settings, selection, blocks, resumed))
         places = RankPlaces(
             n_steps=n_steps, batch=settings.batch, micro=settings.micro, rank=ranks.rank, n_ranks=ranks.size
         )
@@ -93,7 +89,13 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=resumed)
         tell("writing the model", n_steps, n_steps)
         _write_model(settings, trainer, Path(temporary) / MODEL, run)
-    return {"steps": n_steps, "resumed_at": begun, "blocks": len(blocks), **dict(log.last)}
+    return {
+        "steps": n_steps,
+        "resumed_at": begun,
+        "blocks": len(blocks),
+        "data": blocks.files.counts.numbers(),
+        **dict(log.last),
+    }
 
 
 def _quiet() -> None:
@@ -102,6 +104,24 @@ def _quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     for noisy in ("accelerate", "bitsandbytes"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _data(settings: TrainSettings, tell: Tell) -> tuple[ScoredBlocks, list[HeldOut]]:
+    """The blocks to train on, and the held-out ones."""
+    if Ranks().size != settings.config.workers:
+        raise RhoScoreError(f"{Ranks().size} workers were started in place of {settings.config.workers}.")
+    if not Folder(settings.config.output).exists(MANIFEST):
+        raise InputError(
+            f"the node of a worker does not see {settings.config.output}, which the command began. Give an OUTPUT on storage that "
+            "all nodes share."
+        )
+    tell("reading the tokens", 0, 0)
+    return _blocks(settings), [_held_out(settings, one) for one in settings.evals]
+
+
+def _model(settings: TrainSettings, selection: TokenSelection, blocks: ScoredBlocks, resumed: str | None) -> Any:
+    block, name = blocks[len(blocks) // 2], settings.config.model
+    return start_model(settings, selection, lambda loaded: check_isolation(loaded, block, name), resumed=resumed)
 
 
 def _blocks(settings: TrainSettings) -> ScoredBlocks:
@@ -126,6 +146,8 @@ def _between_steps(
         if ranks.rank == 0:
             complete(run, step, files, keep=config.keep)
         ranks.barrier()
+        for local in directory.parent.glob("checkpoint-*"):  # also the one that the run went on from
+            shutil.rmtree(local, ignore_errors=True)
 
     return BetweenSteps(
         save=save,
@@ -138,11 +160,13 @@ def _between_steps(
 
 def _shared_files(settings: TrainSettings, source: Source, frame: Frame, vocabulary: Vocabulary | None) -> BlockFiles:
     """The block files of a source, which one process of each machine makes."""
-    ranks = Ranks()
     cache = cache_folder(settings.config.cache)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        block_files(source, frame, cache, vocabulary=vocabulary)
-    ranks.barrier()
+
+    def make() -> None:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            block_files(source, frame, cache, vocabulary=vocabulary)
+
+    Ranks().together(make)
     return block_files(source, frame, cache, vocabulary=vocabulary)
 
 

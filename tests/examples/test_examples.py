@@ -1,5 +1,6 @@
 """The examples run, each for a few steps on a tiny model, and short enough to be read."""
 
+import json
 import re
 import runpy
 import sys
@@ -101,3 +102,19 @@ def test_megatron_dataset(run: Callable[..., str], selection: Path, tmp_path: Pa
     mask = np.fromfile(data / "data/part-00000_mask.bin", np.uint8)
     assert n_samples == (len(tokens) - 1) // 32
     assert n_kept == mask[1 : n_samples * 32 + 1].sum()
+
+
+def test_torchtitan_dataset(run: Callable[..., str], selection: Path, tmp_path: Path) -> None:
+    rows = exported(selection, tmp_path / "train", format="labels", block_size=48)
+    said = run("torchtitan_dataset", rows)
+    counts = json.loads((rows / "_SUCCESS.json").read_bytes())["counts"]
+    assert said.split(", ")[1] == f"{counts['tokens_trained']} tokens to train on\n"
+    module = runpy.run_path(str(EXAMPLES / "torchtitan_dataset.py"))
+    data = module["SelectedTokens"](str(rows), infinite=False)
+    first = [next(iter(data)) for _ in range(3)]
+    again = module["SelectedTokens"](str(rows), infinite=False)
+    again.load_state_dict({"at": 2})
+    inputs, labels = next(iter(again))
+    assert torch.equal(inputs["input"], first[2][0]["input"])
+    assert torch.equal(labels, first[2][1])
+    assert len(inputs["input"]) == len(inputs["positions"]) == len(labels) == 47

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +458,44 @@ def test_what_cannot_be_exported_is_said(run: Run, selections: dict[str, Path], 
     (tmp_path / "sel" / "summary.json").unlink()
     with pytest.raises(InputError, match="not finished"):
         export(ExportConfig(selection=str(tmp_path / "sel"), output=str(tmp_path / "out"), format="bin"))
+
+
+@pytest.mark.parametrize("order", ["corpus", "hard-first"])
+def test_joined_parts_are_one_part(run: Run, tmp_path: Path, order: str) -> None:
+    whole = run(to="whole", format="bin", units_per_part=10**6, order=order)
+    joined = run(to="joined", format="bin", units_per_part=3, join=True, order=order)
+    assert (tmp_path / "joined/data/train.bin").read_bytes() == (tmp_path / "whole/data/part-00000.bin").read_bytes()
+    assert (tmp_path / "joined/data/train.mask").read_bytes() == (tmp_path / "whole/data/part-00000.mask").read_bytes()
+    assert joined.counts == whole.counts
+    assert sorted(path.name for path in (tmp_path / "joined/data").iterdir()) == ["train.bin", "train.mask"]
+    assert not list((tmp_path / "joined").glob("pieces/*"))
+    assert run(to="joined", format="bin", units_per_part=3, join=True, order=order).computed == 0
+
+
+@pytest.mark.parametrize("format", ["bin", "megatron"])
+def test_a_share_of_the_documents_is_set_aside(run: Run, tmp_path: Path, format: str) -> None:
+    run(to="all", format=format, units_per_part=10**6)
+    summary = run(to="split", format=format, units_per_part=3, val_share=0.3)
+    every = _documents(tmp_path / "all", "part-00000", format)
+    train, val = (_documents(tmp_path / "split", name, format) for name in ("train", "val"))
+    assert sorted([*train, *val]) == sorted(every)
+    assert 0.1 < len(val) / len(every) < 0.6
+    assert summary.counts.tokens_trained == summary.counts.tokens_kept
+    again = run(to="again", format=format, units_per_part=7, val_share=0.3)
+    assert again.counts == summary.counts
+    assert _documents(tmp_path / "again", "val", format) == val
+
+
+def _documents(export: Path, name: str, format: str) -> list[tuple[list[int], list[int]]]:
+    """The documents of a flat file, each as its tokens and its mask."""
+    if format == "megatron":
+        from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+        tokens, mask = (IndexedDataset(str(export / "data" / found)) for found in (name, f"{name}_mask"))
+        return [(tokens[i].tolist(), mask[i].tolist()) for i in range(len(tokens))]
+    tokens, mask = (
+        np.fromfile(export / "data" / f"{name}{end}", kind) for end, kind in ((".bin", "<u2"), (".mask", "u1"))
+    )
+    stops = [0, *(np.flatnonzero(tokens == EOS) + 1).tolist()]
+    cut = [slice(a, b) for a, b in pairwise(stops)]
+    return [(tokens[at].tolist(), mask[at].tolist()) for at in cut]

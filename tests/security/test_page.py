@@ -29,7 +29,7 @@ from tests.security.hostile import EVERY, PAYLOADS, write_hostile
 
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "section", "h1", "h2", "h3", "p", "div", "span", "b", "i", "small", "img",
-    "table", "tr", "th", "td", "code", "details", "summary",
+    "table", "tr", "th", "td", "code", "details", "summary", "ul", "li",
 }  # fmt: skip
 ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "class", "src", "alt", "data-tip", "open"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rho_score.errors import InputError
+from rho_score.training.ranks import Ranks
 from rho_score.training.selective_loss import SelectiveLoss
 from tests.unit.training.gloo import on_two_ranks
 
@@ -217,3 +218,22 @@ def test_two_ranks_accumulate_as_one(halves: list[dict[str, Any]]) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         SelectiveLoss(**options)
+
+
+def _one_fails(rank: int) -> str:
+    """On one of two ranks: the error that work which fails on rank 1 alone raises."""
+
+    def work() -> int:
+        if rank == 1:
+            raise InputError("rank 1 has no such file")
+        return 7
+
+    try:
+        Ranks().together(work)
+    except InputError as error:
+        return str(error)
+    return "none"
+
+
+def test_an_error_of_one_rank_is_raised_on_all() -> None:
+    assert on_two_ranks(_one_fails) == ["rank 1 has no such file"] * 2
