@@ -197,7 +197,7 @@ def lines_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if len(lines) > 1:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=8)
         figure.tight_layout()
     return figure
 

@@ -74,7 +74,9 @@ def _figures(runs: Mapping[str, TrainingRun]) -> list[dict[str, str]]:
     figures = [
         _figure(
             "Loss of the model in training",
-            "Mean loss of all tokens, of those that were trained on, and of the others, in nats.",
+            "Mean loss of all tokens, in nats."
+            if len(runs) > 1
+            else "Mean loss of all tokens, of those that were trained on, and of the others, in nats.",
             _training_lines(logs),
             "tokens seen",
         )
@@ -97,11 +99,8 @@ def _figures(runs: Mapping[str, TrainingRun]) -> list[dict[str, str]]:
             "tokens seen",
         )
     )
-    figures.append(
-        _figure(
-            "Gradient norm", "Before clipping.", {n: _line(log, "grad_norm") for n, log in logs.items()}, "tokens seen"
-        )
-    )
+    norms = {name: _line(log, "grad_norm") for name, log in logs.items()}
+    figures.append(_figure("Gradient norm", "Before clipping.", norms, "tokens seen", "norm"))
     return [figure for figure in figures if figure]
 
 
@@ -135,16 +134,12 @@ def _line(log: pa.Table, column: str) -> tuple[list[float], list[float]]:
     return [float(x[part[-1]]) for part in parts], [float(y[part].mean()) for part in parts]
 
 
-def _figure(title: str, note: str, lines: Lines, x: str) -> dict[str, str]:
+def _figure(title: str, note: str, lines: Lines, x: str, y: str = "nats") -> dict[str, str]:
     """A figure of the page; empty if there is no point to draw."""
     lines = {name: points for name, points in lines.items() if points[0]}
     if not lines:
         return {}
-    return {
-        "title": title,
-        "note": note,
-        "url": charts.data_url(charts.lines_figure(lines, x=x, y="nats" if "norm" not in title else "norm")),
-    }
+    return {"title": title, "note": note, "url": charts.data_url(charts.lines_figure(lines, x=x, y=y))}
 
 
 def _held_out(runs: Mapping[str, TrainingRun]) -> list[dict[str, Any]]:

@@ -119,10 +119,12 @@ class _InOrder(Trainer):
             self.losses.append(logs["loss"])
 
 
+@pytest.mark.parametrize("rule", [{}, {"ratio": 1.0}], ids=["no rule", "ratio 1"])
 def test_every_token_and_a_plain_trainer_step_for_step(
-    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path
-) -> None:
-    run, _ = here()
+    here: Callable[..., Any], cache: str, make_model: Callable[[int], Path], scores: dict[str, Path], tmp_path: Path,
+    rule: dict[str, float],
+) -> None:  # fmt: skip
+    run, _ = here(**rule)
     blocks = ScoredBlocks(str(scores["ref"]), block_size=BLOCK, cache=cache)
     order = Order(len(blocks), 0)
     model = AutoModelForCausalLM.from_pretrained(make_model(2), dtype=torch.float32)
