@@ -100,9 +100,8 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
 
 def _quiet() -> None:
     """Keeps the libraries' own lines and bars from the screen: progress and errors are ours."""
-    transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for noisy in ("accelerate", "bitsandbytes"):
+    for noisy in ("accelerate", "bitsandbytes", "transformers.trainer"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

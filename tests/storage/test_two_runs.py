@@ -40,7 +40,7 @@ def test_of_several_that_begin_at_once_one_has_the_output(where: str, s3: Faulty
         winners = [n for n in range(N_CONTENDERS) if won[n][i]]
         assert len(winners) == 1, f"round {i}: {winners}"
         assert json.loads(Folder(f"{url}/{i}").read("manifest.json"))["parts"] == {"setting": winners[0]}
-        assert files(f"{url}/{i}").keys() == {"manifest.json", "plan.parquet"}
+        assert files(f"{url}/{i}").keys() == {"README.md", "manifest.json", "plan.parquet"}
         assert Folder(f"{url}/{i}").read("plan.parquet") == b"%d" % winners[0]
 
 
@@ -58,7 +58,7 @@ def test_a_claim_that_was_left_behind_is_told_and_does_not_stop_its_own_command(
         claim(folder, other, {})
     assert not folder.exists("manifest.json")
     claim(folder, dead, {})
-    assert list(folder.listing()) == ["manifest.json"]
+    assert list(folder.listing()) == ["README.md", "manifest.json"]
 
 
 def _together(*commands: Sequence[str], address: str = "") -> list[tuple[int, str]]:

@@ -102,7 +102,7 @@ def test_a_cluster_is_reached(ray_cluster: str) -> None:
     check_address(ray.get_runtime_context().gcs_address)
 
 
-@pytest.mark.parametrize("command", ["score", "export"])
+@pytest.mark.parametrize("command", ["score"])
 @pytest.mark.parametrize(
     ("folder", "words"), [("l" * 80, "too long a name"), ("file/below", "cannot be made"), ("file", "cannot be made")]
 )
