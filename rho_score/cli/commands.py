@@ -226,22 +226,15 @@ def _print_left_out(data: Mapping[str, int]) -> None:
 
 def _print_evaluations(rows: "Sequence[Mapping[str, Any]]") -> None:
     """Prints the held-out losses at the first and at the last step."""
-    first, last = (
-        {
-            (row["name"], row["group"]): row
-            for row in rows
-            if row["step"] == end((row["step"] for row in rows), default=0)
-        }
-        for end in (min, max)
-    )
-    if last:
+    from rho_score.stores.training_run import before_and_after
+
+    found = before_and_after(rows)
+    if found:
         _say(f"{'held out':<32} {'tokens':>12} {'loss before':>12} {'loss after':>12} {'bits per byte':>14}")
-    for (name, group), row in last.items():
-        before = first.get((name, group), {}).get("loss")
+    for name, before, row in found:
         bits = row["bits_per_byte"]
-        shown = visible(name if group is None else f"{name}, {group}")
         _say(
-            f"{shown:<32.32} {row['tokens']:>12,} {'' if before is None else f'{before:.4f}':>12} {row['loss']:>12.4f} "
+            f"{visible(name):<32.32} {row['tokens']:>12,} {'' if before is None else f'{before:.4f}':>12} {row['loss']:>12.4f} "
             f"{'' if bits is None else f'{bits:.4f}':>14}"
         )
 

@@ -156,10 +156,17 @@ def alive_nodes() -> set[str]:
 
 def _as_ours(error: BaseException) -> RhoScoreError:
     """Returns the project's error that a task failed with, or else one with all that Ray says."""
+    if (own := own_error(error)) is not None:
+        return RhoScoreError(str(own))
+    return RhoScoreError(f"a task of the run failed. Run the same command again to resume.\n{error}")
+
+
+def own_error(error: BaseException) -> RhoScoreError | None:
+    """Returns the project's error that an error of Ray's was made from; None if there is none."""
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, RhoScoreError):
+            return seen
         cause = getattr(seen, "cause", None)
-        if isinstance(cause, RhoScoreError):
-            return RhoScoreError(str(cause))
         seen = cause if isinstance(cause, BaseException) else seen.__cause__
-    return RhoScoreError(f"a task of the run failed. Run the same command again to resume.\n{error}")
+    return None

@@ -15,6 +15,22 @@ def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     return format_of(unit).read(root, unit, columns)
 
 
+def read_unchanged(root: Folder, unit: Unit, columns: Columns) -> list[Document]:
+    """The documents of a unit in input order.
+
+    Raises:
+        RhoScoreError: the shard is not the one that was planned, before or after it is read.
+        StorageError: it cannot be read.
+    """
+    check_unchanged(root, unit)
+    try:
+        read = list(documents(root, unit, columns))
+    except OSError as error:
+        raise root.error("read", unit.shard, error) from error
+    check_unchanged(root, unit)
+    return read
+
+
 def check_unchanged(root: Folder, unit: Unit) -> None:
     """Checks that the unit's shard is the one that was planned.
 

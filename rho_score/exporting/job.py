@@ -26,7 +26,7 @@ from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import cut_order
-from rho_score.exporting.joined import join, remove_pieces
+from rho_score.exporting.joined import PIECES, join
 from rho_score.exporting.settings import ExportSettings, resolve_settings
 from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
 from rho_score.files.folder import Folder
@@ -79,9 +79,9 @@ def export(config: ExportConfig) -> ExportSummary:
                 content = _run(config, settings, selection.units)
             output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
-        _remove_runs(output)
+        _remove(output, RUNS)
     if config.join or config.val_share:
-        remove_pieces(output)
+        _remove(output, PIECES)
     content = orjson.loads(output.read(SUCCESS))
     return ExportSummary(
         output=output.url,
@@ -149,10 +149,10 @@ def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> di
     return {task.name: found[task.name] for task in tasks}
 
 
-def _remove_runs(output: Folder) -> None:
-    """Removes the sorted runs one by one: not every object store can delete many at a time."""
+def _remove(output: Folder, under: str) -> None:
+    """Removes the files of a folder one by one: not every object store can delete many at a time."""
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: output.remove(f"{RUNS}/{name}"), output.listing(RUNS)))
+        list(pool.map(lambda name: output.remove(f"{under}/{name}"), output.names(under)))
 
 
 def _total(results: Mapping[str, JsonObject]) -> ExportCounts:

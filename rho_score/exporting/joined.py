@@ -4,17 +4,16 @@ OUT/pieces/part-00000.train.…   what the tasks wrote; removed at the end
 OUT/data/train.bin …            the pieces one after another
 """
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from rho_score.exporting.megatron import index_lengths, megatron_index
-from rho_score.exporting.settings import ExportSettings
+from rho_score.exporting.settings import MASK_DTYPE, ExportSettings
 from rho_score.files.folder import Folder
+from rho_score.ranking.sampling import uniforms
 from rho_score.stores.framing import Documents
 
 PIECES = "pieces"
@@ -23,13 +22,8 @@ SPLITS = ("train", "val")
 
 def in_val(documents: Documents, share: float) -> np.ndarray:
     """True for each document that belongs to `val`, bool[n_docs]: about `share` of them, by their ids."""
-    if not share:
-        return np.zeros(len(documents.lengths), bool)
-    hashes = [
-        int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8).digest(), "little")
-        for doc_id in documents.doc_ids.to_pylist()
-    ]
-    found: np.ndarray = np.array(hashes, np.uint64) < np.uint64(min(share * 2.0**64, 2.0**64 - 1))
+    one_each = np.ones(len(documents.lengths), np.int64)
+    found: np.ndarray = uniforms("val", documents.doc_ids.to_pylist(), one_each) < share
     return found
 
 
@@ -51,7 +45,7 @@ def join(settings: ExportSettings, parts: Sequence[str]) -> tuple[dict[str, int]
                 target = Path(folder) / "joined"
                 if ending.endswith(".idx"):
                     lengths = [index_lengths(output.read(f"{PIECES}/{name}")) for name in names]
-                    dtype = settings.mask_dtype if "_mask" in ending else settings.token_dtype
+                    dtype = MASK_DTYPE if "_mask" in ending else settings.token_dtype
                     target.write_bytes(megatron_index(np.concatenate(lengths), dtype))
                 else:
                     began, cleared = _concatenate(settings, output, names, target, ending)
@@ -59,12 +53,6 @@ def join(settings: ExportSettings, parts: Sequence[str]) -> tuple[dict[str, int]
                 output.publish_file(f"data/{split}{ending}", target)
                 sizes[f"{split}{ending}"] = target.stat().st_size
     return sizes, added, lost
-
-
-def remove_pieces(output: Folder) -> None:
-    """Removes what was joined, file by file: not every object store can delete many at a time."""
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: output.remove(f"{PIECES}/{name}"), output.names(PIECES)))
 
 
 def _concatenate(
@@ -76,7 +64,7 @@ def _concatenate(
     and are therefore no targets.
     """
     begin = settings.stream_begins_with if settings.format != "megatron" else None
-    kind = {".bin": settings.token_dtype, ".mask": settings.mask_dtype}.get(ending, np.dtype("<f2"))
+    kind = {".bin": settings.token_dtype.newbyteorder("<"), ".mask": MASK_DTYPE}.get(ending, np.dtype("<f2"))
     lost = 0
     with target.open("wb") as file:
         if begin is not None:

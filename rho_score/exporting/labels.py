@@ -13,10 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rho_score.files.arrow import list_column
-from rho_score.stores.framing import Documents, Frame
+from rho_score.stores.framing import IGNORED, Documents, Frame
 from rho_score.stores.schema import FLOATS, IDS
-
-IGNORED = -100  # the label that losses in PyTorch and Hugging Face leave out
 
 
 class LabelsWriter:

@@ -12,20 +12,20 @@ from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, OlmoWriter, bin_dtype
 from rho_score.exporting.original_rows import Compression, Corpus, corpus_root
-from rho_score.exporting.token_source import REF_LOSS, TokenSource
+from rho_score.exporting.token_source import TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
-from rho_score.models.tokenizer import prefix_id
-from rho_score.stores.framing import Frame
+from rho_score.stores.framing import REF_LOSS, Frame
 from rho_score.stores.lineage import covers, noted_score_set, open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
-from rho_score.stores.tokenizer import load_store_tokenizer
+from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
 
 LAYOUT_VERSION = 3  # version 2 had no attention_mask and no seq_lengths, version 1 kept blocks without any label
 ORIGINALS = ("parquet", "jsonl")
+MASK_DTYPE = np.dtype(np.uint8)  # of the mask in flat files
 
 MASK = {
     "labels": "labels[i] is token i itself, or -100; models that shift inside (Hugging Face) take it as it is",
@@ -90,12 +90,7 @@ class ExportSettings:
     @property
     def token_dtype(self) -> np.dtype:
         """The type of the tokens in flat files."""
-        return (megatron_dtype if self.format == "megatron" else bin_dtype)(self.vocabulary).newbyteorder("<")
-
-    @property
-    def mask_dtype(self) -> np.dtype:
-        """The type of the mask in flat files."""
-        return np.dtype(np.uint8)
+        return (megatron_dtype if self.format == "megatron" else bin_dtype)(self.vocabulary)
 
     @property
     def stream_begins_with(self) -> int | None:
@@ -106,13 +101,13 @@ class ExportSettings:
         """A new writer of the token format."""
         columns = self.source.columns
         if self.format == "bin":
-            return BinWriter(self.frame, dtype=bin_dtype(self.vocabulary), columns=columns, piece=self.join)
+            return BinWriter(self.frame, dtype=self.token_dtype, columns=columns, piece=self.join)
         if self.format == "olmo":
-            return OlmoWriter(self.frame, dtype=bin_dtype(self.vocabulary))
+            return OlmoWriter(self.frame, dtype=self.token_dtype)
         if self.format == "levanter":
             return WeightsWriter(self.frame)
         if self.format == "megatron":
-            return MegatronWriter(self.frame, dtype=megatron_dtype(self.vocabulary))
+            return MegatronWriter(self.frame, dtype=self.token_dtype)
         if self.block_size:
             return BlocksWriter(self.frame, block_size=self.block_size, pad_id=self.pad_id, columns=columns)
         return LabelsWriter(self.frame, columns)
@@ -122,10 +117,9 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
     """Checks the options and resolves every default; returns the settings and the manifest."""
     whole = config.format in ORIGINALS
     _check_options(config)
-    scores = open_score_set(selection, config.scores) if isinstance(selection, Selection) else selection
     tokenizer = load_store_tokenizer(selection)
     vocabulary = max(tokenizer.get_vocab().values()) + 1
-    prefix = scores.manifest["parts"].get("prefix_id") if scores else prefix_id(tokenizer)
+    prefix = scored_prefix(selection, tokenizer, given=config.scores)
     eos = tokenizer.eos_token_id if config.eos_id is None else config.eos_id
     if config.format in ("bin", "olmo") and eos is None:
         raise InputError(
@@ -165,8 +159,7 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         "join": settings.join,
         "val_share": settings.val_share,
     }
-    dtypes = {"bin": bin_dtype, "olmo": bin_dtype, "megatron": megatron_dtype}
-    about = {"dtype": dtypes[config.format](vocabulary).name} if config.format in dtypes else {}
+    about = {"dtype": settings.token_dtype.name} if config.format in ("bin", "olmo", "megatron") else {}
     about |= {} if whole else {"mask": MASK[config.format]}
     place = relative_url(config.selection, config.output)
     return settings, new_manifest("export", parts, source=place, vocabulary=vocabulary, **about)

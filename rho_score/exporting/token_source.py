@@ -9,17 +9,16 @@ import pyarrow as pa
 from rho_score.errors import RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
-from rho_score.files.json import JsonObject
-from rho_score.stores.framing import Documents
+from rho_score.ranking.scores import combined_losses
+from rho_score.stores.framing import REF_LOSS, Documents
 from rho_score.stores.open import open_store
+from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
-REF_LOSS = "ref_loss"
-
 
 @dataclass(frozen=True)
-class TokenSource:
+class TokenSource(Reopened):
     """A selection or a score set. It is small, and is sent to every task.
 
     references: the score sets that `ref_loss` comes from, of which the lowest loss counts, or the
@@ -36,8 +35,9 @@ class TokenSource:
         """The store, opened."""
         return open_store(self.url)
 
-    def __getstate__(self) -> JsonObject:
-        return {name: value for name, value in self.__dict__.items() if name != "store"}
+    @cached_property
+    def _references(self) -> list[ScoreSet]:
+        return [ScoreSet(Folder(url)) for url in self.references]
 
     def read(self, unit: str) -> tuple[Documents, np.ndarray]:
         """The documents of a unit, and the scores of their tokens, float32[n_tokens], NaN without one.
@@ -67,11 +67,11 @@ class TokenSource:
         if isinstance(self.store, ScoreSet):
             return scores
         found = []
-        for url in self.references:
-            other = ScoreSet(Folder(url)).unit_table(unit, ["doc_id", "input_ids", "loss"])
+        for scores_of in self._references:
+            other = scores_of.unit_table(unit, ["doc_id", "input_ids", "loss"])
             if not (other["doc_id"].equals(table["doc_id"]) and other["input_ids"].equals(table["input_ids"])):
-                raise RhoScoreError(f"unit {unit} of {url} holds other documents or tokens than {self.url}.")
+                raise RhoScoreError(
+                    f"unit {unit} of {scores_of.folder.url} holds other documents or tokens than {self.url}."
+                )
             found.append(as_numpy(flat_values(other["loss"])).astype(np.float32))
-        both = np.stack(found)
-        losses: np.ndarray = both.mean(axis=0, dtype=np.float32) if self.mean else both.min(axis=0)
-        return losses
+        return combined_losses(found, "mean" if self.mean else "min")

@@ -31,7 +31,7 @@ def model_identity(model: str) -> dict[str, str]:
     if adapter is not None:
         found["adapter_sha256"] = _all_sha256([adapter / ADAPTER, *sorted(adapter.glob("*.safetensors"))])
         found["peft"] = version("peft")
-    return {**found, "torch": version("torch").split("+")[0], "transformers": version("transformers")}
+    return {**found, **_libraries()}
 
 
 def config_identity(config: Any) -> dict[str, str]:
@@ -40,7 +40,11 @@ def config_identity(config: Any) -> dict[str, str]:
     content.pop("transformers_version", None)
     content.pop("_name_or_path", None)
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-    return {"random_from": sha256, "torch": version("torch").split("+")[0], "transformers": version("transformers")}
+    return {"random_from": sha256, **_libraries()}
+
+
+def _libraries() -> dict[str, str]:
+    return {"torch": version("torch").split("+")[0], "transformers": version("transformers")}
 
 
 def _all_sha256(files: list[Path]) -> str:

@@ -1,6 +1,6 @@
 """The scores that the tokens and documents of a unit are ranked by. Pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,10 +62,7 @@ def combined(
     refs: losses under each reference, nats, float[n_tokens]. base: those under the base model.
     """
     losses = list(refs.values())
-    ref = losses[0]
-    if len(losses) > 1:
-        fold = {"min": np.minimum, "union": np.fmin}
-        ref = np.mean(losses, axis=0) if how == "mean" else fold[how].reduce(losses)
+    ref = combined_losses(losses, how)
 
     def score(loss: np.ndarray) -> np.ndarray:
         return round_score(loss, bits) if base is None else _rounded_difference(base, loss, bits)
@@ -74,6 +71,18 @@ def combined(
     if how == "union" and len(losses) > 1:
         return ref, whole, {name: score(loss) for name, loss in refs.items()}
     return ref, whole, {None: whole}
+
+
+def combined_losses(losses: Sequence[np.ndarray], how: Combine) -> np.ndarray:
+    """The loss of several references as one, float[n_tokens]: the first part of `combined`."""
+    if len(losses) == 1:
+        return losses[0]
+    if how == "mean":
+        mean: np.ndarray = np.mean(losses, axis=0)
+        return mean
+    fold = {"min": np.minimum, "union": np.fmin}
+    lowest: np.ndarray = fold[how].reduce(losses)
+    return lowest
 
 
 def _rounded_difference(base: np.ndarray, ref: np.ndarray, bits: Bits) -> np.ndarray:

@@ -13,7 +13,7 @@ from rho_score.files.urls import without_credentials
 from rho_score.reporting.html import publish_page
 from rho_score.safe_text import visible
 from rho_score.stores.lineage import ancestry
-from rho_score.stores.training_run import TrainingRun
+from rho_score.stores.training_run import TrainingRun, before_and_after, held_out_name
 
 MOST_POINTS = 400
 """Points of a line; rows of longer logs are averaged."""
@@ -118,7 +118,7 @@ def _evaluation_lines(runs: Mapping[str, TrainingRun], x: str) -> Lines:
         for row in run.evaluations().to_pylist():
             if row["loss"] is None or (row["group"] is not None and len(runs) > 1):
                 continue
-            about = row["name"] if row["group"] is None else f"{row['name']}, {row['group']}"
+            about = held_out_name(row)
             places, values = lines.setdefault(about if len(runs) == 1 else f"{name}: {about}", ([], []))
             places.append(row[x])
             values.append(row["loss"])
@@ -144,14 +144,9 @@ def _figure(title: str, note: str, lines: Lines, x: str, y: str = "nats") -> dic
 
 def _held_out(runs: Mapping[str, TrainingRun]) -> list[dict[str, Any]]:
     """The held-out losses at each run's first and last evaluation, one row for each set and group."""
-    rows = []
-    for name, run in runs.items():
-        every = run.evaluations().to_pylist()
-        steps = [row["step"] for row in every]
-        first = {(row["name"], row["group"]): row["loss"] for row in every if row["step"] == min(steps)}
-        for row in every:
-            if row["step"] == max(steps) and row["loss"] is not None:
-                about = row["name"] if row["group"] is None else f"{row['name']}, {row['group']}"
-                before = first.get((row["name"], row["group"]))
-                rows.append({**row, "run": visible(name), "about": visible(about), "before": before})
-    return rows
+    return [
+        {**last, "run": visible(run_name), "about": visible(name), "before": before}
+        for run_name, run in runs.items()
+        for name, before, last in before_and_after(run.evaluations().to_pylist())
+        if last["loss"] is not None
+    ]

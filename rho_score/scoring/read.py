@@ -12,7 +12,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from rho_score.cluster.tasks import check_attempts
 from rho_score.corpus.columns import Columns
-from rho_score.corpus.documents import check_unchanged, documents
+from rho_score.corpus.documents import read_unchanged
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import Folder
 from rho_score.files.retries import retries_counted
@@ -55,12 +55,8 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
             differs), before or after it is read.
     """
     with retries_counted() as made:
-        check_unchanged(root, unit)
-        try:
-            rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in documents(root, unit, columns)]
-        except OSError as error:
-            raise root.error("read", unit.shard, error) from error
-        check_unchanged(root, unit)
+        read = read_unchanged(root, unit, columns)
+    rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in read]
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
     return attach_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)

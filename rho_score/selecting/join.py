@@ -23,6 +23,7 @@ from rho_score.ranking.scores import Combine, UnitScores, combined
 from rho_score.selecting.byte_join import TextsDiffer, losses_by_bytes
 from rho_score.selecting.row_ranges import JoinedUnit, RowRange
 from rho_score.stores.layout import data_name
+from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -47,7 +48,7 @@ def first_difference(left: pa.Table, right: pa.Table) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Join:
+class Join(Reopened):
     """The score sets of a selection. It is small, and is sent to every worker.
 
     The main set is the base model's, or else the first reference's. The selection has its tokens
@@ -74,8 +75,9 @@ class Join:
         places = (self.main, *self.refs.values())  # the driver checks if they are finished
         return {url: ScoreSet.open(url, finished=False) for url in places}
 
-    def __getstate__(self) -> JsonObject:
-        return {name: value for name, value in self.__dict__.items() if name != "_sets"}
+    @cached_property
+    def _within(self) -> Selection | None:
+        return None if self.within is None else Selection.open(self.within)
 
     def load(self, unit: JoinedUnit, columns: Iterable[str]) -> UnitScores:
         """The scores of a unit, with these columns of its documents.
@@ -105,9 +107,7 @@ class Join:
 
     def _kept_documents(self, unit: JoinedUnit, documents: pa.Table) -> np.ndarray | None:
         """True for each document of a unit that `within` keeps a token of; None without `within`."""
-        if self.within is None:
-            return None
-        return Selection.open(self.within).documents_kept(unit.unit, documents["doc_id"])
+        return None if self._within is None else self._within.documents_kept(unit.unit, documents["doc_id"])
 
     def _scores(self, found: "Losses", kept: np.ndarray | None) -> UnitScores:
         if kept is not None:

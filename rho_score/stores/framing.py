@@ -1,12 +1,17 @@
 """Documents as flat arrays, and the tokens that stand around each of them in training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from rho_score.ranking.scores import run_sums
+
+IGNORED = -100
+"""The label that losses in PyTorch and Hugging Face leave out."""
+REF_LOSS = "ref_loss"
+"""The name of the reference's losses among the numbers of tokens, and of their columns and files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +41,18 @@ class Documents:
         Also returns which documents these are, bool[n_docs].
         """
         keep = run_sums(mask, self.lengths) > 0
+        return replace(self, mask=mask).only(keep), keep
+
+    def only(self, keep: np.ndarray) -> "Documents":
+        """The documents for which `keep` (bool[n_docs]) is True."""
         tokens = np.repeat(keep, self.lengths)
-        kept = Documents(
+        return Documents(
             doc_ids=self.doc_ids.filter(pa.array(keep)),
             lengths=self.lengths[keep],
             input_ids=self.input_ids[tokens],
-            mask=mask[tokens],
+            mask=self.mask[tokens],
             values={name: numbers[tokens] for name, numbers in self.values.items()},
         )
-        return kept, keep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,10 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
 from rho_score.models.directory import wants_own_code
-from rho_score.models.tokenizer import read_tokenizer
+from rho_score.models.tokenizer import prefix_id, read_tokenizer
+from rho_score.stores.lineage import open_score_set
+from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
 
 
@@ -30,3 +33,16 @@ def load_store_tokenizer(store: Store) -> PreTrainedTokenizerBase:
                     "Reports, exports and comparisons by bytes need a model that has a tokenizer.json."
                 ) from error
             raise InputError(f"{store.folder.url}/tokenizer does not load: {error}. Restore its files.") from error
+
+
+def scored_prefix(
+    store: Selection | ScoreSet, tokenizer: PreTrainedTokenizerBase, *, given: str | None = None
+) -> int | None:
+    """The token that the first token of each document of a store was scored after; None without one.
+
+    It is in the score set's manifest. If a selection's score set is not found, it is the
+    tokenizer's own. given: as in `open_score_set`, also for the error.
+    """
+    scores = open_score_set(store, given) if isinstance(store, Selection) else store
+    found: int | None = scores.manifest["parts"].get("prefix_id") if scores else prefix_id(tokenizer)
+    return found

@@ -1,7 +1,9 @@
 """The training run: what a model was trained on, its log, and its held-out losses."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -91,3 +93,27 @@ class TrainingRun:
         if not self.folder.exists(name):
             return schema.empty_table()
         return read_table(self.folder.read(name), schema, f"{self.folder.url}/{name}")
+
+
+class HeldOutLoss(NamedTuple):
+    """The loss of a held-out set, or of one of its groups, at the first and at the last evaluation."""
+
+    name: str
+    """The set's name, and the group's."""
+    before: float | None
+    """Nats a token; None if it was not there at the first evaluation."""
+    last: Mapping[str, Any]
+    """The row of the last evaluation."""
+
+
+def before_and_after(rows: Sequence[Mapping[str, Any]]) -> list[HeldOutLoss]:
+    """What a run changed of its held-out losses, from its rows of `EVAL_SCHEMA`."""
+    steps = [row["step"] for row in rows]
+    first = {held_out_name(row): row["loss"] for row in rows if row["step"] == min(steps)}
+    last = [row for row in rows if row["step"] == max(steps)]
+    return [HeldOutLoss(held_out_name(row), first.get(held_out_name(row)), row) for row in last]
+
+
+def held_out_name(row: Mapping[str, Any]) -> str:
+    """What a row of `EVAL_SCHEMA` is about: a set, or a group of it."""
+    return str(row["name"] if row["group"] is None else f"{row['name']}, {row['group']}")

@@ -27,8 +27,9 @@ import orjson
 
 from rho_score.errors import InputError
 from rho_score.models.vocabulary import Vocabulary
-from rho_score.stores.framing import Documents, Frame
-from rho_score.training.sources import REF_LOSS, Source, UnitDocuments
+from rho_score.ranking.scores import run_sums
+from rho_score.stores.framing import REF_LOSS, Frame
+from rho_score.training.sources import Source, UnitDocuments
 
 LAYOUT_VERSION = 2  # version 1 kept documents without a token to train on
 ABOUT = "about.json"
@@ -210,16 +211,14 @@ def _file(files: dict[str, BinaryIO], directory: Path, name: str) -> BinaryIO:
 
 def _target_bytes(unit: UnitDocuments, frame: Frame, vocabulary: Vocabulary | None) -> np.ndarray | None:
     """UTF-8 bytes of each document's targets, int64[n_docs]; None if they are not known."""
-    documents: Documents = unit.documents
+    documents = unit.documents
     if vocabulary is None:
         return unit.n_bytes if frame.prefix_id is not None and unit.n_bytes.any() else None
     sizes = vocabulary.byte_lengths(documents.input_ids, documents.lengths)
     sizes = np.where(documents.mask, sizes, 0)
     if frame.prefix_id is None:
         sizes[documents.starts[documents.lengths > 0]] = 0
-    ends = np.concatenate([[0], np.cumsum(sizes)])
-    n_bytes: np.ndarray = np.diff(ends[np.concatenate([[0], np.cumsum(documents.lengths)])])
-    return n_bytes
+    return run_sums(sizes, documents.lengths).astype(np.int64)
 
 
 def cache_folder(given: str | None) -> Path:

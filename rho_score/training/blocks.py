@@ -10,17 +10,13 @@ import torch
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.urls import absolute
-from rho_score.models.tokenizer import prefix_id
-from rho_score.stores.framing import Frame
-from rho_score.stores.lineage import open_score_set
+from rho_score.stores.framing import IGNORED, Frame
 from rho_score.stores.manifest import read_manifest
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
-from rho_score.stores.tokenizer import load_store_tokenizer
+from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
 from rho_score.training.block_files import BlockFiles, block_files, cache_folder
 from rho_score.training.sources import ScoreSource, SelectionSource, Source, check_within
-
-IGNORED = -100
 
 Block = dict[str, Any]
 
@@ -148,10 +144,8 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
 def frame_of(store: ScoreSet | Selection, *, eos_id: int | None, train_eos: bool) -> Frame:
     """The tokens around each document of a store: the prefix that it was scored with, and an EOS."""
     tokenizer = load_store_tokenizer(store)
-    scores = open_score_set(store, None) if isinstance(store, Selection) else store
-    prefix = scores.manifest["parts"]["prefix_id"] if scores else prefix_id(tokenizer)
     eos = tokenizer.eos_token_id if eos_id is None else eos_id
-    return Frame(prefix_id=prefix, eos_id=eos, train_eos=train_eos)
+    return Frame(prefix_id=scored_prefix(store, tokenizer), eos_id=eos, train_eos=train_eos)
 
 
 _FLOATS = ("ref_loss", "excess", "loss", "delta")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rho_score.training.blocks import IGNORED, ScoredBlocks, collate_blocks
+from rho_score.stores.framing import IGNORED
+from rho_score.training.blocks import ScoredBlocks, collate_blocks
 from rho_score.training.ranks import Ranks
 
 

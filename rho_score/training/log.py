@@ -4,7 +4,6 @@ Both are held in memory by rank 0 and written again, whole, with each checkpoint
 run that goes on from a checkpoint drops the rows behind it.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,8 +57,5 @@ class RunLog:
 
 
 def mean(total: float, count: float) -> float | None:
-    """`total / count`; None without a count or if it is not a number."""
-    if not count:
-        return None
-    found = total / count
-    return None if math.isnan(found) else found
+    """`total / count`; None without a count."""
+    return total / count if count else None

@@ -9,6 +9,7 @@ from transformers.utils.generic import ModelOutput
 
 from rho_score.errors import InputError
 from rho_score.inference.loss import Head
+from rho_score.stores.framing import IGNORED
 from rho_score.training.head_loss import losses_of, weighted_loss
 from rho_score.training.selection import TokenSelection
 
@@ -49,7 +50,7 @@ def select_in_forward(model: Any, selection: TokenSelection) -> None:
         hidden: torch.Tensor = body_of(self)(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         head = Head.of(self)
         targets = labels[:, 1:]
-        valid = targets != -100
+        valid = targets != IGNORED
         rows = hidden[:, :-1][valid]
         wanted, reference = targets[valid], ref_loss[:, 1:][valid]
         if not self.training:

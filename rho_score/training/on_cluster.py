@@ -14,6 +14,7 @@ from typing import Any
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+from rho_score.cluster.ray_cluster import own_error
 from rho_score.errors import InputError, RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.training.arguments import PATIENCE_S
@@ -138,10 +139,9 @@ def _watch(board: Any, tell: Callable[[str, int, int], None], stop: threading.Ev
 def _reason(error: Exception) -> str:
     """What made the workers fail: the project's own error if there is one, else all that Ray says."""
     failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause = getattr(failure, "cause", None) or failure
-        while cause is not None:
-            if isinstance(cause, RhoScoreError):
-                return str(cause)
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return f"the workers failed. Run the same command again to go on from the last checkpoint.\n{error}"
+    own = next(filter(None, map(own_error, failures.values())), None)
+    return (
+        str(own)
+        if own is not None
+        else (f"the workers failed. Run the same command again to go on from the last checkpoint.\n{error}")
+    )

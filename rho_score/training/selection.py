@@ -22,13 +22,8 @@ class SelectionRule(NamedTuple):
 
     @property
     def takes_all(self) -> bool:
-        """True if every target is trained on."""
+        """True if every target is trained on. Otherwise one without a reference loss never is."""
         return self.ratio is None and self.threshold is None
-
-    @property
-    def needs_reference(self) -> bool:
-        """True if tokens without a reference loss cannot be selected."""
-        return not self.takes_all
 
 
 class TokenSelection:
@@ -65,13 +60,7 @@ class TokenSelection:
                 "low-reference": -reference,
             }[self.rule.pick]
         self.loss.to(losses.device)
-        return self.loss.select(scores, self.eligible(reference))
-
-    def eligible(self, reference: torch.Tensor) -> torch.Tensor:
-        """True for the targets that may be selected."""
-        if self.rule.needs_reference:
-            return ~torch.isnan(reference)
-        return torch.ones(reference.shape, dtype=torch.bool, device=reference.device)
+        return self.loss.select(scores, ~torch.isnan(reference))
 
     def state(self) -> JsonObject:
         """What later micro-batches depend on, besides the model."""

@@ -136,9 +136,8 @@ def resolve_settings(config: TrainConfig, *, gpu_here: bool) -> tuple[TrainSetti
 def _absolute(config: TrainConfig) -> TrainConfig:
     """The configuration with absolute paths, since workers have another working directory."""
 
-    def named(text: str) -> str:
-        name, equals, url = text.partition("=")
-        return f"{name}={absolute(url)}" if equals and "/" not in name and ":" not in name else absolute(text)
+    def named(given: tuple[str, ...], option: str) -> tuple[str, ...]:
+        return tuple(f"{name}={absolute(url)}" for name, url in parse_named(given, option).items())
 
     def maybe(url: str | None) -> str | None:
         return None if url is None else absolute(url)
@@ -154,8 +153,8 @@ def _absolute(config: TrainConfig) -> TrainConfig:
         text=maybe(config.text),
         selection=maybe(config.selection),
         within=maybe(config.within),
-        scores=tuple(map(named, config.scores)),
-        eval=tuple(map(named, config.eval)),
+        scores=named(config.scores, "--scores"),
+        eval=named(config.eval, "--eval"),
         cache=maybe(config.cache),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns
-from rho_score.corpus.documents import check_unchanged, documents
+from rho_score.corpus.documents import read_unchanged
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
@@ -17,11 +17,12 @@ from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.models.encode import encode
 from rho_score.models.tokenizer import load_tokenizer
-from rho_score.stores.framing import Documents
+from rho_score.ranking.scores import combined_losses
+from rho_score.stores.framing import REF_LOSS, Documents
+from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
-REF_LOSS = "ref_loss"
 Combine = Literal["min", "mean"]
 
 
@@ -59,7 +60,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(Reopened):
     """A corpus of text, tokenized by the tokenizer of a model. Every token is a target."""
 
     plan: Plan
@@ -81,12 +82,7 @@ class TextSource:
 
     def read(self, index: int) -> UnitDocuments:
         root, unit = Folder(self.plan.root), self.plan.units[index]
-        check_unchanged(root, unit)
-        try:
-            every = list(documents(root, unit, self.columns))
-        except OSError as error:
-            raise root.error("read", unit.shard, error) from error
-        check_unchanged(root, unit)
+        every = read_unchanged(root, unit, self.columns)
         read = [document for document in every if document.text is not None]
         texts = [document.text or "" for document in read]
         ids = encode(self._tokenizer, texts)
@@ -104,12 +100,9 @@ class TextSource:
     def _tokenizer(self):  # type: ignore[no-untyped-def]
         return load_tokenizer(self.model)
 
-    def __getstate__(self) -> JsonObject:
-        return {name: value for name, value in self.__dict__.items() if name != "_tokenizer"}
-
 
 @dataclass(frozen=True)
-class ScoreSource:
+class ScoreSource(Reopened):
     """Score sets of one corpus: every token is a target and has the references' combined loss."""
 
     scores: Mapping[str, str]
@@ -124,9 +117,13 @@ class ScoreSource:
 
     @property
     def key(self) -> JsonObject:
-        within = Selection.open(self.within).manifest["fingerprint"] if self.within else None
+        within = self._within.manifest["fingerprint"] if self._within else None
         sets = {name: {"fingerprint": s.manifest["fingerprint"], **s.held} for name, s in self.sets.items()}
         return {"scores": sets, "combine": self.combine, "within": within}
+
+    @cached_property
+    def _within(self) -> Selection | None:
+        return None if self.within is None else Selection.open(self.within)
 
     @cached_property
     def sets(self) -> dict[str, ScoreSet]:
@@ -139,26 +136,24 @@ class ScoreSource:
 
     def read(self, index: int) -> UnitDocuments:
         unit = self.unit_names[index]
-        tables = {}
-        contents = {}
+        read = {}
         for name, scores in self.sets.items():
             columns = ["doc_id", "input_ids", "loss", *(["group"] if scores.grouped else [])]
-            tables[name], metadata = scores.read_unit(unit, columns)
-            contents[name] = metadata["content_sha256"]
-        if len(set(contents.values())) > 1:
-            raise RhoScoreError(
-                f"unit {unit} holds other documents or tokens in {self.scores[max(contents)]} than in {self.url}. Score the "
-                "same corpus with the same tokenizer."
-            )
-        table = next(iter(tables.values()))
-        losses = np.stack([as_numpy(flat_values(one["loss"])).astype(np.float32) for one in tables.values()])
-        combined = losses.min(axis=0) if self.combine == "min" else losses.mean(axis=0, dtype=np.float32)
-        lengths = list_lengths(table["input_ids"])
-        return _within(self.within, unit, table, np.ones(int(lengths.sum()), bool), combined)
+            read[name] = scores.read_unit(unit, columns)
+        (table, metadata), *others = read.values()
+        for name, (_, other) in read.items():
+            if other["content_sha256"] != metadata["content_sha256"]:
+                raise RhoScoreError(
+                    f"unit {unit} holds other documents or tokens in {self.scores[name]} than in {self.url}. Score the same corpus "
+                    "with the same tokenizer."
+                )
+        losses = [as_numpy(flat_values(one["loss"])).astype(np.float32) for one in (table, *(one for one, _ in others))]
+        n_tokens = int(list_lengths(table["input_ids"]).sum())
+        return _within(self._within, unit, table, np.ones(n_tokens, bool), combined_losses(losses, self.combine))
 
 
 @dataclass(frozen=True)
-class SelectionSource:
+class SelectionSource(Reopened):
     """A selection: the tokens of its mask are targets."""
 
     selection: str
@@ -171,8 +166,12 @@ class SelectionSource:
 
     @property
     def key(self) -> JsonObject:
-        within = Selection.open(self.within).manifest["fingerprint"] if self.within else None
+        within = self._within.manifest["fingerprint"] if self._within else None
         return {"selection": self.store.manifest["fingerprint"], "within": within}
+
+    @cached_property
+    def _within(self) -> Selection | None:
+        return None if self.within is None else Selection.open(self.within)
 
     @cached_property
     def store(self) -> Selection:
@@ -186,7 +185,7 @@ class SelectionSource:
     def read(self, index: int) -> UnitDocuments:
         unit = self.unit_names[index]
         table = self.store.unit_table(unit, ["doc_id", "input_ids", "mask", *(["group"] if self.store.grouped else [])])
-        return _within(self.within, unit, table, as_numpy(flat_values(table["mask"])), None)
+        return _within(self._within, unit, table, as_numpy(flat_values(table["mask"])), None)
 
 
 def names_of(store: ScoreSet | Selection) -> list[str]:
@@ -196,26 +195,23 @@ def names_of(store: ScoreSet | Selection) -> list[str]:
 
 
 def _within(
-    within: str | None, unit: str, table: pa.Table, mask: np.ndarray, ref_loss: np.ndarray | None
+    within: Selection | None, unit: str, table: pa.Table, mask: np.ndarray, ref_loss: np.ndarray | None
 ) -> UnitDocuments:
     """The documents of a unit's table or, with `within`, those that this selection keeps a token of."""
-    lengths = list_lengths(table["input_ids"])
     keep = np.ones(len(table), bool)
     if within is not None:
-        keep = Selection.open(within).documents_kept(unit, table["doc_id"])
-    tokens = np.repeat(keep, lengths)
-    values = {} if ref_loss is None else {REF_LOSS: ref_loss[tokens]}
-    found = Documents(
-        doc_ids=table["doc_id"].combine_chunks().filter(pa.array(keep)),
-        lengths=lengths[keep],
-        input_ids=as_numpy(flat_values(table["input_ids"]))[tokens],
-        mask=mask[tokens],
-        values=values,
+        keep = within.documents_kept(unit, table["doc_id"])
+    every = Documents(
+        doc_ids=table["doc_id"].combine_chunks(),
+        lengths=list_lengths(table["input_ids"]),
+        input_ids=as_numpy(flat_values(table["input_ids"])),
+        mask=mask,
+        values={} if ref_loss is None else {REF_LOSS: ref_loss},
     )
     groups = table["group"].to_pylist() if "group" in table.column_names else [None] * len(table)
     kept_groups = [group for group, kept in zip(groups, keep.tolist(), strict=True) if kept]
     n_bytes = np.zeros(int(keep.sum()), np.int64)
-    return UnitDocuments(found, kept_groups, n_bytes, 0, int((~keep).sum()))
+    return UnitDocuments(every.only(keep), kept_groups, n_bytes, 0, int((~keep).sum()))
 
 
 def check_within(within: str, tokenizer_sha256: str, units: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The model that a run begins with, ready to be trained, and the one that it ends with."""
+"""The model that a run begins with, ready to be trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,15 +27,12 @@ def start_model(
     """
     config = settings.config
     torch.manual_seed(config.seed)
-    if resumed is not None and config.lora_rank is None and not config.fsdp:
-        model = load_model(ModelSource(model=resumed), torch.float32, torch.device("cpu"))
-        model.requires_grad_(True)
-        model.set_attn_implementation(config.attention)
-    elif config.from_scratch:
+    whole = resumed if config.lora_rank is None and not config.fsdp else None
+    if config.from_scratch and whole is None:
         described = AutoConfig.from_pretrained(config.model)
         model = AutoModelForCausalLM.from_config(described, attn_implementation=config.attention).float()
     else:
-        model = load_model(ModelSource(model=config.model), torch.float32, torch.device("cpu"))
+        model = load_model(ModelSource(model=whole or config.model), torch.float32, torch.device("cpu"))
         model.requires_grad_(True)
         try:
             model.set_attn_implementation(config.attention)

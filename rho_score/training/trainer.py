@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from rho_score.errors import RhoScoreError
-from rho_score.training.blocks import IGNORED, Block, ScoredBlocks, collate_blocks
+from rho_score.stores.framing import IGNORED
+from rho_score.training.blocks import Block, ScoredBlocks, collate_blocks
 from rho_score.training.held_out import HeldOut
 from rho_score.training.log import RunLog, mean
 from rho_score.training.order import Order, RankPlaces
@@ -107,7 +108,7 @@ class SelectiveTrainer(Trainer):
         eligible = []
         for batch in batches:
             valid = batch["labels"][:, 1:] != IGNORED
-            if self.selection.rule.needs_reference:
+            if not self.selection.takes_all:
                 valid &= ~torch.isnan(batch["ref_loss"][:, 1:])
             eligible.append(int(valid.sum()))
         self._step_kept.zero_()

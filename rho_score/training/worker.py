@@ -58,7 +58,8 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
     blocks, held_out = ranks.together(lambda: _data(settings, tell))
     n_steps = settings.steps(len(blocks))
     with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary:
-        last = ranks.gather(next(reversed(checkpoints(run)), None))[0]  # a listing may lag on one of them
+        # Rank 0 looks for all: a listing may lag on one of them.
+        (last,) = ranks.gather(checkpoints(run)[-1:] if ranks.rank == 0 else [])[0] or (None,)
         begun = last.step if last else 0
         selection = TokenSelection(settings.rule)
         log = RunLog.resume(run, begun)
@@ -115,7 +116,8 @@ def _data(settings: TrainSettings, tell: Tell) -> tuple[ScoredBlocks, list[HeldO
             "all nodes share."
         )
     tell("reading the tokens", 0, 0)
-    return _blocks(settings), [_held_out(settings, one) for one in settings.evals]
+    vocabulary = _vocabulary(settings) if settings.evals else None
+    return _blocks(settings), [_held_out(settings, one, vocabulary) for one in settings.evals]
 
 
 def _model(settings: TrainSettings, selection: TokenSelection, blocks: ScoredBlocks, resumed: str | None) -> Any:
@@ -125,7 +127,7 @@ def _model(settings: TrainSettings, selection: TokenSelection, blocks: ScoredBlo
 
 def _blocks(settings: TrainSettings) -> ScoredBlocks:
     files = _shared_files(settings, settings.source, settings.frame, None)
-    if settings.rule.needs_reference and not files.counts.referenced:
+    if not settings.rule.takes_all and not files.counts.referenced:
         raise InputError(f"{settings.source.url} holds no token with a reference loss.")
     return ScoredBlocks.of_files(files, settings.frame, settings.config.block_size)
 
@@ -169,11 +171,14 @@ def _shared_files(settings: TrainSettings, source: Source, frame: Frame, vocabul
     return block_files(source, frame, cache, vocabulary=vocabulary)
 
 
-def _held_out(settings: TrainSettings, of: EvalSet) -> HeldOut:
+def _vocabulary(settings: TrainSettings) -> Vocabulary | None:
     try:
-        vocabulary = Vocabulary.of(load_tokenizer(settings.tokenizer))
+        return Vocabulary.of(load_tokenizer(settings.tokenizer))
     except InputError:  # its ids do not tell the bytes
-        vocabulary = None
+        return None
+
+
+def _held_out(settings: TrainSettings, of: EvalSet, vocabulary: Vocabulary | None) -> HeldOut:
     files = _shared_files(settings, of.source, of.frame, vocabulary)
     blocks = ScoredBlocks.of_files(files, of.frame, settings.config.block_size)
     return HeldOut(of.name, blocks, batch=settings.micro)
@@ -185,7 +190,6 @@ def _write_model(settings: TrainSettings, trainer: SelectiveTrainer, directory: 
         trainer.model = trainer.accelerator.unwrap_model(trainer.model_wrapped).merge_and_unload()
     trainer.save_model(str(directory))
     if trainer.ranks.rank == 0:
-        load_tokenizer(settings.tokenizer).save_pretrained(directory)
         for path in sorted(directory.rglob("*")):
             if path.is_file() and path.name != "training_args.bin":
                 run.publish_file(f"{MODEL}/{path.relative_to(directory).as_posix()}", path)
