@@ -113,8 +113,8 @@ class TrainConfig:
     attention: Annotated[Literal["sdpa", "eager", "flash_attention_2"], _MODEL] = "sdpa"
     """The implementation of attention in transformers."""
     gradient_checkpointing: Annotated[bool, _MODEL] = False
-    """Compute the activations of layers again in the backward pass. It takes a quarter more time and
-    much less memory."""
+    """Compute the activations of layers again in the backward pass. It takes more time and much less
+    memory."""
     lora_rank: Annotated[int | None, _MODEL, metavar("RANK")] = None
     """Train a LoRA adapter of this rank on all linear layers (with `peft`) in place of the weights."""
     merge: Annotated[bool, _MODEL] = False
