@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from rho_score.cluster.backend_log import quiet_backend
 from rho_score.cluster.reach import check_address, check_temp_folder, refusal
@@ -140,6 +141,19 @@ def starts_its_own() -> bool:
     return not connected() and os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
+def actor_here(kind: type, **options: Any) -> Any:
+    """Starts an actor that needs no CPU on the driver's node, and starts it again if it dies.
+
+    That node stays for the whole run. An actor elsewhere would keep its node from being given back.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(kind)
+    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=here, **options).remote()
+
+
 def node_name() -> str:
     """Returns the name of the node that this worker runs on."""
     import ray
@@ -162,10 +176,15 @@ def _as_ours(error: BaseException) -> RhoScoreError:
 
 
 def own_error(error: BaseException) -> RhoScoreError | None:
-    """Returns the project's error that an error of Ray's was made from; None if there is none."""
+    """Returns the project's error that an error of Ray's was made from; None if there is none.
+
+    Ray's error for a task is of the task's own class as well; its text is a traceback.
+    """
+    from ray.exceptions import RayError
+
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, RhoScoreError):
+        if isinstance(seen, RhoScoreError) and not isinstance(seen, RayError):
             return seen
         cause = getattr(seen, "cause", None)
         seen = cause if isinstance(cause, BaseException) else seen.__cause__

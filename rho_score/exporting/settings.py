@@ -160,7 +160,7 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         "val_share": settings.val_share,
     }
     about = {"dtype": settings.token_dtype.name} if config.format in ("bin", "olmo", "megatron") else {}
-    about |= {} if whole else {"mask": MASK[config.format]}
+    about |= {"note": trap(config)} | ({} if whole else {"mask": MASK[config.format]})
     place = relative_url(config.selection, config.output)
     return settings, new_manifest("export", parts, source=place, vocabulary=vocabulary, **about)
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rho_score.cluster.progress import Progress
+from rho_score.cluster.ray_cluster import actor_here
 from rho_score.cluster.throughput import Done, Latest, Report, UnitsDone
 
 log = logging.getLogger(__name__)
@@ -109,14 +110,7 @@ class LiveProgress:
         self._answer: Any = None
 
     def __enter__(self) -> "LiveProgress":
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        # On the driver's node, which stays for the whole run: an actor would keep another node from being given back.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(Board)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_pending_calls": MOST_WAITING}
-        self._board = actor.options(**options, scheduling_strategy=here).remote()
+        self._board = actor_here(Board, max_pending_calls=MOST_WAITING)
         self.reporter = Reporter(self._board, every_s=max(LEAST_INTERVAL_S, self._most_workers / WORKERS_A_SECOND))
         self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
         self._progress.phase(STARTING)

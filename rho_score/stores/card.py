@@ -16,16 +16,6 @@ _ABOUT = {
     "selection": "The tokens to train on, made by `rho-score select`. A row is a document: `input_ids`, the scores of its "
     "tokens in nats, and the `mask`, true for each token to train on.",
 }
-_EXPORTS = {
-    "labels": "`labels[i]` is token i itself, or -100 where it is not trained on. Models of transformers shift them inside. Rows "
-    "with `position_ids` hold several documents: give these to the model without an attention mask, and with `use_cache=False`.",
-    "levanter": "`loss_weights[i]` is the weight of predicting token i + 1: it is shifted already.",
-    "bin": "`.bin` holds the tokens and `.mask` a byte for each: `mask[i] = 1` means that predicting token i is trained on.",
-    "olmo": "`.token_ids.npy` and `.label_mask.npy` are flat arrays without a header, as OLMo-core maps them.",
-    "megatron": "Indexed datasets of Megatron-LM: `part-N` holds the tokens, and `part-N_mask` a byte for each.",
-    "parquet": "The kept documents with all their own columns.",
-    "jsonl": "The kept documents, each line as it was in the corpus.",
-}
 
 
 def card(manifest: JsonObject) -> bytes | None:
@@ -35,10 +25,13 @@ def card(manifest: JsonObject) -> bytes | None:
         return None
     form = manifest["parts"].get("format") if kind == "export" else "parquet"
     files = {"jsonl": "data/*.jsonl*", "bin": None, "olmo": None, "megatron": None}.get(form, "data/*.parquet")
-    about = _EXPORTS[form] if kind == "export" else _ABOUT[kind]
-    made = f"Made by `rho-score export --format {form}`. " if kind == "export" else ""
+    if kind == "export":
+        what = f"In its files, {manifest['mask']}. " if "mask" in manifest else ""
+        about = f"Made by `rho-score export --format {form}`. {what}Note: {manifest['note']}"
+    else:
+        about = _ABOUT[kind]
     # `datasets` keeps what it read under the names of the folder and of the configuration alone: with one name for all,
     # another store in a folder of the same name would be taken for this one. Digits alone would be a number in YAML.
     head = _CONFIG.format(name=f"rho-{manifest['fingerprint'][:12]}", files=files) if files else ""
     title = "An export" if kind == "export" else f"A {kind}"
-    return f"{head}# {title} of rho-score\n\n{made}{about}\n\n`manifest.json` says what it was made from.\n".encode()
+    return f"{head}# {title} of rho-score\n\n{about}\n\n`manifest.json` says what it was made from.\n".encode()

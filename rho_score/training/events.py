@@ -34,7 +34,7 @@ class Events:
         about = row["name"] if row["group"] is None else f"{row['name']}/{row['group']}"
         for name in ("loss", "bits_per_byte"):
             if row[name] is not None:
-                self._writer.add_scalar(f"held-out {name}/{about}", row[name], row["step"])
+                self._writer.add_scalar(f"held-out_{name}/{about}", row[name], row["step"])
 
     def write(self, run: Folder) -> None:
         """Writes the events so far to the run."""

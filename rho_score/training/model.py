@@ -56,7 +56,7 @@ def select_in_forward(model: Any, selection: TokenSelection) -> None:
         if not self.training:
             losses = losses_of(rows, wanted, head)
             return TrainingOutput(token_loss=_placed(losses, valid, labels))
-        if selection.takes_all:
+        if selection.rule.takes_all:
             total, losses = weighted_loss(*_at_least_one(rows, wanted, hidden), head)
             losses = losses[: len(wanted)]
             chosen = selection.choose(losses, reference, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from rho_score.cluster.ray_cluster import own_error
+from rho_score.cluster.ray_cluster import actor_here, own_error
 from rho_score.errors import InputError, RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.training.arguments import PATIENCE_S
@@ -50,12 +50,9 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     config = settings.config
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(StepBoard)
-    board = actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    board = actor_here(StepBoard)
     run = Folder(config.output)
     state = f"{run.path}/.ray-train-{uuid.uuid4().hex[:8]}"
     resources = {"CPU": config.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})}

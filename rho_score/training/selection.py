@@ -40,11 +40,6 @@ class TokenSelection:
         if not rule.takes_all:
             self.loss = SelectiveLoss(ratio=rule.ratio, threshold=rule.threshold, scope=rule.scope)
 
-    @property
-    def takes_all(self) -> bool:
-        """True if every target is trained on."""
-        return self.rule.takes_all
-
     def choose(self, losses: torch.Tensor, reference: torch.Tensor, noise: torch.Tensor | None) -> Selected:
         """The tokens to train on. losses, reference: nats, float32[N]. noise: float32[N]."""
         if self.loss is None:
@@ -86,7 +81,7 @@ class TokenSelection:
 
     def is_planned_exactly(self) -> bool:
         """True if `planned` is what will be selected."""
-        return self.takes_all or (self.rule.threshold is None and self.rule.scope == "micro")
+        return self.rule.takes_all or (self.rule.threshold is None and self.rule.scope == "micro")
 
     @staticmethod
     def statistics(losses: torch.Tensor, chosen: Selected) -> torch.Tensor:

@@ -108,7 +108,7 @@ class SelectiveTrainer(Trainer):
         eligible = []
         for batch in batches:
             valid = batch["labels"][:, 1:] != IGNORED
-            if not self.selection.takes_all:
+            if not self.selection.rule.takes_all:
                 valid &= ~torch.isnan(batch["ref_loss"][:, 1:])
             eligible.append(int(valid.sum()))
         self._step_kept.zero_()

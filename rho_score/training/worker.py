@@ -102,7 +102,7 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
 def _quiet() -> None:
     """Keeps the libraries' own lines and bars from the screen: progress and errors are ours."""
     transformers.utils.logging.disable_progress_bar()
-    for noisy in ("accelerate", "bitsandbytes", "transformers.trainer"):
+    for noisy in ("accelerate", "bitsandbytes", "tensorboardX", "transformers.trainer"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

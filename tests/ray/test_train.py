@@ -218,6 +218,29 @@ def test_a_threshold_divides_by_what_it_selected(here: Callable[..., Any]) -> No
     assert whole["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
 
 
+def test_a_schedule_a_length_in_tokens_and_a_held_out_score_set(
+    here: Callable[..., Any], scores: dict[str, Path], make_model: Callable[[int], Path]
+) -> None:
+    run, totals = here(
+        schedule="wsd", warmup=0.2, decay=0.3, steps=None, tokens=10 * 4 * BLOCK, eval=(f"held={scores['base']}",),
+        eval_every=5,
+    )  # fmt: skip
+    assert totals["steps"] == 10
+    rates = [row["learning_rate"] for row in log_of(run)]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2:8] == [1e-2] * 6
+    assert rates[7] > rates[8] > rates[9] > 0
+    rows = pq.read_table(run / "eval.parquet").to_pylist()
+    whole = {row["step"]: row for row in rows if row["group"] is None}
+    assert sorted(whole) == [0, 5, 10]
+    assert {row["group"] for row in rows} == {None, *"abc"}
+    # the held-out set was scored by the model that the run begins with, in windows as long as half a block
+    store = ScoreSet.open(str(scores["base"]))
+    assert whole[0]["tokens"] == store.summary["losses"]
+    assert whole[0]["loss"] == pytest.approx(store.summary["total_nats"] / store.summary["losses"], abs=0.3)
+    assert whole[0]["bits_per_byte"] > 0
+
+
 def test_a_run_that_diverges_ends_with_the_reason(here: Callable[..., Any]) -> None:
     with pytest.raises(RhoScoreError, match="not a number any more at step"):
         here(learning_rate=1e30, max_grad_norm=0.0, steps=8)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+import rho_score.corpus.documents
 import rho_score.scoring.job
-import rho_score.scoring.read
 from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
@@ -97,6 +97,6 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
                 _later(corpus)
             yield document
 
-    monkeypatch.setattr(rho_score.scoring.read, "documents", documents)
+    monkeypatch.setattr(rho_score.corpus.documents, "documents", documents)
     with pytest.raises(RhoScoreError, match=r"a\.parquet changed since the run was planned"):
         read_unit(corpus, plan.units[0], Columns("text", "id"))
