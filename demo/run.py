@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import shutil
 import time
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 import transformers
 
+from demo.command import rho_score
 from demo.corpus import CURATED_GROUP, build, write_curated, write_evaluation
 from demo.model import base_model
-from rho_score.cli import main
 from rho_score.cli.commands import QUARANTINED
 from rho_score.cluster.ray_cluster import cluster
 from rho_score.stores.counts import group_counts_in
@@ -51,37 +50,28 @@ def demo(size: Size) -> int:
     evaluation = write_evaluation(out / "held-out")
     print(f"2. the reference: trained on a curated slice of {CURATED_GROUP}, which is not in the corpus")
     curated = write_curated(out / "curated")
-    _rho_score(f"train {base} {out}/reference --text {curated} --steps {size.steps} --learning-rate 2e-4 {TRAINING}")
+    rho_score(f"train {base} {out}/reference --text {curated} --steps {size.steps} --learning-rate 2e-4 {TRAINING}")
     reference = out / "reference/model"
     with cluster(local_cpus=(os.cpu_count() or 1) + 2):
         print("3. score the corpus with both models")
-        _rho_score(f"plan {corpus} --model {base} {COLUMNS}")
+        rho_score(f"plan {corpus} --model {base} {COLUMNS}")
         rates = [
-            _rho_score(f"score {corpus} {out}/scores/{name} --model {model} {COLUMNS} {SETTINGS}", done=QUARANTINED)
+            rho_score(f"score {corpus} {out}/scores/{name} --model {model} {COLUMNS} {SETTINGS}", done=QUARANTINED)
             for name, model in (("base", base), ("ref", reference))
         ]
         print("4. keep the 30 % of tokens with the highest excess loss, over the whole corpus")
-        _rho_score(f"select --ref {out}/scores/ref --base {out}/scores/base {out}/selection --ratio 0.3")
-        _rho_score(f"curve {out}/selection --ratio 0.3 0.6 0.9 --threshold 0 --plot {out}/curve.svg")
-        _rho_score(f"export {out}/selection {out}/train --format labels --block-size 1024")
-    _rho_score(f"report {out}/selection {out}/report.html")
+        rho_score(f"select --ref {out}/scores/ref --base {out}/scores/base {out}/selection --ratio 0.3")
+        rho_score(f"curve {out}/selection --ratio 0.3 0.6 0.9 --threshold 0 --plot {out}/curve.svg")
+        rho_score(f"export {out}/selection {out}/train --format labels --block-size 1024")
+    rho_score(f"report {out}/selection {out}/report.html")
     print("5. train the base model, on the 60 % of tokens with the highest live excess loss, and on all of them")
     for name, rule in (("selected", "--ratio 0.6"), ("all", "")):
-        _rho_score(
+        rho_score(
             f"train {base} {out}/trained/{name} --scores {out}/scores/ref {rule} --steps {size.trained} "
             f"--learning-rate 1e-4 {TRAINING} --eval held-out={evaluation} --eval-every {size.trained}"
         )
-    _rho_score(f"report {out}/trained/selected {out}/trained.html --compare {out}/trained/all")
+    rho_score(f"report {out}/trained/selected {out}/trained.html --compare {out}/trained/all")
     return _table(out, rates, time.monotonic() - started)
-
-
-def _rho_score(command: str, *, done: int = 0) -> float:
-    """Run a command as its user would; returns its seconds."""
-    print(f"\n$ rho-score {command}", flush=True)
-    started = time.monotonic()
-    if (code := main(shlex.split(command))) != done:
-        raise SystemExit(f"rho-score {command.split()[0]} ended with {code}, not {done}")
-    return time.monotonic() - started
 
 
 def _table(out: Path, seconds: list[float], wall_s: float) -> int:

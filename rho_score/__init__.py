@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CurveConfig,
         DynamicsConfig,
         ExportConfig,
+        LossesConfig,
         PlanConfig,
         ReportConfig,
         ScoreConfig,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from rho_score.scoring.job import ScoreSummary, score
     from rho_score.selecting.dynamics import DynamicsSummary, dynamics
     from rho_score.selecting.job import select
+    from rho_score.selecting.kept_losses import KeptLoss, LossesSummary, losses
     from rho_score.selecting.summary import SelectSummary
     from rho_score.stores.open import open_store
     from rho_score.stores.score_set import ScoreSet
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CurveConfig", "DynamicsConfig", "ExportConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig",
     ),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
@@ -58,6 +60,7 @@ _MODULES = {
     "scoring.job": ("ScoreSummary", "score"),
     "selecting.dynamics": ("DynamicsSummary", "dynamics"),
     "selecting.job": ("select",),
+    "selecting.kept_losses": ("KeptLoss", "LossesSummary", "losses"),
     "selecting.summary": ("SelectSummary",),
     "stores.open": ("open_store",),
     "stores.score_set": ("ScoreSet",),
@@ -76,6 +79,9 @@ __all__ = [
     "ExportConfig",
     "ExportSummary",
     "InputError",
+    "KeptLoss",
+    "LossesConfig",
+    "LossesSummary",
     "PlanConfig",
     "ReportConfig",
     "RhoScoreError",
@@ -96,6 +102,7 @@ __all__ = [
     "dynamics",
     "export",
     "load_curves",
+    "losses",
     "open_store",
     "report",
     "sample_tokens",

@@ -37,6 +37,11 @@ def visible(text: str) -> str:
     return "".join(f"‹{ord(c):04X}›" if unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
+def spreadsheet_cell(text: str) -> str:
+    """`text` with a ' in front if a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
 def visible_lines(text: str) -> str:
     """`text` with its line breaks, and each line as `visible` shows it."""
     return "\n".join(map(visible, text.split("\n")))

@@ -9,6 +9,7 @@ from rho_score.config import (
     CurveConfig,
     DynamicsConfig,
     ExportConfig,
+    LossesConfig,
     PlanConfig,
     ReportConfig,
     ScoreConfig,
@@ -178,6 +179,26 @@ def _dynamics(config: DynamicsConfig) -> int:
     return 0
 
 
+def _losses(config: LossesConfig) -> int:
+    from rho_score.selecting.kept_losses import losses
+
+    summary = losses(config)
+    groups = [(row.group or "(none)", row) for row in summary.groups] if config.per_group else []
+    head = f"{'selection':<20} {'scores':<20} {'kept':>14} {'loss kept':>10} {'dropped':>14} {'loss dropped':>13}"
+    _say(head + ("  group" if groups else ""))
+    for group, row in [*groups, *(("all", row) for row in summary.rows)]:
+        _say(
+            f"{visible(row.selection):<20.20} {visible(row.scores):<20.20} {row.kept:>14,} {row.loss_kept:>10.4f} "
+            f"{row.dropped:>14,} {row.loss_dropped:>13.4f}" + (f"  {visible(group)}" if groups else "")
+        )
+    if summary.left_out:
+        _say(f"{summary.left_out:,} tokens have no loss under one of the score sets, and are left out.")
+    for path in (config.plot, config.csv):
+        if path:
+            _say(f"wrote {path}")
+    return 0
+
+
 def _export(config: ExportConfig) -> int:
     from rho_score.exporting.job import export
     from rho_score.exporting.settings import trap
@@ -303,6 +324,14 @@ COMMANDS = {
             "--scores scores/step-1000 scores/step-5000 scores/step-20000",
             "Also keep the tokens that stayed hard": "rho-score dynamics hard --scores scores/step-1000 scores/step-20000 "
             "--keep H-L H-H --plot dynamics.svg",
+        },
+    ),
+    "losses": Command(
+        LossesConfig,
+        _losses,
+        {
+            "What a run did to the tokens that were kept, and to the others": "rho-score losses selection "
+            "--scores step-1000=scores/step-1000 --scores step-5000=scores/step-5000",
         },
     ),
     "export": Command(

@@ -13,10 +13,10 @@ from typing import Any
 
 from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraphs
 
-_ABOUT = "Score every token of a corpus with a language model, and select the tokens worth training on."
+_ABOUT = "Score every token of a corpus, and select the tokens worth training on."
 _MORE = [
     "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined.",
-    "Run `rho-score COMMAND --help` to read about the options of a command, with examples.",
+    "Run `rho-score COMMAND --help` for the options of a command, with examples.",
 ]
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
 """They replace spaces and hyphens where no line may be broken, until the lines are made."""

@@ -9,6 +9,7 @@ from rho_score.config.corpus import CorpusConfig
 from rho_score.config.curve import CurveConfig
 from rho_score.config.dynamics import DynamicsConfig
 from rho_score.config.export import ExportConfig
+from rho_score.config.losses import LossesConfig
 from rho_score.config.option import Group
 from rho_score.config.plan import PlanConfig
 from rho_score.config.report import ReportConfig
@@ -23,6 +24,7 @@ __all__ = [
     "DynamicsConfig",
     "ExportConfig",
     "Group",
+    "LossesConfig",
     "PlanConfig",
     "Precision",
     "Quantize",

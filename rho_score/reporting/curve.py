@@ -19,7 +19,7 @@ from rho_score.ranking.cuts import BudgetCut, Cut, cut_budget, cut_items, cut_th
 from rho_score.ranking.histogram import COUNTS, Group, without_groups
 from rho_score.ranking.keys import Bits, keys_of
 from rho_score.ranking.rules import check_budget, check_share, check_threshold, n_items
-from rho_score.safe_text import visible
+from rho_score.safe_text import spreadsheet_cell, visible
 from rho_score.stores.selection import Selection
 
 GROUPS_SHOWN = 6
@@ -190,12 +190,8 @@ def csv_bytes(curves: Curves) -> bytes:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # keeps a \r in its row
     writer.writerow(["group", "threshold", "ratio", curves.level + "s", "tokens"])
-    writer.writerows((_cell(group), *numbers) for group, *numbers in curves.rows())
+    writer.writerows((spreadsheet_cell(group), *numbers) for group, *numbers in curves.rows())
     return sink.getvalue().encode()
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def _table(curves: Curves, points: list[Point]) -> str:

@@ -16,8 +16,9 @@ def parse_named(given: Sequence[str], option: str, *, default: str = "ref") -> d
         named = re.match(r"([A-Za-z0-9_.-]+)=(.+)", text)
         name, value = (named[1], named[2]) if named else (default, text)
         if name in found:
+            again = f"{option} " if option.startswith("--") else ""
             raise InputError(
-                f"{option}: two values are called {name!r}. Name each, as in {option} math=scores/math {option} code=scores/code."
+                f"{option}: two values are called {name!r}. Name each, as in {again}math=scores/math {again}code=scores/code."
             )
         found[name] = value
     return found

@@ -31,9 +31,10 @@ LOG_SCHEMA = pa.schema(
         ("tokens_per_second", pa.float64()),
     ]
 )
-"""tokens_seen: targets that were read so far. tokens_trained: targets that the loss was computed of
-so far. loss, loss_kept, loss_dropped: mean loss of all targets, of those that were trained on and of
-the others, nats, since the row before; null without such tokens. threshold: the mean over
+"""tokens_seen: tokens of documents that were read so far, trained on or not. tokens_trained: those
+that were trained on. loss, loss_kept, loss_dropped: mean loss of all tokens whose loss was computed,
+of those that were trained on and of the others, nats, since the row before; null without such
+tokens. With --selection, the losses of tokens outside the mask are not computed. threshold: the mean over
 micro-batches, nats; null without a rule. grad_norm: before it is clipped. seconds: of training since
 the run's first start, without pauses and evaluations."""
 

@@ -88,7 +88,7 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
     def _set_up(self, files: BlockFiles, frame: Frame, block_size: int) -> None:
         if block_size < 2:
             raise InputError(f"the block size must be at least 2, got {block_size}.")
-        self.files, self.block_size = files, block_size
+        self.files, self.block_size, self._frame = files, block_size, frame
         self._pad_id = next((i for i in (frame.eos_id, frame.prefix_id) if i is not None), 0)
 
     def __len__(self) -> int:
@@ -131,6 +131,22 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
         found = self.files.groups[document].astype(np.int64)
         found[places >= self.files.counts.tokens] = -1
         return found
+
+    def n_read(self, index: int) -> int:
+        """The tokens of a block that a model is asked for, whether they are trained on or not.
+
+        These are the tokens of documents, and their EOS if it is trained on. The first token of a
+        block is context, and so is a document's first one, its prefix if it has one.
+        """
+        first = index * (self.block_size - 1)
+        stop = min(first + self.block_size, self.files.counts.tokens)
+        starts = self.files.starts
+
+        def between(low: int, high: int) -> int:  # documents that begin there
+            return int(np.searchsorted(starts, high) - np.searchsorted(starts, low))
+
+        ends = 0 if self._frame.eos_id is None or self._frame.train_eos else between(first + 2, stop + 1)
+        return stop - first - 1 - between(first + 1, stop) - ends
 
     def _lengths(self, first: int, stop: int) -> list[int]:
         """Tokens of each document's part in [first, stop)."""

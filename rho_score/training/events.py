@@ -41,3 +41,7 @@ class Events:
         self._writer.flush()
         for path in self._directory.glob("events.out.tfevents.*"):
             run.publish_file(f"{TENSORBOARD}/events.out.tfevents.{self._begun:08}", path)
+
+    def close(self) -> None:
+        """Ends the thread that writes."""
+        self._writer.close()

@@ -29,7 +29,7 @@ class SelectionRule(NamedTuple):
 class TokenSelection:
     """Chooses tokens by a rule, and counts what it chose."""
 
-    SUMS = ("seen", "loss", "kept", "kept_loss", "threshold", "calls")
+    SUMS = ("targets", "loss", "kept", "kept_loss", "threshold", "calls")
     """What `statistics` holds: targets, the sum of their losses, selected tokens, the sum of their
     losses, the threshold, and 1 if there is one. All but the last two are sums over this rank's
     tokens alone."""

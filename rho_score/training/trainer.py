@@ -40,7 +40,8 @@ class RankBlocks(Dataset[Block]):
 
     def __getitem__(self, index: int) -> Block:
         place = self._places[index]
-        block = self._blocks[self._order.at(place)]
+        index = self._order.at(place)
+        block = {**self._blocks[index], "n_read": self._blocks.n_read(index)}
         if self._noise:
             block["noise"] = torch.from_numpy(token_noise(self._order.seed, place, self._blocks.block_size))
         return block
@@ -49,6 +50,7 @@ class RankBlocks(Dataset[Block]):
 def _collate(blocks: list[Block]) -> Block:
     batch = collate_blocks(blocks)
     del batch["seq_lengths"]
+    batch["n_read"] = sum(block["n_read"] for block in blocks)
     if "noise" in blocks[0]:
         batch["noise"] = torch.stack([block["noise"] for block in blocks])
     return batch
@@ -86,6 +88,7 @@ class SelectiveTrainer(Trainer):
         self.selection, self.run_log, self.held_out, self.ranks = selection, run_log, held_out, Ranks()
         # On the device: to fetch them after each micro-batch would keep a GPU waiting.
         self._sums = torch.zeros(len(TokenSelection.SUMS), dtype=torch.float64, device=args.device)
+        self._read = 0
         self._step_kept = torch.zeros((), dtype=torch.float64, device=args.device)
         self._started = time.monotonic() - run_log.last["seconds"]
 
@@ -107,6 +110,7 @@ class SelectiveTrainer(Trainer):
         batches = list(itertools.islice(epoch_iterator, num_batches))
         eligible = []
         for batch in batches:
+            self._read += batch.pop("n_read")
             valid = batch["labels"][:, 1:] != IGNORED
             if not self.selection.rule.takes_all:
                 valid &= ~torch.isnan(batch["ref_loss"][:, 1:])
@@ -161,9 +165,10 @@ class SelectiveTrainer(Trainer):
         """Adds a row to the run's log. It is called on every rank."""
         if "learning_rate" not in logs:
             return
-        sums = self.ranks.sum(self._sums).tolist()
+        read = torch.tensor([self._read], dtype=torch.float64, device=self._sums.device)
+        seen, targets, loss, kept, kept_loss, threshold, calls = self.ranks.sum(torch.cat([read, self._sums])).tolist()
         self._sums.zero_()
-        seen, loss, kept, kept_loss, threshold, calls = sums
+        self._read = 0
         if math.isnan(loss):
             raise RhoScoreError(
                 f"the loss is not a number any more at step {self.state.global_step}. Begin another run with a lower "
@@ -176,9 +181,9 @@ class SelectiveTrainer(Trainer):
                 "step": self.state.global_step,
                 "tokens_seen": last["tokens_seen"] + int(seen),
                 "tokens_trained": last["tokens_trained"] + int(kept),
-                "loss": mean(loss, seen),
+                "loss": mean(loss, targets),
                 "loss_kept": mean(kept_loss, kept),
-                "loss_dropped": mean(loss - kept_loss, seen - kept),
+                "loss_dropped": mean(loss - kept_loss, targets - kept),
                 "threshold": mean(threshold, calls),
                 "learning_rate": logs["learning_rate"],
                 "grad_norm": logs.get("grad_norm"),

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
     _quiet()
     blocks, held_out = ranks.together(lambda: _data(settings, tell))
     n_steps = settings.steps(len(blocks))
-    with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary, ExitStack() as end:
         # Rank 0 looks for all: a listing may lag on one of them.
         (last,) = ranks.gather(checkpoints(run)[-1:] if ranks.rank == 0 else [])[0] or (None,)
         begun = last.step if last else 0
         selection = TokenSelection(settings.rule)
         log = RunLog.resume(run, begun)
         if ranks.rank == 0:
-            log.events = Events(Path(temporary) / TENSORBOARD, begun)
+            log.events = end.enter_context(closing(Events(Path(temporary) / TENSORBOARD, begun)))
         resumed = None
         if last is not None:
             tell("fetching the checkpoint", begun, n_steps)

@@ -59,6 +59,16 @@ print(learnt.shares)  # tokens by group and category
 """,
     ),
     Example(
+        ("losses", "LossesConfig", "LossesSummary", "KeptLoss"),
+        """
+found = rho.losses(
+    rho.LossesConfig(selection=("kept=selection",), scores=("base=scores/base", "ref=scores/ref"))
+)
+for row in found.rows:
+    print(row.scores, row.loss_kept, row.loss_dropped)
+""",
+    ),
+    Example(
         ("open_store",),
         """
 store = rho.open_store("selection")

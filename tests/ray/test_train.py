@@ -37,6 +37,7 @@ from rho_score.selecting.job import select
 from rho_score.stores.claim import claim
 from rho_score.stores.lineage import ancestry
 from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.selection import Selection
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.blocks import IGNORED, ScoredBlocks, collate_blocks
 from rho_score.training.checkpoints import checkpoints
@@ -262,6 +263,9 @@ def test_a_selections_mask_is_what_is_trained_on(
     kept = select(SelectConfig(output=chosen, ref=(str(scores["ref"]),), base=str(scores["base"]), ratio=0.5)).total
     run, totals = here(selection=chosen, steps=None, epochs=1.0, batch_tokens=BLOCK, micro_batch=1)
     assert totals["tokens_trained"] == kept.tokens_kept
+    selection = Selection.open(chosen)
+    rows = [row for unit in selection.units for row in selection.unit_table(unit.unit).to_pylist()]
+    assert totals["tokens_seen"] == sum(len(row["input_ids"]) for row in rows if any(row["mask"]))
     assert log_of(run)[-1]["loss_dropped"] is None
 
 

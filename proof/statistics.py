@@ -1,0 +1,103 @@
+"""What the results of a proof say: paired differences, intervals, and how little is enough."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """A mean over paired seeds and its bootstrap interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_signed(self.mean)} ({_signed(self.low)} to {_signed(self.high)})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+    """The mean of values, and the percentile interval of means of resamples of them."""
+    given = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(0).integers(0, len(given), (RESAMPLES, len(given)))
+    low, high = np.quantile(given[drawn].mean(axis=1), (0.025, 0.975))
+    return Interval(float(given.mean()), float(low), float(high))
+
+
+class Reached(NamedTuple):
+    """The shortest runs of an arm that reach the end loss of all tokens."""
+
+    seen: float
+    """Tokens seen, as a share of what the longest run of `all` saw."""
+    trained: float
+    """Tokens trained on, as a share of what the longest run of `all` trained on."""
+
+
+class Outcome:
+    """The runs of a proof that are not of its tuning."""
+
+    def __init__(self, results: pa.Table) -> None:
+        self.rows: list[dict[str, Any]] = [row for row in results.to_pylist() if not row["tuning"]]
+        self._by = {(r["condition"], r["arm"], r["budget"], r["seed"]): r for r in self.rows}
+
+    def conditions(self) -> list[str]:
+        """The conditions, in the order of the runs."""
+        return list(dict.fromkeys(row["condition"] for row in self.rows))
+
+    def arms(self, condition: str) -> list[str]:
+        """The arms of a condition, in the order of the runs."""
+        return list(dict.fromkeys(row["arm"] for row in self.rows if row["condition"] == condition))
+
+    def budgets(self, condition: str, arm: str = "all") -> list[int]:
+        """The budgets of an arm, the smallest first."""
+        return sorted({r["budget"] for r in self.rows if (r["condition"], r["arm"]) == (condition, arm)})
+
+    def seeds(self, condition: str, arm: str) -> list[int]:
+        """The seeds of an arm."""
+        return sorted({r["seed"] for r in self.rows if (r["condition"], r["arm"]) == (condition, arm)})
+
+    def values(self, condition: str, arm: str, budget: int, column: str = "test") -> list[float]:
+        """A column of an arm's runs, by seed."""
+        return [self._by[condition, arm, budget, seed][column] for seed in self.seeds(condition, arm)]
+
+    def mean(self, condition: str, arm: str, budget: int, column: str = "test") -> float:
+        """The mean of a column over seeds."""
+        return float(np.mean(self.values(condition, arm, budget, column)))
+
+    def gain(self, condition: str, arm: str, budget: int, *, over: str = "all", column: str = "test") -> Interval:
+        """How much lower an arm's loss is than another arm's, paired by seed."""
+        seeds = self.seeds(condition, arm)
+        pairs = [(self._by[condition, a, budget, s][column] for a in (over, arm)) for s in seeds]
+        return bootstrap([other - own for other, own in pairs])
+
+    def reached(self, condition: str, arm: str) -> Reached | None:
+        """The smallest budget by which the arm reaches the end loss of all tokens in every seed; None if there is none."""
+        longest = self.budgets(condition)[-1]
+        seeds = self.seeds(condition, arm)
+        end = {s: self._by[condition, "all", longest, s] for s in seeds}
+        for budget in self.budgets(condition, arm):
+            runs = {s: self._by[condition, arm, budget, s] for s in seeds}
+            if all(runs[s]["test"] <= end[s]["test"] for s in seeds):
+                seen, trained = (
+                    max(runs[s][column] / end[s][column] for s in seeds) for column in ("tokens_seen", "tokens_trained")
+                )
+                return Reached(seen, trained)
+        return None
+
+    def oracle_share(self, condition: str, arm: str, budget: int) -> Interval:
+        """The share of the oracle's gain over all tokens that the arm wins, paired by seed."""
+        columns = (self.values(condition, a, budget) for a in ("all", arm, "oracle"))
+        return bootstrap([(every - own) / (every - oracle) for every, own, oracle in zip(*columns, strict=True)])
+
+    def best(self, condition: str, budget: int, *, without: Iterable[str] = ("oracle",)) -> str:
+        """The arm with the lowest mean loss that a user can run."""
+        arms = [arm for arm in self.arms(condition) if arm not in without and budget in self.budgets(condition, arm)]
+        return min(arms, key=lambda arm: self.mean(condition, arm, budget))
