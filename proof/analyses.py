@@ -95,7 +95,7 @@ class Analyses:
         tokens = self.grid.budgets()[-1]
         run = Run(condition, arm, tokens, 0, rates[condition.regime, arm])
         place = self.folder / f"watched/{condition.name}/{arm}"
-        every = tokens // self.size.batch // CHECKPOINTS
+        every = max(1, tokens // self.size.batch // CHECKPOINTS)
         command = self.grid.train(run, output=place, save_every=every) + " --keep 0"
         return Piece(command, self.folder / f"logs/watched/{condition.name}-{arm}.txt", tokens, place / "_SUCCESS.json")
 
@@ -131,7 +131,7 @@ class Analyses:
         if not Path(output, "_SUCCESS.json").exists():
             rho_score(
                 f"score {sample} {output} --model {model} --id-column id --group-column source --no-compile "
-                f"--context {self.size.block} --overlap {self.size.block // 2}"
+                f"--context {self.size.block} --overlap {self.size.block // 4}"
             )
 
     def _dynamics(self, condition: Condition, arm: str, folder: Path, sets: dict[int, str]) -> None:

@@ -109,8 +109,8 @@ def ratios_of(outcome: Outcome, condition: str) -> list[tuple[float, float]]:
     arms = {int(arm.split("-")[1]) / 100: arm for arm in outcome.arms(condition) if arm.startswith("live-")} | {
         1.0: "all"
     }
-    n = min(len(outcome.seeds(condition, arm)) for arm in arms.values())
-    return [(ratio, float(np.mean(outcome.values(condition, arm, budget)[:n]))) for ratio, arm in sorted(arms.items())]
+    seeds = set.intersection(*(set(outcome.seeds(condition, arm, budget)) for arm in arms.values()))
+    return [(ratio, outcome.mean_of(condition, arm, budget, seeds)) for ratio, arm in sorted(arms.items())]
 
 
 def steps_figure(lines: Mapping[str, Sequence[tuple[int, float]]], *, label: str) -> Figure:

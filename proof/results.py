@@ -57,11 +57,16 @@ class Results:
                 self.rates.setdefault((condition.regime, arm), self.grid.size.rates[-1])
 
     def table(self) -> pa.Table:
-        """A row for each run, see `SCHEMA`."""
+        """A row for each run that is finished, see `SCHEMA`."""
         counts = orjson.loads((self.grid.folder / "texts/counts.json").read_bytes())
         runs = [(run, True) for run in self.grid.tuning()] + [(run, False) for run in self.grid.runs(self.rates)]
         return pa.Table.from_pylist(
-            [self._row(run, tuning, counts[run.condition.name]) for run, tuning in runs], schema=SCHEMA
+            [
+                self._row(run, tuning, counts[run.condition.name])
+                for run, tuning in runs
+                if (self.grid.folder / run.name / "_SUCCESS.json").exists()
+            ],
+            schema=SCHEMA,
         )
 
     def _row(self, run: Run, tuning: bool, n_corpus: int) -> dict[str, object]:

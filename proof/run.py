@@ -143,11 +143,11 @@ class Proof:
         main = condition in self.size.main and self.size.analyses
         models = {"reference": "reference", "base": f"base/{condition.name}"}
         models |= {"weak": "weak", "other-words": "other-words"} if main else {}
-        half = self.size.block // 2
+        overlap = self.size.block // 4
         for name, run in models.items():
             rho_score(
                 f"score {corpus} {grid.scores(name, condition)} --model {self.folder}/runs/{run}/model {SETTINGS} "
-                f"--context {self.size.block} --overlap {half}"
+                f"--context {self.size.block} --overlap {overlap}"
             )
         scored = {name: grid.scores(name, condition) for name in (*models, "oracle")}
         both = f"--ref {scored['reference']} --base {scored['base']}"

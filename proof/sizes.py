@@ -41,26 +41,26 @@ OTHERS = (Condition(0, 100), Condition(20, 100), Condition(0, 25), Condition(0, 
 class Size(NamedTuple):
     """The sizes of a proof. Lengths are in tokens."""
 
-    corpus: int = 400_000
+    corpus: int = 1_000_000
     """Of a corpus, which the longest run reads once."""
-    reference: int = 480_000
+    reference: int = 1_000_000
     """Of the text that a reference is trained on, once."""
     held_out: int = 16_000
     """Of each held-out set."""
-    words: int = 2048
+    words: int = 1024
     """Of the vocabulary."""
-    width: int = 96
+    width: int = 64
     layers: int = 2
-    weak_width: int = 64
+    weak_width: int = 32
     weak_layers: int = 1
     block: int = 128
-    batch: int = 512
-    base: int = 120
+    batch: int = 2048
+    base: int = 75
     """Steps of the base model, by which selections are made beforehand."""
     budgets: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Lengths of runs, as shares of the corpus. The middle one is that of the tuning."""
     seeds: int = 5
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
     """Learning rates that are tried."""
     main: tuple[Condition, ...] = (A, B)
     """Conditions with every arm, budget and seed."""
@@ -76,11 +76,11 @@ class Size(NamedTuple):
 
 FULL = Size()
 SHORT = Size(
-    corpus=160_000, reference=240_000, budgets=(1.0,), seeds=2, rates=(4e-3,), others=(),
+    corpus=400_000, reference=400_000, base=30, budgets=(1.0,), seeds=2, rates=(8e-3,), others=(),
     main_arms=("all", LIVE, DOCUMENTS, BOTH, "random-30", "high-loss-30"), ratios=(), analyses=False,
 )  # fmt: skip
 TEST = Size(
-    corpus=12_000, reference=12_000, held_out=2_000, words=768, width=32, layers=1, weak_width=32, base=4,
+    corpus=12_000, reference=12_000, held_out=2_000, batch=512, words=768, width=32, layers=1, weak_width=32, base=4,
     budgets=(0.5, 1.0), seeds=2, rates=(3e-3, 1e-2), main=(A,), others=(B,), main_arms=("all", LIVE, "random-30"),
     other_arms=("all", BOTH), ratios=(10,), weak_layers=1,
 )  # fmt: skip

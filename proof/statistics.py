@@ -60,30 +60,39 @@ class Outcome:
         """The budgets of an arm, the smallest first."""
         return sorted({r["budget"] for r in self.rows if (r["condition"], r["arm"]) == (condition, arm)})
 
-    def seeds(self, condition: str, arm: str) -> list[int]:
-        """The seeds of an arm."""
-        return sorted({r["seed"] for r in self.rows if (r["condition"], r["arm"]) == (condition, arm)})
+    def seeds(self, condition: str, arm: str, budget: int) -> list[int]:
+        """The seeds of an arm at a budget."""
+        mine = (condition, arm, budget)
+        return sorted({r["seed"] for r in self.rows if (r["condition"], r["arm"], r["budget"]) == mine})
+
+    def paired(self, condition: str, budget: int, *arms: str) -> list[int]:
+        """The seeds that all of these arms have at a budget."""
+        return sorted(set.intersection(*(set(self.seeds(condition, arm, budget)) for arm in arms)))
 
     def values(self, condition: str, arm: str, budget: int, column: str = "test") -> list[float]:
         """A column of an arm's runs, by seed."""
-        return [self._by[condition, arm, budget, seed][column] for seed in self.seeds(condition, arm)]
+        return [self._by[condition, arm, budget, s][column] for s in self.seeds(condition, arm, budget)]
 
     def mean(self, condition: str, arm: str, budget: int, column: str = "test") -> float:
         """The mean of a column over seeds."""
         return float(np.mean(self.values(condition, arm, budget, column)))
 
+    def mean_of(self, condition: str, arm: str, budget: int, seeds: Iterable[int]) -> float:
+        """The mean loss over some seeds."""
+        return float(np.mean([self._by[condition, arm, budget, seed]["test"] for seed in sorted(seeds)]))
+
     def gain(self, condition: str, arm: str, budget: int, *, over: str = "all", column: str = "test") -> Interval:
         """How much lower an arm's loss is than another arm's, paired by seed."""
-        seeds = self.seeds(condition, arm)
+        seeds = self.paired(condition, budget, arm, over)
         pairs = [(self._by[condition, a, budget, s][column] for a in (over, arm)) for s in seeds]
         return bootstrap([other - own for other, own in pairs])
 
     def reached(self, condition: str, arm: str) -> Reached | None:
         """The smallest budget by which the arm reaches the end loss of all tokens in every seed; None if there is none."""
         longest = self.budgets(condition)[-1]
-        seeds = self.seeds(condition, arm)
-        end = {s: self._by[condition, "all", longest, s] for s in seeds}
         for budget in self.budgets(condition, arm):
+            seeds = set(self.seeds(condition, arm, budget)) & set(self.seeds(condition, "all", longest))
+            end = {s: self._by[condition, "all", longest, s] for s in seeds}
             runs = {s: self._by[condition, arm, budget, s] for s in seeds}
             if all(runs[s]["test"] <= end[s]["test"] for s in seeds):
                 seen, trained = (
@@ -94,8 +103,12 @@ class Outcome:
 
     def oracle_share(self, condition: str, arm: str, budget: int) -> Interval:
         """The share of the oracle's gain over all tokens that the arm wins, paired by seed."""
-        columns = (self.values(condition, a, budget) for a in ("all", arm, "oracle"))
-        return bootstrap([(every - own) / (every - oracle) for every, own, oracle in zip(*columns, strict=True)])
+        arms = ("all", arm, "oracle")
+        runs = [
+            tuple(self._by[condition, a, budget, s]["test"] for a in arms)
+            for s in self.paired(condition, budget, *arms)
+        ]
+        return bootstrap([(every - own) / (every - oracle) for every, own, oracle in runs])
 
     def best(self, condition: str, budget: int, *, without: Iterable[str] = ("oracle",)) -> str:
         """The arm with the lowest mean loss that a user can run."""

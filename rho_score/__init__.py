@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ScoreConfig,
         SelectConfig,
         TrainConfig,
+        TuneConfig,
     )
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     from rho_score.training.blocks import ScoredBlocks, collate_blocks
     from rho_score.training.job import TrainSummary, train
     from rho_score.training.selective_loss import SelectiveLoss
+    from rho_score.tuning.job import TuneSummary, tune
 
 _MODULES = {
     "config": (
         "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
-        "TrainConfig",
+        "TrainConfig", "TuneConfig",
     ),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
@@ -68,6 +70,7 @@ _MODULES = {
     "training.blocks": ("ScoredBlocks", "collate_blocks"),
     "training.job": ("TrainSummary", "train"),
     "training.selective_loss": ("SelectiveLoss",),
+    "tuning.job": ("TuneSummary", "tune"),
 }  # fmt: skip
 _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -97,6 +100,8 @@ __all__ = [
     "StorageError",
     "TrainConfig",
     "TrainSummary",
+    "TuneConfig",
+    "TuneSummary",
     "__version__",
     "collate_blocks",
     "dynamics",
@@ -109,6 +114,7 @@ __all__ = [
     "score",
     "select",
     "train",
+    "tune",
 ]
 
 

@@ -15,11 +15,13 @@ from rho_score.config import (
     ScoreConfig,
     SelectConfig,
     TrainConfig,
+    TuneConfig,
 )
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # the module imports numpy, which the help does not need
     from rho_score.stores.counts import GroupCounts
+    from rho_score.tuning.job import Trial
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -234,6 +236,48 @@ def _train(config: TrainConfig) -> int:
     return 0
 
 
+def _tune(config: TuneConfig) -> int:
+    from rho_score.tuning.job import tune
+
+    summary = tune(config, tell=_say)
+    if summary.best is None:
+        runs = [f"{r.n_candidates} × {r.n_seeds} of {2**r.doublings} ×" for r in summary.rungs]
+        _say("A dry run: nothing was written. These would be tried:")
+        for candidate in summary.candidates:
+            _say(f"  {candidate.name}")
+        _say(f"runs of each length, in lengths of the first: {', '.join(runs)}")
+        return 0
+    _say(f"\n{'candidate':<40} {'steps':>8} {'seeds':>5} {'trained on':>14} {'loss':>9}  gain over all tokens, by seed")
+    for name, trials in _by_candidate(summary.trials).items():
+        gains = summary.gains.get(name, []) if trials[0].rung == len(summary.rungs) - 1 else []
+        trained = sum(trial.tokens_trained for trial in trials) / len(trials)
+        loss = sum(trial.loss for trial in trials) / len(trials)
+        shown = ", ".join(f"{gain:+.4f}" for gain in gains)
+        _say(f"{name:<40.40} {trials[0].steps:>8,} {len(trials):>5} {trained:>14,.0f} {loss:>9.4f}  {shown}")
+    if summary.best.is_control:
+        _say("\nNo rule was better than training on all tokens with every seed. Train on all of them:")
+    else:
+        _say(f"\n{summary.best.rule} was the best. Train with it (N: as many tokens as you can):")
+    for command in summary.commands:
+        _say(f"  {command}")
+    return 0
+
+
+def _by_candidate(trials: "Sequence[Trial]") -> "dict[str, list[Trial]]":
+    """The trials of each candidate in the last rung that it was in: the last rung first, then by mean loss."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        mine = found.setdefault(trial.candidate.name, [])
+        if mine and mine[0].rung != trial.rung:
+            mine.clear()
+        mine.append(trial)
+
+    def place(item: "tuple[str, list[Trial]]") -> tuple[int, float]:
+        return -item[1][0].rung, sum(trial.loss for trial in item[1]) / len(item[1])
+
+    return dict(sorted(found.items(), key=place))
+
+
 def _print_left_out(data: Mapping[str, int]) -> None:
     """Prints what became of documents that are not trained on."""
     for name, why in (
@@ -352,6 +396,16 @@ COMMANDS = {
             "--eval held-out=held-out/",
             "On eight GPUs": "rho-score train my-org/base s3://runs/slm --scores s3://scores/ref --ratio 0.6 --steps 10000 "
             "--workers 8 --fsdp",
+        },
+    ),
+    "tune": Command(
+        TuneConfig,
+        _tune,
+        {
+            "Which ratio, in an hour": "rho-score tune models/base tuning --scores scores/ref --eval held-out=held-out/ "
+            "--ratio 0.2 0.4 0.6 0.8",
+            "Tokens or documents, live or beforehand": "rho-score tune models/base tuning --scores scores/ref "
+            "--base scores/base --eval held-out=held-out/ --minutes 240",
         },
     ),
     "report": Command(ReportConfig, _report, {"A page about a selection": "rho-score report selection report.html"}),

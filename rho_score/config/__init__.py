@@ -16,6 +16,7 @@ from rho_score.config.report import ReportConfig
 from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, Signal
 from rho_score.config.select import SelectConfig
 from rho_score.config.train import TrainConfig
+from rho_score.config.tune import TuneConfig
 
 __all__ = [
     "CorpusConfig",
@@ -33,4 +34,5 @@ __all__ = [
     "SelectConfig",
     "Signal",
     "TrainConfig",
+    "TuneConfig",
 ]

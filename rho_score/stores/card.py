@@ -21,7 +21,7 @@ _ABOUT = {
 def card(manifest: JsonObject) -> bytes | None:
     """The card of a store with this manifest; None for a training run, which holds no rows."""
     kind = manifest["kind"]
-    if kind == "training run":
+    if kind in ("training run", "tuning"):
         return None
     form = manifest["parts"].get("format") if kind == "export" else "parquet"
     files = {"jsonl": "data/*.jsonl*", "bin": None, "olmo": None, "megatron": None}.get(form, "data/*.parquet")
