@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,18 @@ docs: $(INSTALLED)   ## the documentation as a site, without network (writes out
 
 demo-full: $(INSTALLED)   ## the same on five times the text, about ten minutes on two cores (writes out/demo-full)
 	$(BIN)/python -m demo.run --full
+
+proof: $(INSTALLED)   ## whether selection makes better models: hundreds of trainings, 2.5 hours on two cores, resumable (out/proof)
+	$(BIN)/python -m proof.run
+
+proof-short: $(INSTALLED)   ## fewer arms, seeds and tokens, within ten minutes (writes out/proof-short)
+	$(BIN)/python -m proof.run --size short
+
+proof-gpu: $(INSTALLED)   ## the same method with SmolLM2-135M, where a GPU is at hand (writes out/proof-gpu)
+	$(BIN)/python -m proof.run --size gpu
+
+proof-page: $(INSTALLED)   ## publish what make proof found: docs/proof.md and docs/proof/
+	$(BIN)/python -m proof.page --results out/proof/results --publish
 
 check: $(INSTALLED) docs   ## ruff, mypy, the layers, and every link of the documentation
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from demo.command import rho_score
 from proof.corpora import Corpora
-from proof.grid import Grid, Run
+from proof.grid import Grid, Rates, Run
 from proof.oracle import Oracle
 from proof.pool import Meter, Piece, run_all, total
 from proof.sizes import DOCUMENTS, LIVE, Condition
@@ -55,7 +55,7 @@ class Analyses:
         self.folder, self.size = grid.folder, grid.size
         self.rows: list[dict[str, object]] = []
 
-    def run(self, rates: dict[tuple[str, str], float]) -> pa.Table:
+    def run(self, rates: Rates) -> pa.Table:
         """Everything that is not done, and the table of all numbers, see `SCHEMA`."""
         for condition in (*self.size.main, *self.size.others):
             self._selections(condition)
@@ -90,10 +90,10 @@ class Analyses:
             for series, value in oracle.auc(*places).items():
                 self._add("auc", condition, "", series, 0, value)
 
-    def _watched(self, condition: Condition, arm: str, rates: dict[tuple[str, str], float]) -> Piece:
+    def _watched(self, condition: Condition, arm: str, rates: Rates) -> Piece:
         """A run that keeps its checkpoints."""
         tokens = self.grid.budgets()[-1]
-        run = Run(condition, arm, tokens, 0, rates[condition.regime, arm])
+        run = Run(condition, arm, tokens, 0, rates[condition.regime, arm, tokens])
         place = self.folder / f"watched/{condition.name}/{arm}"
         every = max(1, tokens // self.size.batch // CHECKPOINTS)
         command = self.grid.train(run, output=place, save_every=every) + " --keep 0"

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from demo.model import base_model
 from proof.sizes import Condition, Size
 from proof.texts import LANGUAGES, Document, other_documents, target_files
 
@@ -70,8 +71,10 @@ class Corpora:
         }
         for name, documents in held.items():
             counts[name] = self._write(f"texts/{name}.jsonl", documents)
-        target = self._until(files, size.corpus)
-        rest = self._until(([d] for d in others), size.corpus)
+        most = max(condition.target for condition in conditions)
+        least = 0 if any(condition.noise for condition in conditions) else min(c.target for c in conditions)
+        target = self._until(files, size.corpus * most // 100)
+        rest = self._until(([d] for d in others), size.corpus * (100 - least) // 100)
         for condition in conditions:
             documents = self._mixed(condition, target, rest)
             if condition.noise:
@@ -119,7 +122,9 @@ class Corpora:
 
     def _make_model(self, name: str, n_words: int, width: int, layers: int) -> Path:
         place = self.folder / name
-        if not (place / "config.json").exists():
+        if self.size.pretrained:
+            shutil.copytree(base_model(), place, dirs_exist_ok=True)
+        elif not (place / "config.json").exists():
             texts = [d.text for file in target_files()[-200:] for d in file] + [
                 d.text for d in other_documents()[-400:]
             ]

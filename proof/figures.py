@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from proof.sizes import BOTH, DOCUMENTS, LIVE, LIVE_60, ORACLE, STORED, Condition
 from proof.statistics import Outcome
@@ -36,6 +37,10 @@ def runs_figure(outcome: Outcome, condition: str) -> Figure:
                 if arm in outcome.arms(condition):
                     _line(axes, outcome, condition, arm, column, colour)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlim(axes.get_xlim()[0] / 1.3, axes.get_xlim()[1] * 1.3)
             axes.set_xlabel(label)
         panels[0].set_ylabel("held-out loss of the target (nats a token)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -47,6 +52,8 @@ def _line(axes: Axes, outcome: Outcome, condition: str, arm: str, column: str, c
     losses = [outcome.values(condition, arm, budget) for budget in budgets]
     columns = ("flops_training", "flops_before") if column == "flops" else (column,)
     places = [sum(outcome.mean(condition, arm, budget, c) for c in columns) for budget in budgets]
+    if column == "tokens_seen":  # arms that repeat documents see a few tokens fewer
+        places = [float(budget) for budget in budgets]
     means = [float(np.mean(of)) for of in losses]
     reach = [
         [m - min(of) for m, of in zip(means, losses, strict=True)],
@@ -56,6 +63,13 @@ def _line(axes: Axes, outcome: Outcome, condition: str, arm: str, column: str, c
     axes.errorbar(
         places, means, yerr=reach, label=arm, color=colour, marker=".", linewidth=1.4, linestyle=style, capsize=2
     )
+
+
+def _short(value: float) -> str:
+    """A number as an axis shows it: 200k, 1M, 5e+12."""
+    if value >= 1e9:
+        return f"{value:.0e}"
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k"
 
 
 def crossover_figure(outcome: Outcome, conditions: Sequence[Condition]) -> Figure:

@@ -11,7 +11,11 @@ from proof.sizes import BOTH, BYTES, DOCUMENTS, LIVE, LIVE_60, ORACLE, STORED, W
 
 TUNING_SEED = 99
 OWN_SEED = 100  # of references and base models
-RATE = 4e-3  # of references and base models
+RATE, PRETRAINED_RATE = 4e-3, 1e-4  # of references and base models
+
+
+Rates = Mapping[tuple[str, str, int], float]
+"""Learning rates by regime, arm and budget."""
 
 
 class Run(NamedTuple):
@@ -55,17 +59,20 @@ class Grid:
         return (*arms, ORACLE) if condition.noise else arms
 
     def tuning(self) -> list[Run]:
-        """A run for each arm and learning rate, on a seed of its own."""
+        """A run for each arm, budget and learning rate, on a seed of its own."""
         if len(self.size.rates) < 2:
             return []
-        budgets = self.budgets()
-        middle = budgets[len(budgets) // 2]
         return [
-            Run(condition, arm, middle, TUNING_SEED, rate)
+            Run(condition, arm, tokens, TUNING_SEED, rate)
             for condition in self._tuned()
+            for tokens in self.budgets_of(condition)
             for arm in self.arms(condition)
             for rate in self.size.rates
         ]
+
+    def budgets_of(self, condition: Condition) -> list[int]:
+        """The tokens that the runs of a condition read."""
+        return self.budgets() if condition in self.size.main else self.budgets()[-1:]
 
     def _tuned(self) -> list[Condition]:
         """A condition of each regime, the main one if there is one."""
@@ -74,26 +81,20 @@ class Grid:
             found.setdefault(condition.regime, condition)
         return list(found.values())
 
-    def runs(self, rates: Mapping[tuple[str, str], float]) -> list[Run]:
-        """The runs of the main conditions, then of the others. rates: by regime and arm."""
-        size, budgets, found = self.size, self.budgets(), []
+    def runs(self, rates: Rates) -> list[Run]:
+        """The runs of all arms, seed by seed; then those that vary one of them."""
+        size, longest, found = self.size, self.budgets()[-1], list[Run]()
         for seed in range(size.seeds):
             for condition in (*size.main, *size.others):
                 for arm in self.arms(condition):
-                    for tokens in budgets if condition in size.main else budgets[-1:]:
-                        found.append(Run(condition, arm, tokens, seed, rates[condition.regime, arm]))
+                    for tokens in self.budgets_of(condition):
+                        found.append(Run(condition, arm, tokens, seed, rates[condition.regime, arm, tokens]))
         for condition in size.main:
-            if size.analyses:
-                for seed in range(size.seeds):
-                    for arm, like in ((WEAK, LIVE), (BYTES, STORED)):
-                        rate = rates.get((condition.regime, like), size.rates[-1])
-                        found.append(Run(condition, arm, budgets[-1], seed, rate))
-            for percent in size.ratios:
-                like = LIVE if percent <= 45 else LIVE_60
-                rate = rates.get((condition.regime, like), size.rates[-1])
-                found += [
-                    Run(condition, f"live-{percent}", budgets[-1], seed, rate) for seed in range(min(3, size.seeds))
-                ]
+            varied = [(arm, like, size.seeds) for arm, like in ((WEAK, LIVE), (BYTES, STORED)) if size.analyses]
+            varied += [(f"live-{p}", LIVE if p <= 45 else LIVE_60, min(3, size.seeds)) for p in size.ratios]
+            for arm, like, n_seeds in varied:
+                rate = rates.get((condition.regime, like, longest), size.rates[-1])
+                found += [Run(condition, arm, longest, seed, rate) for seed in range(n_seeds)]
         return found
 
     def text(self, name: str) -> str:
@@ -136,13 +137,14 @@ class Grid:
         """The command that trains a reference or a base model on every token of a text."""
         return (
             f"train {self.folder}/{model} {self.folder}/runs/{name} --text {text} --tokens {tokens} --seed {OWN_SEED} "
-            f"--learning-rate {RATE:g} {self._common(tokens)}"
+            f"--learning-rate {PRETRAINED_RATE if self.size.pretrained else RATE:g} {self._common(tokens)}"
         )
 
     def _common(self, tokens: int, save_every: int | None = None) -> str:
         size = self.size
+        begin = "" if size.pretrained else "--from-scratch "
         return (
-            f"--from-scratch --block-size {size.block} --batch-tokens {size.batch} --micro-batch {size.batch // size.block} "
+            f"{begin}--block-size {size.block} --batch-tokens {size.batch} --micro-batch {min(16, size.batch // size.block)} "
             f"--warmup 0.1 --eval-every {tokens} --save-every {save_every or tokens} --log-every 10 --cache {self.folder}/cache"
         )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ ABOUT_ARMS = {
     LIVE: "the 30 % of each batch with the highest live excess loss",
     LIVE_60: "the same with 60 %",
     STORED: "the 30 % of all tokens with the highest excess under an early checkpoint, chosen beforehand",
-    DOCUMENTS: "whole documents with the highest mean excess, as many tokens as the table below says, repeated",
+    DOCUMENTS: "whole documents with the highest mean excess, repeated; [a table below](#before-any-training) says how many tokens",
     BOTH: "these documents, and in each batch of them the 30 % with the highest live excess",
     "random-30": "control: 30 % of each batch at random",
     "high-loss-30": "control: the 30 % with the highest loss, without a reference",
@@ -52,8 +53,8 @@ COMMANDS = {
     LIVE: "rho-score train MODEL RUN --scores REF --ratio 0.3",
     LIVE_60: "rho-score train MODEL RUN --scores REF --ratio 0.6",
     STORED: "rho-score select SEL --ref REF --base BASE --ratio 0.3; rho-score train MODEL RUN --selection SEL",
-    DOCUMENTS: "rho-score select SEL --ref REF --base BASE --level document --tokens N; rho-score train MODEL RUN --selection SEL",
-    BOTH: "rho-score select SEL --ref REF --base BASE --level document --tokens N; "
+    DOCUMENTS: "rho-score select SEL --ref REF --base BASE --level document --tokens 300000; rho-score train MODEL RUN --selection SEL",
+    BOTH: "rho-score select SEL --ref REF --base BASE --level document --tokens 300000; "
     "rho-score train MODEL RUN --scores REF --within SEL --ratio 0.3",
 }
 
@@ -129,15 +130,40 @@ class Page:
             for arm in (LIVE, LIVE_60, STORED, DOCUMENTS, BOTH):
                 if arm in self.outcome.arms(c.name) and (gain := self.outcome.gain(c.name, arm, budget)).high < 0:
                     losing.append(f"`{arm}` loses {-gain.mean:.2f} nats {_words(c, start=False)}")
-        text = "Selection is worth it when much of the text is not what you want. " + ". ".join(said) + ". "
+        helps = all(
+            self.outcome.gain(
+                c.name,
+                self.outcome.best(c.name, self.outcome.budgets(c.name)[-1], without=self._not_offered(c)),
+                self.outcome.budgets(c.name)[-1],
+            ).low
+            > 0
+            for c in self.main
+        )
+        begin = (
+            "Selection made better models where much of the text is not what one wants"
+            if helps
+            else "Selection did not make better models in every condition"
+        )
+        text = begin + ". " + ". ".join(said) + ". "
         if losing:
             text += "**Where it loses, compared with training on all tokens for as long:** " + "; ".join(losing) + ". "
         else:
             text += "No selecting arm that was tried loses to training on all tokens at the longest budget. "
         return (
-            text + "All figures are of tiny models, trained from nothing on a few hundred thousand tokens; "
+            text + self._form() + f"All figures are of {self._scale()}; "
             "[what was not tried](#what-was-not-tried) says what that leaves open.\n"
         )
+
+    def _form(self) -> str:
+        """A sentence if these are not the results of the whole proof."""
+        if self.about["size"] == "full":
+            return ""
+        return "**These are the results of the short form**, with fewer arms, lengths and seeds, and without tuned learning rates. "
+
+    def _scale(self) -> str:
+        if self.size.pretrained:
+            return "SmolLM2-135M, fine-tuned on a million tokens at most"
+        return f"tiny models, trained from nothing on {self.size.corpus:,} tokens at most"
 
     def _not_offered(self, condition: Condition) -> set[str]:
         """Arms that are no offer to a user: ceilings, controls, and those that vary another arm."""
@@ -147,10 +173,13 @@ class Page:
         size, about = self.size, self.about
         arms = [arm for arm in ABOUT_ARMS if any(arm in self.outcome.arms(c.name) for c in self.conditions)]
         rows = [(f"`{arm}`", ABOUT_ARMS[arm]) for arm in arms]
-        budgets = ", ".join(f"{round(share * size.corpus):,}" for share in size.budgets)
+        budgets = " and ".join(", ".join(f"{round(share * size.corpus):,}" for share in size.budgets).rsplit(", ", 1))
+        command = "make proof" if about["size"] == "full" else f"make proof-{about['size']}"
+        n_runs = len(self.outcome.rows) + len(self.tuning)
+        models = "copies of SmolLM2-135M" if size.pretrained else "small Llamas from random weights"
         return f"""## What was done
 
-`make proof` trains {len(self.outcome.rows) + len(self.tuning)} small Llamas from random weights with the commands `train`, `score` and `select`.
+`{command}` trains {n_runs} {models} with the commands `train`, `score` and `select`.
 The target is mathematics in English: documentation strings of SymPy, NetworkX and mpmath.
 
 - **Regime A** puts noise into each document: spans of 6 to 31 tokens are replaced by text in other
@@ -161,7 +190,7 @@ The target is mathematics in English: documentation strings of SymPy, NetworkX a
 
 The model has {about["parameters"]:,} parameters in matrix products ({size.layers} layers, {size.width} wide, a vocabulary of {size.words:,}). Rows have
 {size.block} tokens, steps {size.batch:,}. The reference has the same shape and was trained on {size.reference:,} tokens of other, clean
-documents of the target. Budgets are {budgets} tokens seen; each is a run of its own, whose learning
+documents of the target. Runs read {budgets} tokens; each length is a run of its own, whose learning
 rate falls along a cosine to its end. Every arm has {size.seeds} seeds, and the same seed gives the same first weights and, from
 the same corpus, the same order. The loss is that of held-out documents of the target, from other source files, in nats a token.
 
@@ -352,20 +381,20 @@ Operations are 6 a parameter and token for training and 2 for scoring; a referen
         if not self.tuning:
             return ""
         rates = sorted({row["rate"] for row in self.tuning})
-        by: dict[tuple[str, str], dict[float, float]] = {}
+        by: dict[tuple[str, str, int], dict[float, float]] = {}
         for row in self.tuning:
-            by.setdefault((row["condition"], row["arm"]), {})[row["rate"]] = row["validation"]
+            by.setdefault((row["condition"], row["arm"], row["budget"]), {})[row["rate"]] = row["validation"]
         rows = []
-        for (condition, arm), losses in by.items():
+        for (condition, arm, budget), losses in by.items():
             best = min(losses, key=lambda rate: losses[rate])
             cells = [f"**{losses[r]:.3f}**" if r == best else f"{losses[r]:.3f}" for r in rates]
-            rows.append((f"`{condition}`", f"`{arm}`", *cells))
+            rows.append((f"`{condition}`", f"{budget:,}", f"`{arm}`", *cells))
         return f"""## Learning rates
 
-Chosen for each arm by the loss of a validation set, on a seed of its own at the middle budget; other conditions of a
-regime take those of its main condition.
+Chosen for each arm and budget by the loss of a validation set, on a seed of its own. Other conditions
+of a regime take those of its main condition.
 
-{_table(("condition", "arm", *(f"{rate:g}" for rate in rates)), rows)}
+{_table(("condition", "tokens seen", "arm", *(f"{rate:g}" for rate in rates)), rows)}
 """
 
     def _limits(self) -> str:
@@ -436,13 +465,17 @@ def compare(mine: pa.Table, published: pa.Table) -> str:
 
 
 def main() -> None:
-    """Write the page of published results, or of another folder."""
+    """Write the page of published results, or publish those of another folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=PUBLISHED)
-    parser.add_argument("--page", type=Path, default=Path("docs/proof.md"))
+    parser.add_argument("--results", type=Path, default=PUBLISHED, help="the folder of the results")
+    parser.add_argument("--publish", action="store_true", help=f"copy them to {PUBLISHED} first")
     options = parser.parse_args()
-    Page(options.results).write(options.page, options.page.with_suffix(""))
-    print(f"wrote {options.page}")
+    if options.publish:
+        PUBLISHED.mkdir(exist_ok=True)
+        for path in sorted(options.results.iterdir()):
+            shutil.copy(path, PUBLISHED / path.name)
+    Page(options.results).write(PUBLISHED.with_suffix(".md"), PUBLISHED)
+    print(f"wrote {PUBLISHED.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

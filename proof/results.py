@@ -36,8 +36,8 @@ class Results:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self.rates: dict[tuple[str, str], float] = {}
-        """The learning rate of each arm, by regime and arm."""
+        self.rates: dict[tuple[str, str, int], float] = {}
+        """The learning rate of each arm, by regime, arm and budget."""
 
     def held_out(self, run: Path) -> dict[str, float]:
         """The losses of the held-out sets at the end of a run, nats a token."""
@@ -46,15 +46,16 @@ class Results:
         return {row["name"]: row["loss"] for row in rows if row["step"] == last and row["group"] is None}
 
     def tune(self) -> None:
-        """Takes the learning rate with the lowest validation loss, for each regime and arm."""
-        found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        """Takes the learning rate with the lowest validation loss, for each regime, arm and budget."""
+        found: dict[tuple[str, str, int], list[tuple[float, float]]] = defaultdict(list)
         for run in self.grid.tuning():
             loss = self.held_out(self.grid.folder / run.name)["validation"]
-            found[run.condition.regime, run.arm].append((loss, run.rate))
+            found[run.condition.regime, run.arm, run.tokens].append((loss, run.rate))
         self.rates = {of: min(tried)[1] for of, tried in found.items()}
         for condition in (*self.grid.size.main, *self.grid.size.others):
             for arm in self.grid.arms(condition):
-                self.rates.setdefault((condition.regime, arm), self.grid.size.rates[-1])
+                for tokens in self.grid.budgets_of(condition):
+                    self.rates.setdefault((condition.regime, arm, tokens), self.grid.size.rates[-1])
 
     def table(self) -> pa.Table:
         """A row for each run that is finished, see `SCHEMA`."""

@@ -9,9 +9,11 @@ import datetime
 import importlib.metadata
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import torch
 
 from bench.selection import machine
 from demo.command import rho_score
@@ -47,7 +49,7 @@ class Proof:
         if self.size.analyses:
             self.corpora.weaker()
             self.corpora.other_words()
-        foreseen = self._pieces(self.grid.tuning()) + self._pieces(self.grid.runs(self._any_rates()))
+        foreseen = self._pieces(self.grid.tuning()) + self._pieces(self.grid.runs(defaultdict(lambda: RATE)))
         plain = self._plain_pieces()
         meter = Meter(total(plain) + total(foreseen))
         print("2. references, and a base model for each corpus", flush=True)
@@ -80,9 +82,6 @@ class Proof:
             "hours": self.clock.seconds() / 3600,
             "versions": ", ".join(versions),
         }
-
-    def _any_rates(self) -> dict[tuple[str, str], float]:
-        return {(c.regime, arm): RATE for c in self.conditions for arm in self.grid.arms(c)}
 
     def _tell(self, piece: Piece) -> str:
         run = piece.done.parent
@@ -192,10 +191,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--output", type=Path, default=None, help="by default out/proof, or out/proof-SIZE")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, each with one thread")
+    parser.add_argument(
+        "--workers", type=int, help="processes, each with one thread; by default one for each core, or GPU"
+    )
     options = parser.parse_args()
+    if options.size == "gpu" and not torch.cuda.is_available():
+        print("skipped: the proof with SmolLM2-135M needs a GPU, and PyTorch finds none here")
+        return
     folder = options.output or Path("out") / ("proof" if options.size == "full" else f"proof-{options.size}")
-    Proof(folder.absolute(), SIZES[options.size], options.workers).run()
+    workers = options.workers or (torch.cuda.device_count() if options.size == "gpu" else os.cpu_count()) or 1
+    Proof(folder.absolute(), SIZES[options.size], workers).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much a proof does: the whole one, one for a first look, and one for the tests."""
+"""How much a proof does: the whole one, one for a first look, one for the tests, and one for a GPU."""
 
 from typing import NamedTuple
 
@@ -58,10 +58,10 @@ class Size(NamedTuple):
     base: int = 75
     """Steps of the base model, by which selections are made beforehand."""
     budgets: tuple[float, ...] = (0.25, 0.5, 1.0)
-    """Lengths of runs, as shares of the corpus. The middle one is that of the tuning."""
+    """Lengths of runs, as shares of the corpus."""
     seeds: int = 5
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
-    """Learning rates that are tried."""
+    """Learning rates that are tried for each arm and budget."""
     main: tuple[Condition, ...] = (A, B)
     """Conditions with every arm, budget and seed."""
     others: tuple[Condition, ...] = OTHERS
@@ -70,13 +70,15 @@ class Size(NamedTuple):
     other_arms: tuple[str, ...] = ("all", LIVE, LIVE_60, DOCUMENTS, BOTH)
     ratios: tuple[int, ...] = (5, 10, 20, 45, 80)
     """More ratios of live selection, per cent, with three seeds."""
+    pretrained: bool = False
+    """Begin with SmolLM2-135M and its tokenizer, in place of random weights."""
     analyses: bool = True
     """Weaker references, references with other words, and what happens during training."""
 
 
 FULL = Size()
 SHORT = Size(
-    corpus=400_000, reference=400_000, base=30, budgets=(1.0,), seeds=2, rates=(8e-3,), others=(),
+    corpus=400_000, base=30, budgets=(1.0,), seeds=2, rates=(8e-3,), others=(),
     main_arms=("all", LIVE, DOCUMENTS, BOTH, "random-30", "high-loss-30"), ratios=(), analyses=False,
 )  # fmt: skip
 TEST = Size(
@@ -84,4 +86,9 @@ TEST = Size(
     budgets=(0.5, 1.0), seeds=2, rates=(3e-3, 1e-2), main=(A,), others=(B,), main_arms=("all", LIVE, "random-30"),
     other_arms=("all", BOTH), ratios=(10,), weak_layers=1,
 )  # fmt: skip
-SIZES = {"full": FULL, "short": SHORT, "test": TEST}
+GPU = Size(
+    corpus=1_000_000, reference=700_000, held_out=40_000, block=1024, batch=32_768, base=10, budgets=(1.0,), seeds=3,
+    rates=(5e-5, 2e-4), main=(Condition(0, 25),), others=(), ratios=(), analyses=False, pretrained=True,
+    main_arms=("all", LIVE, LIVE_60, DOCUMENTS, BOTH, "random-30", "high-loss-30"),
+)  # fmt: skip
+SIZES = {"full": FULL, "short": SHORT, "test": TEST, "gpu": GPU}

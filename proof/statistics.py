@@ -84,8 +84,10 @@ class Outcome:
     def gain(self, condition: str, arm: str, budget: int, *, over: str = "all", column: str = "test") -> Interval:
         """How much lower an arm's loss is than another arm's, paired by seed."""
         seeds = self.paired(condition, budget, arm, over)
-        pairs = [(self._by[condition, a, budget, s][column] for a in (over, arm)) for s in seeds]
-        return bootstrap([other - own for other, own in pairs])
+        of = self._by
+        return bootstrap(
+            [of[condition, over, budget, s][column] - of[condition, arm, budget, s][column] for s in seeds]
+        )
 
     def reached(self, condition: str, arm: str) -> Reached | None:
         """The smallest budget by which the arm reaches the end loss of all tokens in every seed; None if there is none."""

@@ -21,7 +21,7 @@ from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # the module imports numpy, which the help does not need
     from rho_score.stores.counts import GroupCounts
-    from rho_score.tuning.job import Trial
+    from rho_score.tuning.trials import Trial
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed

@@ -8,21 +8,18 @@ OUT/trials.parquet    a row for each of them, see `TRIALS_SCHEMA`
 OUT/_SUCCESS.json     the recommended candidate; written last
 """
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from rho_score.cluster.ray_cluster import joined
-from rho_score.config import SelectConfig, TrainConfig, TuneConfig
+from rho_score.config import TuneConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
-from rho_score.files.parquet import parquet_bytes
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.selecting.job import select
@@ -42,51 +39,16 @@ from rho_score.tuning.candidates import (
     survivors,
     total_seconds,
 )
+from rho_score.tuning.recipes import Recipes
+from rho_score.tuning.trials import Trial, best_of, gains_of, ranked, trials_file
 
 PLAN, TRIALS = "plan.json", "trials.parquet"
 LEAST_STEPS = 8
 """Steps of the shortest runs; with fewer, the learning rate would hardly rise."""
 TIMED = (3, 9)
-"""Steps of the two runs by which a step is timed."""
-SETTLED = ("minutes", "dry_run", "output", "workers", "gpus_per_worker", "cache", "micro_batch")
+"""Steps of the runs by which a step is timed."""
+SETTLED = ("minutes", "dry_run", "output", "workers", "gpus_per_worker", "cache")
 """Options that may be others when a tuning goes on: the lengths of its runs are in its plan."""
-PASSED_ON = (
-    "model", "scores", "combine", "text_column", "block_size", "batch_tokens", "micro_batch", "warmup", "from_scratch",
-    "tokenizer", "dtype", "lora_rank", "gradient_checkpointing", "workers", "gpus_per_worker", "cache",
-)  # fmt: skip
-"""Options that training runs get as they are."""
-
-TRIALS_SCHEMA = pa.schema(
-    [
-        ("rung", pa.int64()),
-        ("rule", pa.string()),
-        ("learning_rate", pa.float64()),
-        ("steps", pa.int64()),
-        ("seed", pa.int64()),
-        ("tokens_seen", pa.int64()),
-        ("tokens_trained", pa.int64()),
-        ("loss", pa.float64()),
-        ("losses", pa.map_(pa.string(), pa.float64())),
-        ("run", pa.string()),
-    ]
-)
-"""loss: of the first held-out set at the end, nats a token. losses: of every held-out set. run: the
-training run, relative to the folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A training run of a candidate, see `TRIALS_SCHEMA`."""
-
-    rung: int
-    candidate: Candidate
-    steps: int
-    seed: int
-    tokens_seen: int
-    tokens_trained: int
-    loss: float
-    losses: dict[str, float]
-    run: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +70,10 @@ class TuneSummary:
     wall_s: float
 
 
-def tune(config: TuneConfig, tell: Callable[[str], None] = lambda _: None) -> TuneSummary:
+def tune(config: TuneConfig, tell: Callable[[str], None] | None = None) -> TuneSummary:
     """Tries every candidate, or goes on where an earlier call of the same command stopped.
 
-    tell: is given a line about each run.
+    tell: is given a line about each run, if it is there.
 
     Raises:
         InputError: an option is wrong, the stores do not belong together, or the time is too short.
@@ -121,7 +83,7 @@ def tune(config: TuneConfig, tell: Callable[[str], None] = lambda _: None) -> Tu
     config = _checked(config)
     candidates = candidates_of(config)
     rungs = rungs_of(len(candidates), config.seeds)
-    tuning = _Tuning(config, candidates, rungs, tell)
+    tuning = _Tuning(config, candidates, rungs, tell or (lambda _: None))
     if config.dry_run:
         tuning.check()
         return tuning.summary([], started)
@@ -171,7 +133,7 @@ class _Tuning:
         self, config: TuneConfig, candidates: list[Candidate], rungs: list[Rung], tell: Callable[[str], None]
     ) -> None:
         self.config, self.candidates, self.rungs, self.tell = config, candidates, rungs, tell
-        self.output = Folder(config.output)
+        self.output, self.recipes = Folder(config.output), Recipes(config)
         self.references = parse_named(config.scores, "--scores")
         self.decisive = next(iter(parse_named(config.eval, "--eval")))
         self.begun = time.monotonic()
@@ -187,7 +149,7 @@ class _Tuning:
 
     def check(self) -> None:
         """Raises InputError if the model and the stores do not belong together."""
-        train(replace(self._train(self.candidates[0], LEAST_STEPS, 0, "unused"), dry_run=True))
+        train(replace(self.recipes.train_config(self.candidates[0], LEAST_STEPS, 0, "unused"), dry_run=True))
 
     def run(self) -> list[Trial]:
         """All runs, rung by rung."""
@@ -200,8 +162,8 @@ class _Tuning:
                 self._trial(index, candidate, steps * 2**rung.doublings, seed) for candidate in left for seed in seeds
             ]
             trials += mine
-            self.output.publish(TRIALS, _trials_file(trials))
-            left = _ranked(mine)
+            self.output.publish(TRIALS, trials_file(trials))
+            left = ranked(mine)
             if not last:
                 left = survivors(left, self.rungs[index + 1].n_candidates)
         return trials
@@ -211,9 +173,7 @@ class _Tuning:
         if not self.output.exists(PLAN):
             self.check()
             self.tell("timing a step")
-            (few, few_s), (many, many_s) = ((n, self._seconds(n)) for n in TIMED)
-            step_s = max(1e-3, (many_s - few_s) / (many - few))
-            times = {"step_s": step_s, "start_s": max(0.0, few_s - few * step_s)}
+            times = self._times()
             found = first_steps(self.rungs, budget_s=60 * self.config.minutes, **times)
             if found < LEAST_STEPS:
                 least = total_seconds(self.rungs, steps=LEAST_STEPS, **times) / 60
@@ -230,18 +190,21 @@ class _Tuning:
         )
         return int(plan["steps"])
 
-    def _seconds(self, steps: int) -> float:
-        """The seconds that a run of the control of so many steps takes, its evaluations among them."""
-        control = self.candidates[0]
-        config = self._train(control, steps, 0, f"trials/timing/{steps}")
-        started = time.monotonic()
-        train(config)
-        return time.monotonic() - started
+    def _times(self) -> dict[str, float]:
+        """The seconds of a step, and of what a run takes beside its steps, its evaluations among them."""
+        started = 0.0
+        for steps in TIMED:  # the first run warms up
+            started = time.monotonic()
+            train(self.recipes.train_config(self.candidates[0], steps, 0, f"trials/timing/{steps}"))
+        took = time.monotonic() - started
+        log = TrainingRun(Folder(f"{self.config.output}/trials/timing/{TIMED[-1]}")).log().to_pylist()
+        step_s = (log[-1]["seconds"] - log[0]["seconds"]) / (log[-1]["step"] - log[0]["step"])
+        return {"step_s": step_s, "start_s": max(0.0, took - TIMED[-1] * step_s)}
 
     def _trial(self, rung: int, candidate: Candidate, steps: int, seed: int) -> Trial:
         place = f"trials/{candidate.name}/{steps}-{seed}"
         self._select(candidate)
-        summary = train(self._train(candidate, steps, seed, place))
+        summary = train(self.recipes.train_config(candidate, steps, seed, place))
         rows = TrainingRun(Folder(f"{self.config.output}/{place}")).evaluations().to_pylist()
         end = max(row["step"] for row in rows)
         losses = {row["name"]: row["loss"] for row in rows if row["step"] == end and row["group"] is None}
@@ -258,51 +221,8 @@ class _Tuning:
             run=place,
         )
 
-    def _train(self, candidate: Candidate, steps: int, seed: int, place: str) -> TrainConfig:
-        passed = {name: getattr(self.config, name) for name in PASSED_ON}
-        data = self._data(candidate)
-        if "selection" in data:
-            passed |= {"scores": (), "combine": "min"}
-        return TrainConfig(
-            **passed,
-            **data,
-            output=f"{self.config.output}/{place}",
-            eval=self.config.eval,
-            steps=steps,
-            eval_every=steps,
-            learning_rate=candidate.learning_rate,
-            seed=seed,
-        )
-
-    def _data(self, candidate: Candidate) -> dict[str, Any]:
-        """What a candidate trains on, as options of `train` beside --scores."""
-        if candidate.kind == "stored":
-            return {"selection": self._selection(candidate)}
-        within = {} if candidate.documents is None else {"within": self._selection(candidate)}
-        return {"ratio": candidate.ratio, **within}
-
-    def _selection(self, candidate: Candidate) -> str:
-        """The URL of the selection that a candidate needs."""
-        name = f"stored-{candidate.ratio:g}" if candidate.documents is None else f"documents-{candidate.documents:g}"
-        return f"{self.config.output}/selections/{name}"
-
-    def _select_config(self, candidate: Candidate) -> SelectConfig | None:
-        """How the selection that a candidate needs is made; None if it needs none."""
-        if candidate.kind != "stored" and candidate.documents is None:
-            return None
-        shared: dict[str, Any] = {
-            "output": self._selection(candidate),
-            "ref": self.config.scores,
-            "base": self.config.base,
-            "combine": self.config.combine,
-        }
-        if candidate.documents is None:
-            return SelectConfig(**shared, ratio=candidate.ratio)
-        n_tokens: int = ScoreSet.open(str(self.config.base)).summary["tokens"]
-        return SelectConfig(**shared, level="document", tokens=round(candidate.documents * n_tokens))
-
     def _select(self, candidate: Candidate) -> None:
-        if (made := self._select_config(candidate)) is not None:
+        if (made := self.recipes.select_config(candidate)) is not None:
             select(made)
 
     def summary(self, trials: list[Trial], started: float) -> TuneSummary:
@@ -311,8 +231,8 @@ class _Tuning:
         gains, best, commands = dict[str, list[float]](), None, list[str]()
         if last:
             gains = gains_of(last)
-            best = _best(last, gains)
-            commands = self.commands(best)
+            best = best_of(last, gains)
+            commands = self.recipes.commands(best)
         return TuneSummary(
             output=self.config.output,
             trials=trials,
@@ -323,69 +243,3 @@ class _Tuning:
             commands=commands,
             wall_s=time.monotonic() - started,
         )
-
-    def commands(self, candidate: Candidate) -> list[str]:
-        """The commands that train with a candidate, with the lengths left open."""
-        made = self._select_config(candidate)
-        found = []
-        if made is not None:
-            how = f"--ratio {made.ratio:g}" if made.level == "token" else f"--level document --tokens {made.tokens}"
-            refs = " ".join(f"--ref {one}" for one in made.ref)
-            combine = f" --combine {made.combine}" if made.combine != "min" else ""
-            found.append(f"rho-score select SELECTION {refs} --base {made.base}{combine} {how}")
-        data = self._data(candidate)
-        if "selection" in data:
-            words = ["--selection SELECTION"]
-        else:
-            words = [f"--scores {one}" for one in self.config.scores]
-            words += ["--combine mean"] if self.config.combine != "min" else []
-            words += ["--within SELECTION"] if "within" in data else []
-            words += [f"--ratio {candidate.ratio:g}"] if candidate.ratio is not None else []
-        words += [f"--learning-rate {candidate.learning_rate:g} --warmup {self.config.warmup:g}"]
-        words += [f"--block-size {self.config.block_size} --batch-tokens {self.config.batch_tokens}"]
-        words += ["--from-scratch"] if self.config.from_scratch else []
-        words += [f"--tokenizer {self.config.tokenizer}"] if self.config.tokenizer else []
-        words += [f"--lora-rank {self.config.lora_rank}"] if self.config.lora_rank else []
-        words += [f"--dtype {self.config.dtype}"] if self.config.dtype != "auto" else []
-        words += [f"--eval {one}" for one in self.config.eval]
-        return [*found, f"rho-score train {self.config.model} RUN {' '.join(words)} --tokens N"]
-
-
-def _trials_file(trials: Sequence[Trial]) -> bytes:
-    rows = [
-        {
-            **{name: getattr(trial, name) for name in TRIALS_SCHEMA.names if hasattr(trial, name)},
-            "rule": trial.candidate.rule,
-            "learning_rate": trial.candidate.learning_rate,
-            "losses": list(trial.losses.items()),
-        }
-        for trial in trials
-    ]
-    return parquet_bytes(pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA), TRIALS_SCHEMA)
-
-
-def _ranked(trials: Sequence[Trial]) -> list[Candidate]:
-    """The candidates of a rung by their mean loss, the lowest first."""
-    losses: dict[Candidate, list[float]] = {}
-    for trial in trials:
-        losses.setdefault(trial.candidate, []).append(trial.loss)
-    return sorted(losses, key=lambda candidate: statistics.fmean(losses[candidate]))
-
-
-def gains_of(last: Sequence[Trial]) -> dict[str, list[float]]:
-    """How much lower each candidate's losses are than those of the best control with the same seed."""
-    control = next(candidate for candidate in _ranked(last) if candidate.is_control)
-    own = {trial.seed: trial.loss for trial in last if trial.candidate == control}
-    found: dict[str, list[float]] = {}
-    for trial in last:
-        if trial.candidate != control:
-            found.setdefault(trial.candidate.name, []).append(own[trial.seed] - trial.loss)
-    return found
-
-
-def _best(last: Sequence[Trial], gains: dict[str, list[float]]) -> Candidate:
-    """The candidate with the lowest mean loss that beats the control with every seed, or the control."""
-    ranked = _ranked(last)
-    control = next(candidate for candidate in ranked if candidate.is_control)
-    beating = [c for c in ranked if c.name in gains and min(gains[c.name]) > 0]
-    return beating[0] if beating else control

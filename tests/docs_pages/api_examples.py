@@ -126,6 +126,18 @@ print(trained.tokens_trained, "of", trained.tokens_seen, "tokens, now", trained.
 """,
     ),
     Example(
+        ("tune", "TuneConfig", "TuneSummary"),
+        """
+tuning = rho.tune(
+    rho.TuneConfig(
+        model="models/base", output="tuning", scores=("scores/ref",), eval=("held-out=corpus",), ratio=(0.3, 0.6),
+        block_size=64, batch_tokens=256, dry_run=True
+    )
+)
+print([candidate.rule for candidate in tuning.candidates])  # without dry_run: tuning.best, tuning.gains, tuning.commands
+""",
+    ),
+    Example(
         ("ScoredBlocks", "collate_blocks"),
         """
 import torch

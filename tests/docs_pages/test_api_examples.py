@@ -14,7 +14,10 @@ from tests.docs_pages.api_examples import EXAMPLES
 def test_every_public_name_has_an_example_that_uses_it() -> None:
     named = [name for example in EXAMPLES for name in example.names]
     assert sorted(named) == sorted(set(rho_score.__all__) - {"__version__"})
-    returned = {"Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary", "TrainSummary"}
+    returned = {
+        "Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary", "TrainSummary", "KeptLoss",
+        "LossesSummary", "TuneSummary",
+    }  # fmt: skip
     for example in EXAMPLES:
         assert all(f"rho.{name}" in example.code for name in set(example.names) - returned)
 
