@@ -43,7 +43,6 @@ dynamics   share of the sample's tokens. arm: of the run whose checkpoints were 
 kept       mean loss, nats. series: kept or dropped, by the excess at the first checkpoint of `all`; step: the checkpoint
 perplexity of the tokens that a checkpoint selects. series: that checkpoint's step; step: the checkpoint it is measured at
 """
-CHECKPOINTS = 6
 WATCHED = ("all", LIVE)
 
 
@@ -95,7 +94,7 @@ class Analyses:
         tokens = self.grid.budgets()[-1]
         run = Run(condition, arm, tokens, 0, rates[condition.regime, arm, tokens])
         place = self.folder / f"watched/{condition.name}/{arm}"
-        every = max(1, tokens // self.size.batch // CHECKPOINTS)
+        every = max(1, tokens // self.size.batch // self.size.checkpoints)
         command = self.grid.train(run, output=place, save_every=every) + " --keep 0"
         return Piece(command, self.folder / f"logs/watched/{condition.name}-{arm}.txt", tokens, place / "_SUCCESS.json")
 

@@ -70,6 +70,8 @@ class Size(NamedTuple):
     other_arms: tuple[str, ...] = ("all", LIVE, LIVE_60, DOCUMENTS, BOTH)
     ratios: tuple[int, ...] = (5, 10, 20, 45, 80)
     """More ratios of live selection, per cent, with three seeds."""
+    checkpoints: int = 6
+    """Checkpoints of the runs that are looked at during training."""
     pretrained: bool = False
     """Begin with SmolLM2-135M and its tokenizer, in place of random weights."""
     analyses: bool = True
@@ -84,7 +86,7 @@ SHORT = Size(
 TEST = Size(
     corpus=12_000, reference=12_000, held_out=2_000, batch=512, words=768, width=32, layers=1, weak_width=32, base=4,
     budgets=(0.5, 1.0), seeds=2, rates=(3e-3, 1e-2), main=(A,), others=(B,), main_arms=("all", LIVE, "random-30"),
-    other_arms=("all", BOTH), ratios=(10,), weak_layers=1,
+    other_arms=("all", BOTH), ratios=(10,), checkpoints=3,
 )  # fmt: skip
 GPU = Size(
     corpus=1_000_000, reference=700_000, held_out=40_000, block=1024, batch=32_768, base=10, budgets=(1.0,), seeds=3,

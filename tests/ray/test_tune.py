@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import rho_score.training.job
 import rho_score.tuning.job
 from rho_score.cli import main
 from rho_score.config import TrainConfig, TuneConfig
@@ -34,6 +35,12 @@ def config(tmp_path: Path, make_model: Callable[[int], Path], scores: dict[str, 
         return TuneConfig(**(options | changes))
 
     return of
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains as where no cluster is connected: to start Ray Train takes seven seconds a run."""
+    monkeypatch.setattr(rho_score.training.job, "connected", lambda: False)
 
 
 @pytest.fixture
