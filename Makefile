@@ -47,10 +47,10 @@ docs: $(INSTALLED)   ## the documentation as a site, without network (writes out
 demo-full: $(INSTALLED)   ## the same on five times the text, about ten minutes on two cores (writes out/demo-full)
 	$(BIN)/python -m demo.run --full
 
-proof: $(INSTALLED)   ## whether selection makes better models: hundreds of trainings, 2.5 hours on two cores, resumable (out/proof)
+proof: $(INSTALLED)   ## whether selection makes better models: hundreds of trainings, some hours on two cores, resumable (out/proof)
 	$(BIN)/python -m proof.run
 
-proof-short: $(INSTALLED)   ## fewer arms, seeds and tokens, within ten minutes (writes out/proof-short)
+proof-short: $(INSTALLED)   ## fewer arms, seeds and tokens, minutes (writes out/proof-short)
 	$(BIN)/python -m proof.run --size short
 
 proof-gpu: $(INSTALLED)   ## the same method with SmolLM2-135M, where a GPU is at hand (writes out/proof-gpu)

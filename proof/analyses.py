@@ -3,7 +3,6 @@
 They look at a held-out sample of each main condition's corpus, which no model was trained on.
 """
 
-import contextlib
 import csv
 import json
 import math
@@ -17,8 +16,7 @@ import pyarrow.parquet as pq
 from demo.command import rho_score
 from proof.corpora import Corpora
 from proof.grid import Grid, Rates, Run
-from proof.oracle import Oracle
-from proof.pool import Meter, Piece, run_all, total
+from proof.pool import Meter, Piece, logged, run_all, total
 from proof.sizes import DOCUMENTS, LIVE, Condition
 from rho_score.cluster.ray_cluster import cluster
 from rho_score.ranking.trends import CATEGORIES
@@ -64,9 +62,7 @@ class Analyses:
             with cluster(local_cpus=(os.cpu_count() or 1) + 2):
                 for condition in self.size.main:
                     print(f"looking at the checkpoints of {condition.name}", flush=True)
-                    log = self.folder / f"logs/analyses/{condition.name}.txt"
-                    log.parent.mkdir(parents=True, exist_ok=True)
-                    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                    with logged(self.folder / f"logs/analyses/{condition.name}.txt"):
                         self._look(condition)
         return pa.Table.from_pylist(self.rows, schema=SCHEMA)
 
@@ -80,11 +76,7 @@ class Analyses:
         for group, counts in groups.items():
             self._add("documents", condition, "", str(group), 0, counts.share_kept)
         if condition.noise:
-            oracle = Oracle(
-                Path(self.grid.text(f"corpora/{condition.name}")),
-                self.folder / f"texts/noise/{condition.name}.parquet",
-                self.corpora.tokenizer,
-            )
+            oracle = self.corpora.oracle(condition)
             places = (self.grid.scores("reference", condition), self.grid.scores("base", condition))
             for series, value in oracle.auc(*places).items():
                 self._add("auc", condition, "", series, 0, value)
@@ -128,10 +120,7 @@ class Analyses:
 
     def _score(self, sample: Path, output: str, model: Path) -> None:
         if not Path(output, "_SUCCESS.json").exists():
-            rho_score(
-                f"score {sample} {output} --model {model} --id-column id --group-column source --no-compile "
-                f"--context {self.size.block} --overlap {self.size.block // 4}"
-            )
+            rho_score(self.grid.score(str(sample), output, str(model)))
 
     def _dynamics(self, condition: Condition, arm: str, folder: Path, sets: dict[int, str]) -> None:
         output = folder / f"dynamics-{arm}"

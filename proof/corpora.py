@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from demo.model import base_model
+from proof.oracle import Oracle
 from proof.sizes import Condition, Size
 from proof.texts import LANGUAGES, Document, other_documents, target_files
 
@@ -84,7 +85,7 @@ class Corpora:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the models, which is trained on the reference's text and on other text."""
+        """The tokenizer of the models, which is trained on text of all kinds."""
         place = self.folder / "model"
         if not (place / "config.json").exists():
             self._make_model("model", self.size.words, self.size.width, self.size.layers)
@@ -115,6 +116,11 @@ class Corpora:
             documents += self._until(([d] for d in held["others"]), self.size.held_out - n_target)
         self._write(f"texts/samples/{condition.name}.jsonl", documents)
         return path
+
+    def oracle(self, condition: Condition) -> Oracle:
+        """What is noise in a condition's corpus."""
+        texts = {document.id: document.text for document in self._read(f"texts/corpora/{condition.name}.jsonl")}
+        return Oracle(texts, self.folder / f"texts/noise/{condition.name}.parquet", self.tokenizer)
 
     def _read(self, name: str) -> list[Document]:
         rows = [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").rstrip("\n").split("\n")]

@@ -82,7 +82,7 @@ def crossover_figure(outcome: Outcome, conditions: Sequence[Condition]) -> Figur
             mine = [c for c in conditions if c.regime == regime or (c.target == 100 and not c.noise)]
             for arm in (LIVE, LIVE_60, DOCUMENTS, BOTH):
                 points = [
-                    (c.noise if regime == "A" else c.target, outcome.gain(c.name, arm, outcome.budgets(c.name)[-1]))
+                    (c.noise if regime == "A" else c.target, outcome.gain(c.name, arm, outcome.longest(c.name)))
                     for c in mine
                     if arm in outcome.arms(c.name)
                 ]
@@ -119,7 +119,7 @@ def ratios_figure(outcome: Outcome, conditions: Sequence[str]) -> Figure:
 
 def ratios_of(outcome: Outcome, condition: str) -> list[tuple[float, float]]:
     """Ratios of live selection and their end losses, the mean over the seeds that all of them have."""
-    budget = outcome.budgets(condition)[-1]
+    budget = outcome.longest(condition)
     arms = {int(arm.split("-")[1]) / 100: arm for arm in outcome.arms(condition) if arm.startswith("live-")} | {
         1.0: "all"
     }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from transformers import AutoConfig
 
-from proof.sizes import BOTH, BYTES, DOCUMENTS, LIVE, LIVE_60, ORACLE, STORED, WEAK, A, Condition, Size
+from proof.sizes import BOTH, BYTES, DOCUMENTS, LIVE, LIVE_60, ORACLE, STORED, WEAK, Condition, Size
 
 TUNING_SEED = 99
 OWN_SEED = 100  # of references and base models
@@ -133,6 +133,14 @@ class Grid:
             f"--seed {run.seed} --learning-rate {run.rate:g} {held_out} {self._common(run.tokens, save_every)}"
         )
 
+    def score(self, corpus: str, output: str, model: str) -> str:
+        """The command that scores a corpus with a model of the proof."""
+        block = self.size.block
+        return (
+            f"score {corpus} {output} --model {model} --id-column id --group-column source --no-compile "
+            f"--context {block} --overlap {block // 4}"
+        )
+
     def plain(self, name: str, text: str, *, model: str = "model", tokens: int) -> str:
         """The command that trains a reference or a base model on every token of a text."""
         return (
@@ -175,8 +183,3 @@ def parameters(model: Path) -> int:
     width: int = config.hidden_size
     layer = 4 * width**2 + 3 * width * config.intermediate_size
     return int(config.num_hidden_layers * layer + width * config.vocab_size)
-
-
-def middle(size: Size) -> Condition:
-    """The condition whose runs are looked at during training."""
-    return size.main[0] if size.main else A

@@ -1,6 +1,7 @@
 """The oracle of regime A: which tokens are noise. Nothing but this module and the corpora know it."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,10 @@ def noise_of(text: str, begins: list[int], ends: list[int], tokenizer: PreTraine
 class Oracle:
     """The noise of a corpus, by document."""
 
-    def __init__(self, corpus: Path, noise: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-        spans = {row["id"]: row for row in pq.read_table(noise).to_pylist()}
-        texts = {row["id"]: row["text"] for row in pa.Table.from_pylist(_rows(corpus)).to_pylist()}
-        self._noise = {
-            name: noise_of(text, spans[name]["begin"], spans[name]["end"], tokenizer) for name, text in texts.items()
-        }
+    def __init__(self, texts: Mapping[str, str], noise: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        """texts: of the documents, by id. noise: the file that says where it lies."""
+        spans = {row["id"]: (row["begin"], row["end"]) for row in pq.read_table(noise).to_pylist()}
+        self._noise = {name: noise_of(text, *spans[name], tokenizer) for name, text in texts.items()}
 
     def of(self, doc_ids: list[str]) -> np.ndarray:
         """True for each token of these documents that is noise, bool[n_tokens]."""
@@ -82,9 +81,3 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     ranks = np.cumsum(counts) - (counts - 1) / 2
     n = int(positive.sum())
     return float((ranks[inverse][positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    import orjson
-
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]

@@ -3,7 +3,7 @@
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,28 +117,19 @@ class Page:
 
     def _first(self) -> str:
         """What came out, in a paragraph that also says where selection loses."""
-        said = []
+        said, helps = [], True
         for c in self.main:
-            budget = self.outcome.budgets(c.name)[-1]
+            budget = self.outcome.longest(c.name)
             best = self.outcome.best(c.name, budget, without=self._not_offered(c))
-            said.append(
-                f"{_words(c)}, `{best}` ends {_amount(self.outcome.gain(c.name, best, budget))} training on all tokens"
-            )
+            gain = self.outcome.gain(c.name, best, budget)
+            helps &= gain.low > 0
+            said.append(f"{_words(c)}, `{best}` ends {_amount(gain)} training on all tokens")
         losing = []
         for c in self.conditions:
-            budget = self.outcome.budgets(c.name)[-1]
+            budget = self.outcome.longest(c.name)
             for arm in (LIVE, LIVE_60, STORED, DOCUMENTS, BOTH):
                 if arm in self.outcome.arms(c.name) and (gain := self.outcome.gain(c.name, arm, budget)).high < 0:
                     losing.append(f"`{arm}` loses {-gain.mean:.2f} nats {_words(c, start=False)}")
-        helps = all(
-            self.outcome.gain(
-                c.name,
-                self.outcome.best(c.name, self.outcome.budgets(c.name)[-1], without=self._not_offered(c)),
-                self.outcome.budgets(c.name)[-1],
-            ).low
-            > 0
-            for c in self.main
-        )
         begin = (
             "Selection made better models where much of the text is not what one wants"
             if helps
@@ -174,12 +165,11 @@ class Page:
         arms = [arm for arm in ABOUT_ARMS if any(arm in self.outcome.arms(c.name) for c in self.conditions)]
         rows = [(f"`{arm}`", ABOUT_ARMS[arm]) for arm in arms]
         budgets = " and ".join(", ".join(f"{round(share * size.corpus):,}" for share in size.budgets).rsplit(", ", 1))
-        command = "make proof" if about["size"] == "full" else f"make proof-{about['size']}"
         n_runs = len(self.outcome.rows) + len(self.tuning)
         models = "copies of SmolLM2-135M" if size.pretrained else "small Llamas from random weights"
         return f"""## What was done
 
-`{command}` trains {n_runs} {models} with the commands `train`, `score` and `select`.
+`{_command(about)}` trains {n_runs} {models} with the commands `train`, `score` and `select`.
 The target is mathematics in English: documentation strings of SymPy, NetworkX and mpmath.
 
 - **Regime A** puts noise into each document: spans of 6 to 31 tokens are replaced by text in other
@@ -286,7 +276,7 @@ The best arm of each condition and length of training, if its gain over all toke
             return ""
         rows = []
         for c in self.conditions:
-            budget = self.outcome.budgets(c.name)[-1]
+            budget = self.outcome.longest(c.name)
             arms = [LIVE, LIVE_60, DOCUMENTS, BOTH]
             gains = [str(self.outcome.gain(c.name, a, budget)) if a in self.outcome.arms(c.name) else "" for a in arms]
             rows.append((f"`{c.name}`", f"{self.outcome.mean(c.name, 'all', budget):.3f}", *gains))
@@ -303,7 +293,7 @@ text of the target alone stands at the left end of the one and at the right end 
     def _price(self) -> str:
         rows = []
         for c in self.main:
-            budget = self.outcome.budgets(c.name)[-1]
+            budget = self.outcome.longest(c.name)
             for arm in [a for a in self.arms if a in self.outcome.arms(c.name)]:
                 training = self.outcome.mean(c.name, arm, budget, "flops_training")
                 before = self.outcome.mean(c.name, arm, budget, "flops_before")
@@ -418,11 +408,12 @@ of a regime take those of its main condition.
 
 ```
 make setup
-make proof         # {about["hours"]:.1f} hours on this machine; stop it at any moment, the same command goes on
-make proof-short   # fewer arms, seeds and tokens, about ten minutes
+make proof         # the whole one; stop it at any moment, the same command goes on
+make proof-short   # fewer arms, seeds and tokens
 ```
 
-Made on {about["date"]} on {about["machine"]} ({about["workers"]} processes of one thread), with {about["versions"]}. `docs/proof/` holds every number as
+The numbers of this page were made by `{_command(self.about)}` in {about["hours"] * 60:.0f} minutes on {about["date"]}, on {about["machine"]}
+({about["workers"]} processes of one thread), with {about["versions"]}. `docs/proof/` holds every number as
 Parquet: `results.parquet` a row for each run, `analyses.parquet` the rest. `make proof` compares its own
 numbers with these. On one machine they are the same; on another processor sums are rounded otherwise.
 """
@@ -433,6 +424,10 @@ numbers with these. On one machine they are the same; on another processor sums 
         for name, figure in self.figures().items():
             (images / name).write_bytes(image(figure, "svg"))
         page.write_text(self.text(), encoding="utf-8")
+
+
+def _command(about: Mapping[str, Any]) -> str:
+    return "make proof" if about["size"] == "full" else f"make proof-{about['size']}"
 
 
 def _words(c: Condition, *, start: bool = True) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,12 +78,19 @@ def run(piece: Piece) -> None:
     """Runs a piece in this process."""
     from demo.command import rho_score
 
-    piece.log.parent.mkdir(parents=True, exist_ok=True)
-    with piece.log.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with logged(piece.log):
+        rho_score(piece.command)
+
+
+@contextlib.contextmanager
+def logged(log: Path) -> Iterator[None]:
+    """Appends what the `with` block prints to a file. A command that fails is a RuntimeError that names it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            rho_score(piece.command)
+            yield
         except SystemExit as error:
-            raise RuntimeError(f"{error}; {piece.log} says why") from None
+            raise RuntimeError(f"{error}; {log} says why") from None
 
 
 def _alone() -> None:

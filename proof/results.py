@@ -5,9 +5,10 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from proof.grid import Grid, Run
+from rho_score.files.folder import Folder
+from rho_score.stores.training_run import TrainingRun
 
 SCHEMA = pa.schema(
     [
@@ -41,9 +42,7 @@ class Results:
 
     def held_out(self, run: Path) -> dict[str, float]:
         """The losses of the held-out sets at the end of a run, nats a token."""
-        rows = pq.read_table(run / "eval.parquet").to_pylist()
-        last = max(row["step"] for row in rows)
-        return {row["name"]: row["loss"] for row in rows if row["step"] == last and row["group"] is None}
+        return TrainingRun(Folder(str(run))).last_losses()
 
     def tune(self) -> None:
         """Takes the learning rate with the lowest validation loss, for each regime, arm and budget."""

@@ -4,7 +4,6 @@ It can be stopped at any moment; the same command goes on.
 """
 
 import argparse
-import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -20,14 +19,12 @@ from demo.command import rho_score
 from proof.analyses import Analyses, write
 from proof.corpora import Corpora
 from proof.grid import RATE, Grid, Run, parameters
-from proof.oracle import Oracle
 from proof.page import PUBLISHED, Page, compare
-from proof.pool import Meter, Piece, run_all, total
+from proof.pool import Meter, Piece, logged, run_all, total
 from proof.results import Results
 from proof.sizes import BYTES, DOCUMENTS, ORACLE, SIZES, STORED, Condition, Size
 from rho_score.cluster.ray_cluster import cluster
 
-SETTINGS = "--id-column id --group-column source --no-compile"
 MADE_WITH = ("torch", "transformers", "sympy", "networkx", "mpmath")
 
 
@@ -63,12 +60,12 @@ class Proof:
         run_all(self._pieces(self.grid.runs(self.results.rates)), meter, self.workers, self._tell)
         print("6. what happens during training", flush=True)
         analyses = Analyses(self.corpora, self.grid, self.workers).run(self.results.rates)
-        results = self.folder / "results"
-        write(results, self.results.table(), analyses, self._about())
+        results, table = self.folder / "results", self.results.table()
+        write(results, table, analyses, self._about())
         Page(results).write(self.folder / "proof.md", self.folder / "proof")
         print(f"wrote {self.folder / 'proof.md'} and {results}")
         if (PUBLISHED / "results.parquet").exists():
-            print(compare(self.results.table(), pq.read_table(PUBLISHED / "results.parquet")))
+            print(compare(table, pq.read_table(PUBLISHED / "results.parquet")))
 
     def _about(self) -> dict[str, object]:
         """What the numbers were made with."""
@@ -77,7 +74,7 @@ class Proof:
             "size": next(name for name, size in SIZES.items() if size == self.size),
             "parameters": parameters(self.folder / "model"),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": machine(),
+            "machine": machine().split(";")[0],  # versions stand below
             "workers": self.workers,
             "hours": self.clock.seconds() / 3600,
             "versions": ", ".join(versions),
@@ -119,18 +116,13 @@ class Proof:
 
     def prepare(self) -> None:
         """Scores every corpus, and makes the selections."""
-        with contextlib.ExitStack() as stack:
-            started = False
-            for condition in self.conditions:
-                if self._done(condition).exists():
-                    continue
-                if not started:
-                    stack.enter_context(cluster(local_cpus=(os.cpu_count() or 1) + 2))
-                    started = True
-                log = self.folder / f"logs/scores/{condition.name}.txt"
-                log.parent.mkdir(parents=True, exist_ok=True)
+        todo = [condition for condition in self.conditions if not self._done(condition).exists()]
+        if not todo:
+            return
+        with cluster(local_cpus=(os.cpu_count() or 1) + 2):
+            for condition in todo:
                 print(f"scoring {condition.name}", flush=True)
-                with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                with logged(self.folder / f"logs/scores/{condition.name}.txt"):
                     self._prepare(condition)
                 self._done(condition).touch()
 
@@ -142,12 +134,8 @@ class Proof:
         main = condition in self.size.main and self.size.analyses
         models = {"reference": "reference", "base": f"base/{condition.name}"}
         models |= {"weak": "weak", "other-words": "other-words"} if main else {}
-        overlap = self.size.block // 4
         for name, run in models.items():
-            rho_score(
-                f"score {corpus} {grid.scores(name, condition)} --model {self.folder}/runs/{run}/model {SETTINGS} "
-                f"--context {self.size.block} --overlap {overlap}"
-            )
+            rho_score(grid.score(corpus, grid.scores(name, condition), f"{self.folder}/runs/{run}/model"))
         scored = {name: grid.scores(name, condition) for name in (*models, "oracle")}
         both = f"--ref {scored['reference']} --base {scored['base']}"
         rho_score(f"select {grid.selection(STORED, condition)} {both} --ratio 0.3")
@@ -160,16 +148,8 @@ class Proof:
             )
         if condition.noise:
             if not Path(scored["oracle"]).exists():
-                self.oracle(condition).write_scores(scored["reference"], Path(scored["oracle"]))
+                self.corpora.oracle(condition).write_scores(scored["reference"], Path(scored["oracle"]))
             rho_score(f"select {grid.selection(ORACLE, condition)} --ref {scored['oracle']} --threshold 0.5")
-
-    def oracle(self, condition: Condition) -> Oracle:
-        """What is noise in a condition's corpus."""
-        return Oracle(
-            Path(self.grid.text(f"corpora/{condition.name}")),
-            self.folder / f"texts/noise/{condition.name}.parquet",
-            self.corpora.tokenizer,
-        )
 
 
 class Clock:

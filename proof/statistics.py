@@ -60,6 +60,10 @@ class Outcome:
         """The budgets of an arm, the smallest first."""
         return sorted({r["budget"] for r in self.rows if (r["condition"], r["arm"]) == (condition, arm)})
 
+    def longest(self, condition: str) -> int:
+        """The largest budget of a condition."""
+        return self.budgets(condition)[-1]
+
     def seeds(self, condition: str, arm: str, budget: int) -> list[int]:
         """The seeds of an arm at a budget."""
         mine = (condition, arm, budget)
@@ -91,7 +95,7 @@ class Outcome:
 
     def reached(self, condition: str, arm: str) -> Reached | None:
         """The smallest budget by which the arm reaches the end loss of all tokens in every seed; None if there is none."""
-        longest = self.budgets(condition)[-1]
+        longest = self.longest(condition)
         for budget in self.budgets(condition, arm):
             seeds = set(self.seeds(condition, arm, budget)) & set(self.seeds(condition, "all", longest))
             end = {s: self._by[condition, "all", longest, s] for s in seeds}

@@ -21,7 +21,6 @@ from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # the module imports numpy, which the help does not need
     from rho_score.stores.counts import GroupCounts
-    from rho_score.tuning.trials import Trial
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -238,6 +237,7 @@ def _train(config: TrainConfig) -> int:
 
 def _tune(config: TuneConfig) -> int:
     from rho_score.tuning.job import tune
+    from rho_score.tuning.trials import last_trials, mean_loss
 
     summary = tune(config, tell=_say)
     if summary.best is None:
@@ -248,12 +248,13 @@ def _tune(config: TuneConfig) -> int:
         _say(f"runs of each length, in lengths of the first: {', '.join(runs)}")
         return 0
     _say(f"\n{'candidate':<40} {'steps':>8} {'seeds':>5} {'trained on':>14} {'loss':>9}  gain over all tokens, by seed")
-    for name, trials in _by_candidate(summary.trials).items():
-        gains = summary.gains.get(name, []) if trials[0].rung == len(summary.rungs) - 1 else []
+    for trials in last_trials(summary.trials):
+        name = trials[0].candidate.name
         trained = sum(trial.tokens_trained for trial in trials) / len(trials)
-        loss = sum(trial.loss for trial in trials) / len(trials)
-        shown = ", ".join(f"{gain:+.4f}" for gain in gains)
-        _say(f"{name:<40.40} {trials[0].steps:>8,} {len(trials):>5} {trained:>14,.0f} {loss:>9.4f}  {shown}")
+        shown = ", ".join(f"{gain:+.4f}" for gain in summary.gains.get(name, []))
+        _say(
+            f"{name:<40.40} {trials[0].steps:>8,} {len(trials):>5} {trained:>14,.0f} {mean_loss(trials):>9.4f}  {shown}"
+        )
     if summary.best.is_control:
         _say("\nNo rule was better than training on all tokens with every seed. Train on all of them:")
     else:
@@ -261,21 +262,6 @@ def _tune(config: TuneConfig) -> int:
     for command in summary.commands:
         _say(f"  {command}")
     return 0
-
-
-def _by_candidate(trials: "Sequence[Trial]") -> "dict[str, list[Trial]]":
-    """The trials of each candidate in the last rung that it was in: the last rung first, then by mean loss."""
-    found: dict[str, list[Trial]] = {}
-    for trial in trials:
-        mine = found.setdefault(trial.candidate.name, [])
-        if mine and mine[0].rung != trial.rung:
-            mine.clear()
-        mine.append(trial)
-
-    def place(item: "tuple[str, list[Trial]]") -> tuple[int, float]:
-        return -item[1][0].rung, sum(trial.loss for trial in item[1]) / len(item[1])
-
-    return dict(sorted(found.items(), key=place))
 
 
 def _print_left_out(data: Mapping[str, int]) -> None:

@@ -106,12 +106,17 @@ def _within(config: SelectConfig, main: ScoreSet) -> str | None:
     if config.within is None:
         return None
     url = absolute(config.within)
-    if not covers(main, within := Selection.open(url)) or within.plan_names() != main.plan_names():
+    if not of_its_units(main, Selection.open(url)):
         raise InputError(
             f"--within {config.within} was not made from {main.folder.url} or a score set of the same corpus, tokenizer and "
             "units. Make it from the same score sets."
         )
     return url
+
+
+def of_its_units(main: ScoreSet, selection: Selection) -> bool:
+    """True if a selection has the tokens of the main set, cut into the same units."""
+    return covers(main, selection) and selection.plan_names() == main.plan_names()
 
 
 def _label(url: str, refs: Mapping[str, str]) -> str:

@@ -21,20 +21,18 @@ from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.cluster.tasks import in_order, in_tasks
 from rho_score.config import LossesConfig
-from rho_score.errors import InputError, RhoScoreError
+from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values
 from rho_score.files.folder import file_at
 from rho_score.files.paths import check_writable
-from rho_score.files.urls import absolute
 from rho_score.ranking.histogram import Group
 from rho_score.safe_text import spreadsheet_cell
 from rho_score.selecting.batches import Batch, batches_of, fetched
 from rho_score.selecting.group_counts import group_codes
-from rho_score.selecting.inputs import comparable, cut_otherwise
+from rho_score.selecting.inputs import comparable, cut_otherwise, of_its_units
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
-from rho_score.stores.lineage import covers
-from rho_score.stores.names import parse_named
+from rho_score.stores.names import absolute_named
 from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
@@ -116,22 +114,12 @@ class LossCounter(Reopened):
         owners = np.repeat(codes, found.lengths)[present]
         sums = np.zeros((len(names), len(self.selections), len(losses), 4))
         for s, selection in enumerate(self._selections.values()):
-            kept = self._mask(selection, unit.unit, documents)[present]
+            kept = as_numpy(flat_values(selection.mask_of(unit.unit, documents["doc_id"])))[present]
             counts = [np.bincount(owners, of_kind, len(names)) for of_kind in (kept, ~kept)]
             for m, loss in enumerate(losses):
                 nats = [np.bincount(owners, np.where(k, loss[present], 0.0), len(names)) for k in (kept, ~kept)]
                 sums[:, s, m] = np.stack([*counts, *nats], axis=1)
         return names, sums, int((~present).sum())
-
-    @staticmethod
-    def _mask(selection: Selection, unit: str, documents: pa.Table) -> np.ndarray:
-        table = selection.unit_table(unit, ["doc_id", "mask"])
-        if not table["doc_id"].equals(documents["doc_id"]):
-            raise RhoScoreError(
-                f"unit {unit} holds other documents in {selection.folder.url} than in the score sets. Make the selection again."
-            )
-        mask: np.ndarray = as_numpy(flat_values(table["mask"]))
-        return mask
 
 
 def losses(config: LossesConfig) -> LossesSummary:
@@ -140,9 +128,8 @@ def losses(config: LossesConfig) -> LossesSummary:
     Raises:
         InputError: an option is wrong, or the stores are not of one corpus and tokenizer.
     """
-    named = {name: absolute(url) for name, url in parse_named(config.scores, "--scores", default="scores").items()}
-    given = parse_named(config.selection, "SELECTION", default="selection")
-    selections = {name: absolute(url) for name, url in given.items()}
+    named = absolute_named(config.scores, "--scores", default="scores")
+    selections = absolute_named(config.selection, "SELECTION", default="selection")
     _check(config, len(named))
     with joined():
         sets = [ScoreSet.open(url) for url in named.values()]
@@ -150,8 +137,7 @@ def losses(config: LossesConfig) -> LossesSummary:
         for name, scores in zip(named, sets, strict=True):
             comparable(main, scores, (next(iter(named)), name))
         for url in selections.values():
-            selection = Selection.open(url)
-            if not covers(main, selection) or selection.plan_names() != main.plan_names():
+            if not of_its_units(main, Selection.open(url)):
                 raise InputError(
                     f"{url} was not made from {main.folder.url} or a score set of the same corpus, tokenizer and units. Score "
                     "the corpus of the selection, with the same --unit-bytes."

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from rho_score.config import SelectConfig
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.files.urls import absolute
 from rho_score.ranking.histogram import Group
 from rho_score.ranking.rules import Rule, check_budget, check_share, check_threshold
-from rho_score.stores.names import parse_named
+from rho_score.stores.names import absolute_named
 
 
 def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
@@ -15,7 +14,7 @@ def parse_refs(given: tuple[str, ...]) -> dict[str, str]:
 
     Raises InputError if a name is taken or no reference is given.
     """
-    refs = {name: absolute(url) for name, url in parse_named(given, "--ref").items()}
+    refs = absolute_named(given, "--ref")
     if "base" in refs:
         raise InputError("a reference cannot be called base, because the base model's scores are. Choose another name.")
     if not refs:

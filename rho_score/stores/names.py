@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from rho_score.errors import InputError
+from rho_score.files.urls import absolute
 
 
 def parse_named(given: Sequence[str], option: str, *, default: str = "ref") -> dict[str, str]:
@@ -22,3 +23,8 @@ def parse_named(given: Sequence[str], option: str, *, default: str = "ref") -> d
             )
         found[name] = value
     return found
+
+
+def absolute_named(given: Sequence[str], option: str, *, default: str = "ref") -> dict[str, str]:
+    """What `parse_named` returns, with absolute paths or URLs."""
+    return {name: absolute(url) for name, url in parse_named(given, option, default=default).items()}

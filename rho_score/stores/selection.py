@@ -42,13 +42,21 @@ class Selection(Store):
         Raises:
             RhoScoreError: it holds other documents, or its file is damaged.
         """
+        mask = self.mask_of(unit, doc_ids)
+        kept: np.ndarray = run_sums(as_numpy(flat_values(mask)), list_lengths(mask)) > 0
+        return kept
+
+    def mask_of(self, unit: str, doc_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The masks of a unit's documents, list<bool>[n_docs].
+
+        doc_ids, and errors: as in `documents_kept`.
+        """
         table = self.unit_table(unit, ["doc_id", "mask"])
         if not table["doc_id"].equals(doc_ids):
             raise RhoScoreError(
                 f"unit {unit} holds other documents in {self.folder.url} than in the score set. Make the selection again."
             )
-        kept: np.ndarray = run_sums(as_numpy(flat_values(table["mask"])), list_lengths(table["mask"])) > 0
-        return kept
+        return table["mask"]
 
     def histogram(self) -> pa.Table:
         """The table in `histogram.parquet`: expert, group, value (nats), count, tokens."""

@@ -90,6 +90,12 @@ class TrainingRun:
         """The held-out losses so far, see `EVAL_SCHEMA`."""
         return self._table(EVAL, EVAL_SCHEMA)
 
+    def last_losses(self) -> dict[str, float]:
+        """The losses of the held-out sets as wholes at the last evaluation, nats a token, by name."""
+        rows = self.evaluations().to_pylist()
+        last = max((row["step"] for row in rows), default=0)
+        return {row["name"]: row["loss"] for row in rows if row["step"] == last and row["group"] is None}
+
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         if not self.folder.exists(name):
             return schema.empty_table()

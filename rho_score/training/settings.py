@@ -22,7 +22,7 @@ from rho_score.stores.framing import Frame
 from rho_score.stores.layout import MANIFEST
 from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import new_manifest, read_manifest, relative_url
-from rho_score.stores.names import parse_named
+from rho_score.stores.names import absolute_named, parse_named
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.training.blocks import frame_of
@@ -137,7 +137,7 @@ def _absolute(config: TrainConfig) -> TrainConfig:
     """The configuration with absolute paths, since workers have another working directory."""
 
     def named(given: tuple[str, ...], option: str) -> tuple[str, ...]:
-        return tuple(f"{name}={absolute(url)}" for name, url in parse_named(given, option).items())
+        return tuple(f"{name}={url}" for name, url in absolute_named(given, option).items())
 
     def maybe(url: str | None) -> str | None:
         return None if url is None else absolute(url)

@@ -26,7 +26,7 @@ from rho_score.selecting.job import select
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.manifest import new_manifest
-from rho_score.stores.names import parse_named
+from rho_score.stores.names import absolute_named, parse_named
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.job import train
@@ -116,13 +116,12 @@ def _checked(config: TuneConfig) -> TuneConfig:
     if not config.minutes > 0:
         raise InputError(f"--minutes must be above 0, got {config.minutes:g}.")
     check_writable("OUTPUT", absolute(config.output))
-    named = parse_named(config.scores, "--scores")
     return replace(
         config,
         output=absolute(config.output),
-        scores=tuple(f"{name}={absolute(url)}" for name, url in named.items()),
+        scores=tuple(f"{name}={url}" for name, url in absolute_named(config.scores, "--scores").items()),
         base=None if config.base is None else absolute(config.base),
-        eval=tuple(f"{name}={absolute(url)}" for name, url in parse_named(config.eval, "--eval").items()),
+        eval=tuple(f"{name}={url}" for name, url in absolute_named(config.eval, "--eval").items()),
     )
 
 
@@ -136,7 +135,6 @@ class _Tuning:
         self.output, self.recipes = Folder(config.output), Recipes(config)
         self.references = parse_named(config.scores, "--scores")
         self.decisive = next(iter(parse_named(config.eval, "--eval")))
-        self.begun = time.monotonic()
 
     def manifest(self) -> dict[str, Any]:
         """What determines the tuning."""
@@ -154,6 +152,8 @@ class _Tuning:
     def run(self) -> list[Trial]:
         """All runs, rung by rung."""
         steps = self._steps()
+        for made in {made.output: made for made in map(self.recipes.select_config, self.candidates) if made}.values():
+            select(made)
         left, trials = self.candidates, list[Trial]()
         for index, rung in enumerate(self.rungs):
             last = index == len(self.rungs) - 1
@@ -203,11 +203,8 @@ class _Tuning:
 
     def _trial(self, rung: int, candidate: Candidate, steps: int, seed: int) -> Trial:
         place = f"trials/{candidate.name}/{steps}-{seed}"
-        self._select(candidate)
         summary = train(self.recipes.train_config(candidate, steps, seed, place))
-        rows = TrainingRun(Folder(f"{self.config.output}/{place}")).evaluations().to_pylist()
-        end = max(row["step"] for row in rows)
-        losses = {row["name"]: row["loss"] for row in rows if row["step"] == end and row["group"] is None}
+        losses = TrainingRun(Folder(f"{self.config.output}/{place}")).last_losses()
         self.tell(f"{candidate.name}, {steps:,} steps, seed {seed}: {self.decisive} {losses[self.decisive]:.4f}")
         return Trial(
             rung=rung,
@@ -220,10 +217,6 @@ class _Tuning:
             losses=losses,
             run=place,
         )
-
-    def _select(self, candidate: Candidate) -> None:
-        if (made := self.recipes.select_config(candidate)) is not None:
-            select(made)
 
     def summary(self, trials: list[Trial], started: float) -> TuneSummary:
         """What the runs say."""

@@ -56,12 +56,28 @@ def trials_file(trials: Sequence[Trial]) -> bytes:
     return parquet_bytes(pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA), TRIALS_SCHEMA)
 
 
+def mean_loss(trials: Sequence[Trial]) -> float:
+    """The mean of the trials' losses, nats a token."""
+    return statistics.fmean(trial.loss for trial in trials)
+
+
 def ranked(trials: Sequence[Trial]) -> list[Candidate]:
     """The candidates of a rung by their mean loss, the lowest first."""
-    losses: dict[Candidate, list[float]] = {}
+    by: dict[Candidate, list[Trial]] = {}
     for trial in trials:
-        losses.setdefault(trial.candidate, []).append(trial.loss)
-    return sorted(losses, key=lambda candidate: statistics.fmean(losses[candidate]))
+        by.setdefault(trial.candidate, []).append(trial)
+    return sorted(by, key=lambda candidate: mean_loss(by[candidate]))
+
+
+def last_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials of each candidate in the last rung that it was in: the last rung first, then by mean loss."""
+    by: dict[Candidate, list[Trial]] = {}
+    for trial in trials:
+        mine = by.setdefault(trial.candidate, [])
+        if mine and mine[0].rung != trial.rung:
+            mine.clear()
+        mine.append(trial)
+    return sorted(by.values(), key=lambda mine: (-mine[0].rung, mean_loss(mine)))
 
 
 def gains_of(last: Sequence[Trial]) -> dict[str, list[float]]:
