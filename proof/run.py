@@ -19,8 +19,9 @@ from demo.command import rho_score
 from proof.analyses import Analyses, write
 from proof.corpora import Corpora
 from proof.grid import RATE, Grid, Run, parameters
-from proof.page import PUBLISHED, Page, compare
+from proof.page import Page
 from proof.pool import Meter, Piece, logged, run_all, total
+from proof.published import PUBLISHED, compare
 from proof.results import Results
 from proof.sizes import BYTES, DOCUMENTS, ORACLE, SIZES, STORED, Condition, Size
 from rho_score.cluster.ray_cluster import cluster

@@ -41,7 +41,7 @@ OTHERS = (Condition(0, 100), Condition(20, 100), Condition(0, 25), Condition(0, 
 class Size(NamedTuple):
     """The sizes of a proof. Lengths are in tokens."""
 
-    corpus: int = 1_000_000
+    corpus: int = 800_000
     """Of a corpus, which the longest run reads once."""
     reference: int = 1_000_000
     """Of the text that a reference is trained on, once."""

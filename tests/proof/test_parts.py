@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from proof.corpora import Corpora, Noise
 from proof.grid import Grid, Run, parameters
 from proof.oracle import auc, noise_of
-from proof.page import PUBLISHED, Page
+from proof.page import Page
+from proof.published import PUBLISHED
 from proof.results import SCHEMA
 from proof.sizes import FULL, GPU, LIVE, ORACLE, SHORT, STORED, TEST, A, B, Condition, Size
 from proof.statistics import Outcome, bootstrap
