@@ -59,16 +59,22 @@ class Grid:
         return (*arms, ORACLE) if condition.noise else arms
 
     def tuning(self) -> list[Run]:
-        """A run for each arm, budget and learning rate, on a seed of its own."""
+        """A run for each arm, tuned budget and learning rate, on a seed of its own."""
         if len(self.size.rates) < 2:
             return []
         return [
             Run(condition, arm, tokens, TUNING_SEED, rate)
             for condition in self._tuned()
             for tokens in self.budgets_of(condition)
+            if tokens in self.tuned
             for arm in self.arms(condition)
             for rate in self.size.rates
         ]
+
+    @property
+    def tuned(self) -> list[int]:
+        """The budgets that learning rates are tried at."""
+        return [round(share * self.size.corpus) for share in self.size.tuned]
 
     def budgets_of(self, condition: Condition) -> list[int]:
         """The tokens that the runs of a condition read."""
@@ -85,7 +91,7 @@ class Grid:
         """The runs of all arms, seed by seed; then those that vary one of them."""
         size, longest, found = self.size, self.budgets()[-1], list[Run]()
         for seed in range(size.seeds):
-            for condition in (*size.main, *size.others):
+            for condition in (*size.main, *(size.others if seed < size.other_seeds else ())):
                 for arm in self.arms(condition):
                     for tokens in self.budgets_of(condition):
                         found.append(Run(condition, arm, tokens, seed, rates[condition.regime, arm, tokens]))

@@ -45,7 +45,10 @@ class Results:
         return TrainingRun(Folder(str(run))).last_losses()
 
     def tune(self) -> None:
-        """Takes the learning rate with the lowest validation loss, for each regime, arm and budget."""
+        """Takes the learning rate with the lowest validation loss, for each regime, arm and budget.
+
+        A budget that was not tuned takes the rate of the next longer one that was.
+        """
         found: dict[tuple[str, str, int], list[tuple[float, float]]] = defaultdict(list)
         for run in self.grid.tuning():
             loss = self.held_out(self.grid.folder / run.name)["validation"]
@@ -54,7 +57,9 @@ class Results:
         for condition in (*self.grid.size.main, *self.grid.size.others):
             for arm in self.grid.arms(condition):
                 for tokens in self.grid.budgets_of(condition):
-                    self.rates.setdefault((condition.regime, arm, tokens), self.grid.size.rates[-1])
+                    tuned = min((t for t in self.grid.tuned if t >= tokens), default=tokens)
+                    rate = self.rates.get((condition.regime, arm, tuned), self.grid.size.rates[-1])
+                    self.rates.setdefault((condition.regime, arm, tokens), rate)
 
     def table(self) -> pa.Table:
         """A row for each run that is finished, see `SCHEMA`."""

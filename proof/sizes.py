@@ -41,7 +41,7 @@ OTHERS = (Condition(0, 100), Condition(20, 100), Condition(0, 25), Condition(0, 
 class Size(NamedTuple):
     """The sizes of a proof. Lengths are in tokens."""
 
-    corpus: int = 800_000
+    corpus: int = 500_000
     """Of a corpus, which the longest run reads once."""
     reference: int = 1_000_000
     """Of the text that a reference is trained on, once."""
@@ -55,13 +55,17 @@ class Size(NamedTuple):
     weak_layers: int = 1
     block: int = 128
     batch: int = 2048
-    base: int = 75
+    base: int = 40
     """Steps of the base model, by which selections are made beforehand."""
     budgets: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Lengths of runs, as shares of the corpus."""
     seeds: int = 5
+    other_seeds: int = 3
+    """Of the other conditions."""
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
-    """Learning rates that are tried for each arm and budget."""
+    """Learning rates that are tried for each arm."""
+    tuned: tuple[float, ...] = (0.25, 1.0)
+    """The budgets that they are tried at; another takes the rate of the next longer one of these."""
     main: tuple[Condition, ...] = (A, B)
     """Conditions with every arm, budget and seed."""
     others: tuple[Condition, ...] = OTHERS
@@ -85,7 +89,7 @@ SHORT = Size(
 )  # fmt: skip
 TEST = Size(
     corpus=12_000, reference=12_000, held_out=2_000, batch=512, words=768, width=32, layers=1, weak_width=32, base=4,
-    budgets=(0.5, 1.0), seeds=2, rates=(3e-3, 1e-2), main=(A,), others=(B,), main_arms=("all", LIVE, "random-30"),
+    budgets=(0.5, 1.0), seeds=2, other_seeds=1, rates=(3e-3, 1e-2), main=(A,), others=(B,), main_arms=("all", LIVE, "random-30"),
     other_arms=("all", BOTH), ratios=(10,), checkpoints=3,
 )  # fmt: skip
 GPU = Size(

@@ -35,8 +35,8 @@ COMMANDS = {
     LIVE: "rho-score train MODEL RUN --scores REF --ratio 0.3",
     LIVE_60: "rho-score train MODEL RUN --scores REF --ratio 0.6",
     STORED: "rho-score select SEL --ref REF --base BASE --ratio 0.3; rho-score train MODEL RUN --selection SEL",
-    DOCUMENTS: "rho-score select SEL --ref REF --base BASE --level document --tokens 240000; rho-score train MODEL RUN --selection SEL",
-    BOTH: "rho-score select SEL --ref REF --base BASE --level document --tokens 240000; "
+    DOCUMENTS: "rho-score select SEL --ref REF --base BASE --level document --tokens 150000; rho-score train MODEL RUN --selection SEL",
+    BOTH: "rho-score select SEL --ref REF --base BASE --level document --tokens 150000; "
     "rho-score train MODEL RUN --scores REF --within SEL --ratio 0.3",
 }
 
