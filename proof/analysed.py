@@ -81,8 +81,8 @@ def learning_rates(proof: Published) -> str:
         rows.append((f"`{condition}`", f"{budget:,}", f"`{arm}`", *cells))
     return f"""## Learning rates
 
-Chosen for each arm and budget by the loss of a validation set, on a seed of its own. Other conditions
-of a regime take those of its main condition.
+Chosen for each arm, at the budgets of the table, by the loss of a validation set on a seed of its own. A budget
+in between takes the rate of the next longer one, and other conditions of a regime take those of its main condition.
 
 {table(("condition", "tokens seen", "arm", *(f"{rate:g}" for rate in rates)), rows)}
 """
