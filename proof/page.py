@@ -97,6 +97,8 @@ class Page:
         rows = [(f"`{arm}`", ABOUT_ARMS[arm]) for arm in arms]
         budgets = " and ".join(", ".join(f"{round(share * size.corpus):,}" for share in size.budgets).rsplit(", ", 1))
         n_runs = len(self.proof.outcome.rows) + len(self.proof.tuning)
+        fewer = f", the other conditions and the ratios have {size.other_seeds}" if size.others else ""
+        others = fewer if size.other_seeds < size.seeds else ""
         models = "copies of SmolLM2-135M" if size.pretrained else "small Llamas from random weights"
         return f"""## What was done
 
@@ -112,7 +114,7 @@ The target is mathematics in English: documentation strings of SymPy, NetworkX a
 The model has {about["parameters"]:,} parameters in matrix products ({size.layers} layers, {size.width} wide, a vocabulary of {size.words:,}). Rows have
 {size.block} tokens, steps {size.batch:,}. The reference has the same shape and was trained on {size.reference:,} tokens of other, clean
 documents of the target. Runs read {budgets} tokens; each length is a run of its own, whose learning
-rate falls along a cosine to its end. Every arm has {size.seeds} seeds, and the same seed gives the same first weights and, from
+rate falls along a cosine to its end. Every arm of the main conditions has {size.seeds} seeds{others}, and the same seed gives the same first weights and, from
 the same corpus, the same order. The loss is that of held-out documents of the target, from other source files, in nats a token.
 
 {table(("arm", "trains on"), rows)}

@@ -27,7 +27,7 @@ def _table_of(proof: Published, c: Condition) -> str:
             str(outcome.gain(c.name, arm, longest, over=over)) if arm not in ("all", over) else ""
             for over in ("all", "random-30")
         ]
-        share = f"{outcome.oracle_share(c.name, arm, longest).mean:.0%}" if oracle and arm != "all" else ""
+        share = f"{outcome.oracle_share(c.name, arm, longest):.0%}" if oracle and arm != "all" else ""
         trained = f"{outcome.mean(c.name, arm, longest, 'tokens_trained'):,.0f}"
         rows.append((f"`{arm}`", trained, *losses, *gains, *((share,) if oracle else ())))
     return (
@@ -40,14 +40,22 @@ def _table_of(proof: Published, c: Condition) -> str:
 def _reached(proof: Published, c: Condition) -> str:
     rows = []
     for arm in [a for a in (*ARMS, ORACLE) if a in proof.outcome.arms(c.name) and a != "all"]:
-        found = proof.outcome.reached(c.name, arm)
-        rows.append((f"`{arm}`", *((f"{found.seen:.0%}", f"{found.trained:.1%}") if found else ("not reached", ""))))
+        every, mean = proof.outcome.reached(c.name, arm), proof.outcome.reached_in_mean(c.name, arm)
+        cells = [(f"{of.seen:.0%}", f"{of.trained:.1%}") if of else ("not reached", "") for of in (every, mean)]
+        rows.append((f"`{arm}`", *cells[0], *cells[1]))
     beaten = _beats(proof, c)
     return (
-        "The shortest budget by which an arm is at the end loss of all tokens, or below it, **in every seed**:\n\n"
-        + table(("arm", "tokens seen", "tokens trained on"), rows)
+        "The shortest budget by which an arm is at the end loss of all tokens, or below it. Every budget is a run of "
+        f"its own, so nothing lies between {_listed(proof, c)} of the tokens seen:\n\n"
+        + table(("arm", "seen, **every seed**", "trained on", "seen, **mean of the seeds**", "trained on"), rows)
         + f"\n{beaten}\n"
     )
+
+
+def _listed(proof: Published, c: Condition) -> str:
+    """The budgets of a condition as shares of the longest one."""
+    budgets = proof.outcome.budgets(c.name)
+    return " and ".join(f"{budget / budgets[-1]:.0%}" for budget in budgets[-2:])
 
 
 def _beats(proof: Published, c: Condition) -> str:

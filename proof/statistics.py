@@ -97,24 +97,36 @@ class Outcome:
         """The smallest budget by which the arm reaches the end loss of all tokens in every seed; None if there is none."""
         longest = self.longest(condition)
         for budget in self.budgets(condition, arm):
-            seeds = set(self.seeds(condition, arm, budget)) & set(self.seeds(condition, "all", longest))
-            end = {s: self._by[condition, "all", longest, s] for s in seeds}
-            runs = {s: self._by[condition, arm, budget, s] for s in seeds}
-            if all(runs[s]["test"] <= end[s]["test"] for s in seeds):
-                seen, trained = (
-                    max(runs[s][column] / end[s][column] for s in seeds) for column in ("tokens_seen", "tokens_trained")
-                )
-                return Reached(seen, trained)
+            if all(own["test"] <= end["test"] for own, end in self._beside(condition, arm, budget, longest)):
+                return self._shares(condition, arm, budget, longest)
         return None
 
-    def oracle_share(self, condition: str, arm: str, budget: int) -> Interval:
-        """The share of the oracle's gain over all tokens that the arm wins, paired by seed."""
-        arms = ("all", arm, "oracle")
-        runs = [
-            tuple(self._by[condition, a, budget, s]["test"] for a in arms)
-            for s in self.paired(condition, budget, *arms)
-        ]
-        return bootstrap([(every - own) / (every - oracle) for every, own, oracle in runs])
+    def reached_in_mean(self, condition: str, arm: str) -> Reached | None:
+        """The smallest budget by which the arm's mean loss reaches the mean end loss of all tokens."""
+        longest = self.longest(condition)
+        for budget in self.budgets(condition, arm):
+            runs = self._beside(condition, arm, budget, longest)
+            if np.mean([own["test"] - end["test"] for own, end in runs]) <= 0:
+                return self._shares(condition, arm, budget, longest)
+        return None
+
+    def _beside(
+        self, condition: str, arm: str, budget: int, longest: int
+    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """The arm's runs, each beside the longest run on all tokens with the same seed."""
+        seeds = set(self.seeds(condition, arm, budget)) & set(self.seeds(condition, "all", longest))
+        return [(self._by[condition, arm, budget, s], self._by[condition, "all", longest, s]) for s in sorted(seeds)]
+
+    def _shares(self, condition: str, arm: str, budget: int, longest: int) -> Reached:
+        runs = self._beside(condition, arm, budget, longest)
+        seen, trained = (max(own[c] / end[c] for own, end in runs) for c in ("tokens_seen", "tokens_trained"))
+        return Reached(seen, trained)
+
+    def oracle_share(self, condition: str, arm: str, budget: int) -> float:
+        """The share of the oracle's mean gain over all tokens that the arm wins, over the seeds that they share."""
+        seeds = self.paired(condition, budget, "all", arm, "oracle")
+        every, own, oracle = (self.mean_of(condition, a, budget, set(seeds)) for a in ("all", arm, "oracle"))
+        return (every - own) / (every - oracle)
 
     def best(self, condition: str, budget: int, *, without: Iterable[str] = ("oracle",)) -> str:
         """The arm with the lowest mean loss that a user can run."""
