@@ -1,13 +1,20 @@
 """The options that say what a corpus is."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
 from rho_score.config.option import Group, metavar
 
+ContentKind = Literal["text", "prefixed", "response", "messages"]
+"""What a document is: a text, a text behind a prefix, a response to a prompt, or a chat."""
+
 _CORPUS = Group("Corpus")
+_COUNTED = Group(
+    "Chats, prompts and prefixes",
+    "Tokens that do not count are read by the model as context. They have no loss and are never selected.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,23 @@ class CorpusConfig:
     """The column that holds a document's group, such as its source or domain. Selections report
     each group and can keep a share of each. A dotted name (meta.source) and the KEY of folders
     named KEY=VALUE work too."""
+    messages_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The column that holds a chat in place of a text: a list of messages, each with a role and a
+    content. The model's own chat template writes it out, and the tokens of the assistant's turns
+    count, each with the token that ends it."""
+    roles: Annotated[tuple[str, ...], _COUNTED, metavar("ROLE")] = ("assistant",)
+    """With --messages-column: the roles whose turns count."""
+    chat_date: Annotated[str | None, _COUNTED, metavar("YYYY-MM-DD")] = None
+    """With --messages-column: the day that is told to chat templates which write today's date. By
+    default, it is the day on which the run was begun."""
+    prompt_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The string column that holds a prompt. The model reads it and the response as one text, and
+    only tokens with a character of the response count."""
+    response_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """With --prompt-column: the string column that holds the response."""
+    prefix_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """A string column whose value comes before the text and does not count, such as a title or an
+    address. A document without a value has no prefix."""
     unit_bytes: Annotated[int, _CORPUS, metavar("BYTES")] = 16_000_000
     """The bytes of text in one unit. A unit is the piece of work that is retried, published and
     resumed as a whole. The default is about 4 million tokens; on a CPU, 500000 finishes a unit

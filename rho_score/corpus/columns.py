@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from rho_score.config.corpus import ContentKind
 from rho_score.corpus.lines import LONGEST_LINE
 from rho_score.corpus.values import Unusable, Value
 from rho_score.errors import InputError
@@ -21,8 +22,22 @@ class Columns(NamedTuple):
     """
 
     text: str
+    """What counts: the text, the response, or the chat."""
     id: str | None = None
     group: str | None = None
+    context: str | None = None
+    """What comes before the text and does not count."""
+    kind: ContentKind = "text"
+
+    @property
+    def text_flag(self) -> str:
+        """The option that names the column of the text."""
+        return {"messages": "--messages-column", "response": "--response-column"}.get(self.kind, "--text-column")
+
+    @property
+    def context_flag(self) -> str:
+        """The option that names the column of what comes before the text."""
+        return "--prompt-column" if self.kind == "response" else "--prefix-column"
 
     @property
     def id_parts(self) -> list[str]:
@@ -36,7 +51,7 @@ class Document(NamedTuple):
     doc_id: str
     group: str | None
     text: str | None
-    """None if the document cannot be scored."""
+    """What `rho_score.models.content` makes tokens of; None if the document cannot be scored."""
     error: str | None
     """The reason why the document cannot be scored."""
 
@@ -121,12 +136,13 @@ def document(default_id: str, text: Any, doc_id: Value, group: Value, columns: C
         return Document(doc_id, None, None, f"{place}column {columns.group!r} is {group.reason}")
     if isinstance(text, str) and len(text) <= LONGEST_LINE:
         return Document(doc_id, group, text, None)
+    column = columns.text
     if text is None:
         what = "null"
     elif isinstance(text, str):
         what = f"longer than {LONGEST_LINE:,} characters. Split the document"
     elif isinstance(text, Unusable):
-        what = text.reason
+        what, column = text.reason, text.column or columns.text
     else:
         what = f"{type(text).__name__}, not a string"
-    return Document(doc_id, group, None, f"{place}column {columns.text!r} is {what}")
+    return Document(doc_id, group, None, f"{place}column {column!r} is {what}")

@@ -13,6 +13,7 @@ import orjson
 from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import MISSING, Columns, Document, document, folder_values, joined_id, paths_in, value_at
 from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
+from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.json_heads import refuse_one_value
 from rho_score.corpus.lines import BOM, LARGEST_SHARD, Line, lines_between
 from rho_score.corpus.units import Unit, new_unit
@@ -117,15 +118,17 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
     def is_there(column: str, *, folder: bool = True) -> bool:
         return (folder and column in folders) or any(value_at(record, column) is not MISSING for record in records)
 
-    columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
+    columns = columns_of(corpus)
     ids = [] if columns.id is None else [columns.id] if is_there(columns.id) else columns.id_parts
     groups = [] if columns.group is None else [columns.group]
     wanted = [(column, "--id-column") for column in ids] + [(column, "--group-column") for column in groups]
-    lost = [] if is_there(columns.text, folder=False) else [(columns.text, "--text-column")]
+    contents = [(columns.text, columns.text_flag)]
+    contents += [] if columns.context is None else [(columns.context, columns.context_flag)]
+    lost = [(column, flag) for column, flag in contents if not is_there(column, folder=False)]
     lost += [(column, flag) for column, flag in wanted if not is_there(column)]
     if records and lost:
         column, flag = lost[0]
-        folder = "" if flag == "--text-column" or "." in column else f", and no folder {column}=… below the input"
+        folder = "" if (column, flag) in contents or "." in column else f", and no folder {column}=… below the input"
         there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
         raise InputError(
             f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "
@@ -193,7 +196,8 @@ def _line_document(
     if text is MISSING:
         known = doc_id if isinstance(doc_id, str) else default_id
         return Document(known, None, None, f"{place}: no field {columns.text!r}")
-    return document(default_id, text, doc_id, group, columns, place=f"{place}: ")
+    context = None if columns.context is None else value_at(record, columns.context)
+    return document(default_id, packed(columns, text, context), doc_id, group, columns, place=f"{place}: ")
 
 
 def _exact(line: bytes, column: str, found: float) -> Any:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns, folder_values, splits
-from rho_score.corpus.values import SCALARS, is_scalar, is_text
+from rho_score.corpus.values import SCALARS, is_chat, is_scalar, is_text
 from rho_score.errors import InputError
 
 
@@ -25,9 +25,10 @@ class Source(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """The places of the text, the id and the group in one shard."""
+    """The places of the text, what comes before it, the id and the group in one shard."""
 
     text: Source
+    context: Source | None
     id: tuple[Source, ...]
     """Several if the id is joined from columns; none if ids are SHARD#ROW."""
     group: Source | None
@@ -35,7 +36,7 @@ class Sources(NamedTuple):
     @property
     def in_file(self) -> list[str]:
         """The dotted paths to read from the file, each once."""
-        sources = (self.text, *self.id, self.group)
+        sources = (self.text, self.context, *self.id, self.group)
         return list(dict.fromkeys(source.dotted for source in sources if source is not None and source.path))
 
 
@@ -76,15 +77,16 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         InputError: a column is missing, or has a type that cannot be used.
     """
     fields, folders = list(schema), folder_values(shard)
+    contents = (columns.text_flag, columns.context_flag)
 
     def find(name: str, flag: str) -> Source:
         if path := find_path(fields, name):
-            _check_type(fields, path, name, flag)
+            _check_type(fields, path, name, flag, contents)
             return Source(name, path)
-        if name in folders and flag != "--text-column":
+        if name in folders and flag not in contents:
             return Source(name, None, folders[name])
         there = ", ".join([*paths_of(fields), *(f"{key} (a folder)" for key in folders)])
-        folder = "" if flag == "--text-column" or "." in name else f", and no folder {name}=… below the input"
+        folder = "" if flag in contents or "." in name else f", and no folder {name}=… below the input"
         raise InputError(f"no column {name!r}{folder}; there are: {there}. Name the right one with {flag}.")
 
     ids: list[str] = []
@@ -92,22 +94,24 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         whole = find_path(fields, columns.id) or columns.id in folders
         ids = [columns.id] if whole else columns.id_parts
     return Sources(
-        text=find(columns.text, "--text-column"),
+        text=find(columns.text, columns.text_flag),
+        context=None if columns.context is None else find(columns.context, columns.context_flag),
         id=tuple(find(name, "--id-column") for name in ids),
         group=None if columns.group is None else find(columns.group, "--group-column"),
     )
 
 
-def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str) -> None:
+def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str, contents: tuple[str, ...]) -> None:
     for part in path:
         kind = next(field.type for field in fields if field.name == part)
         fields = list(kind) if pa.types.is_struct(kind) else []
+    chat, text = flag == "--messages-column", flag in contents
     try:
-        if (is_text if flag == "--text-column" else is_scalar)(kind):
+        if (is_chat if chat else is_text if text else is_scalar)(kind):
             return
     except LookupError as error:
         raise InputError(f"column {name!r} has {error}. Name another column with {flag}.") from error
-    wanted = "string" if flag == "--text-column" else SCALARS
+    wanted = "a list of messages (structs with role and content)" if chat else "string" if text else SCALARS
     other = (
         f"one of its fields ({', '.join(f'{name}.{path}' for path in paths_of(fields))})"
         if fields

@@ -38,6 +38,13 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def is_chat(kind: pa.DataType) -> bool:
+    """True for lists of structs or of nothing, and for strings, which may hold the JSON of a chat."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.types.is_struct(kind.value_type) or pa.types.is_null(kind.value_type)
+    return is_text(kind)
+
+
 def is_scalar(kind: pa.DataType) -> bool:
     """True if `texts_of` has a text for values of this type.
 

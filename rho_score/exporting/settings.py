@@ -6,7 +6,6 @@ import numpy as np
 
 from rho_score.config import ExportConfig
 from rho_score.corpus import parquet_shards
-from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
@@ -240,10 +239,9 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
         raise InputError(
             f"the score set that {config.selection} was made from is not where it was. Give its place with --scores."
         )
-    columns = (scores.manifest["parts"].get(name) for name in ("text_column", "id_column", "group_column"))
     noted = scores.manifest.get("input", {}).get("root")
     if config.input is None and noted is None:
         raise InputError("the score set does not say where its corpus is. Give the place with --input.")
     root = Folder(resolve_relative(scores.folder, noted)) if config.input is None else corpus_root(config.input)
     moved = config.input is not None
-    return Corpus(root=root, moved=moved, columns=Columns(*columns), quarantine=scores.folder)
+    return Corpus(root=root, moved=moved, columns=scores.columns, quarantine=scores.folder)

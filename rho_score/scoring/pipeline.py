@@ -65,6 +65,7 @@ def scored_units(
             "model": settings.scorer.model.model,
             "trust_remote_code": settings.config.trust_remote_code,
             "tokenizer_sha256": settings.manifest["parts"]["tokenizer_sha256"],
+            "encoder": settings.encoder,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -120,5 +121,6 @@ def _publish_settings(settings: ScoringSettings) -> PublishSettings:
         grouped=settings.config.group_column is not None,
         signals=settings.scorer.signals,
         prefix=settings.scorer.prefix_id is not None,
+        whole=settings.columns.kind == "text",
         again=settings.config.only_quarantined,
     )

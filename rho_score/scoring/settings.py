@@ -1,5 +1,6 @@
 """Resolves the options of a scoring run, and refuses wrong ones before anything is run."""
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 
 from rho_score.config import ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
+from rho_score.models.content import Encoder
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, refuse_quantizing_twice
@@ -59,6 +62,7 @@ class ScoringSettings:
     identity: dict[str, str]
     """What determines the model's losses, see `rho_score.models.identity`."""
     columns: Columns
+    encoder: Encoder
     workers: tuple[int, int]
     """The smallest and the largest number of model workers."""
     cpus: int
@@ -89,24 +93,48 @@ def resolve_settings(
     """
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
-    scorer, tokenizer_sha256 = _scorer_settings(config, begun, gpus)
+    columns = columns_of(config)
+    scorer, tokenizer = _scorer_settings(config, begun, gpus)
+    content, encoder = _content(config, columns, begun, tokenizer)
     identity = model_identity(config.model)
-    manifest = _manifest(config, plan, scorer, tokenizer_sha256, identity | {"device": "cuda" if gpus else "cpu"})
+    named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
+    about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
+    manifest = _manifest(config, plan, scorer, named, identity | about)
     return ScoringSettings(
         config=config,
         plan=plan,
         manifest=manifest,
         scorer=scorer,
         identity=identity,
-        columns=Columns(config.text_column, config.id_column, config.group_column),
+        columns=columns,
+        encoder=encoder,
         workers=workers,
         cpus=cpus,
         gpus=gpus,
     )
 
 
-def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, str]:
-    """Returns the settings of the scorer, and the SHA-256 of the tokenizer."""
+def _content(
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, tokenizer: Any
+) -> tuple[JsonObject, Encoder]:
+    """Returns the parts of the manifest on what counts in a document, and the encoder.
+
+    There are no such parts if all of a text counts. A resumed run keeps the day that it told to
+    chat templates.
+    """
+    parts = (begun or {}).get("parts", {})
+    date = config.chat_date or parts.get("chat_date") or datetime.date.today().isoformat()
+    encoder = Encoder.of(columns.kind, tokenizer, roles=config.roles, date=date, model=config.model)
+    if columns.kind == "text":
+        return {}, encoder
+    if columns.kind != "messages":
+        return {"content_kind": columns.kind, "context_column": columns.context}, encoder
+    about = {"content_kind": "messages", "roles": sorted(config.roles), "chat_template_sha256": encoder.template_sha256}
+    return about | ({"chat_date": date} if encoder.dated else {}), encoder
+
+
+def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, Any]:
+    """Returns the settings of the scorer, and the tokenizer."""
     model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
         model=pinned(config.model),
@@ -119,8 +147,10 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
-    prefix = resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix)
+    chats = config.messages_column is not None
+    # a chat template writes its own
+    prefix = None if chats and config.prefix == "auto" else resolve_prefix(config.prefix, tokenizer, vocabulary)
+    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=chats)
     if config.dtype == "auto" and begun is not None:
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
@@ -135,24 +165,24 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
         compile=config.compile,
     )
-    return scorer, hash_tokenizer(tokenizer)
+    return scorer, tokenizer
 
 
 def _manifest(
-    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, tokenizer_sha256: str, identity: dict[str, str]
+    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, content: JsonObject, identity: dict[str, str]
 ) -> JsonObject:
-    """Returns the manifest. identity: what determines the model's losses, and the device."""
+    """Returns the manifest.
+
+    content: the columns, and what counts. identity: what determines the tokens and the model's losses, and the device.
+    """
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
-        "tokenizer_sha256": tokenizer_sha256,
         "dtype": scorer.dtype,
         "context": scorer.context,
         "overlap": scorer.overlap,
         "prefix_id": scorer.prefix_id,
-        "text_column": config.text_column,
-        "id_column": config.id_column,
-        "group_column": config.group_column,
+        **content,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
         "batch_tokens": scorer.batch_tokens or "by memory",
@@ -190,9 +220,12 @@ def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
     return context, overlap
 
 
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None) -> None:
-    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix}
-    # No text becomes a special token: one that spells its name is tokenized as plain text.
+def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None, *, special: bool) -> None:
+    """special: True if documents may have special tokens.
+
+    No text becomes one: a text that spells its name is tokenized as plain text.
+    """
+    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and not special} - {prefix}
     used = max(set(tokenizer.get_vocab().values()) - never, default=0)
     if used >= vocabulary:
         raise InputError(

@@ -30,6 +30,8 @@ class ScoreParts(TypedDict):
     text_column: str
     id_column: str | None
     group_column: str | None
+    content_kind: NotRequired[Literal["prefixed", "response", "messages"]]
+    context_column: NotRequired[str]
 
 
 class SelectionParts(TypedDict):

@@ -1,0 +1,53 @@
+"""Kinds of chats, of prompts with responses, and of texts with prefixes."""
+
+import orjson
+import pyarrow as pa
+
+from tests.inputs.jsonl_kinds import lines
+from tests.inputs.kinds import Doc, Kind, lost, refused
+from tests.inputs.parquet_kinds import table
+
+TEMPLATE = "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
+CHATS, ANSWERS, PAGES = (
+    {"messages_column": "messages"},
+    {"prompt_column": "prompt", "response_column": "response"},
+    {"prefix_column": "title"},
+)
+ONE = [{"role": "user", "content": "one"}]
+TWO = [*ONE, {"role": "assistant", "content": "two"}]
+
+
+def _doc(*values: object) -> Doc:
+    """A document of these messages, or of a prefix and a text."""
+    return Doc(orjson.dumps(values).decode())
+
+
+def _line(**record: object) -> bytes:
+    return orjson.dumps(record)
+
+
+CHAT, BOTH = _doc(*ONE), _doc(*TWO)
+TOOLS = pa.array(
+    [[{"role": "user", "content": "one", "name": None}, {"role": "assistant", "content": "two", "name": "x"}]]
+)
+
+CONTENT = [
+    Kind("chats as lists of structs", table({"messages": [ONE, TWO]}), [CHAT, BOTH], options=CHATS),
+    Kind("chats as large lists", table({"messages": pa.array([ONE, TWO], pa.large_list(pa.struct([("role", pa.string()), ("content", pa.string())])))}), [CHAT, BOTH], options=CHATS),
+    Kind("chats as strings of JSON", table({"messages": [orjson.dumps(ONE).decode(), "[{"]}), [CHAT, lost("column 'messages' is not the JSON of a chat: …", "a.parquet#1")], options=CHATS),
+    Kind("null in a message", table({"messages": TOOLS}), [_doc(ONE[0], {**TWO[1], "name": "x"})], "all 1 scored; a key that is null is left out", options=CHATS),
+    Kind("null and empty chats", table({"messages": [None, []]}), [lost("column 'messages' is null"), lost("column 'messages' is an empty list")], options=CHATS),
+    Kind("chats in JSON lines", lines(_line(messages=ONE), _line(messages=TWO)), [CHAT, BOTH], options=CHATS),
+    Kind("a chat that is a list of strings", lines(_line(messages=["one"])), [lost("line 1, byte 0: column 'messages' is wrong: message 0 is str, not an object")], options=CHATS),
+    Kind("a message without a role", lines(_line(messages=[{"from": "human", "value": "one"}])), [lost("line 1, byte 0: column 'messages' is wrong: message 0 has no role (its keys: from, value). Name them role and content")], options=CHATS),
+    Kind("a content that is a number", lines(_line(messages=[{"role": "user", "content": 1}])), [lost("line 1, byte 0: column 'messages' is wrong: the content of message 0 is int, not a string")], options=CHATS),
+    Kind("a chat that is an object", lines(_line(messages={"role": "user"})), [lost("line 1, byte 0: column 'messages' is dict, not a list of messages")], options=CHATS),
+    Kind("a column of numbers for chats", table({"messages": [1]}), refused("a.parquet: column 'messages' has type int64", "a list of messages (structs with role and content)", "--messages-column"), options=CHATS),
+    Kind("no column of chats", table({"text": ["one"]}), refused("no column 'messages'", "--messages-column"), options=CHATS),
+    Kind("prompts and responses", table({"prompt": ["one", ""], "response": ["two", "two"]}), [_doc("one", "two"), _doc("", "two")], options=ANSWERS),
+    Kind("null prompts and responses", table({"prompt": [None, "one"], "response": ["two", None]}), [lost("column 'prompt' is null"), lost("column 'response' is null")], options=ANSWERS),
+    Kind("prompts in JSON lines", lines(_line(prompt="one", response="two"), _line(response="two"), _line(prompt=1, response="two")), [_doc("one", "two"), lost("line 2, byte 34: column 'prompt' is not there"), lost("line 3, byte 53: column 'prompt' is int, not a string")], options=ANSWERS),
+    Kind("no column of prompts", lines(_line(response="two")), refused("no field 'prompt'", "--prompt-column"), options=ANSWERS),
+    Kind("prefixes, some of them null", table({"title": ["one", None], "text": ["two", "two"]}), [_doc("one", "two"), _doc("", "two")], options=PAGES),
+    Kind("prefixes, some of them missing", lines(_line(title="one", text="two"), _line(text="two")), [_doc("one", "two"), _doc("", "two")], options=PAGES),
+]  # fmt: skip
