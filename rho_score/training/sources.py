@@ -103,7 +103,7 @@ class TextSource(Reopened):
 
 @dataclass(frozen=True)
 class ScoreSource(Reopened):
-    """Score sets of one corpus: every token is a target and has the references' combined loss."""
+    """Score sets of one corpus: every token that counts is a target and has the references' combined loss."""
 
     scores: Mapping[str, str]
     """URLs of the score sets by the references' names."""
@@ -148,8 +148,9 @@ class ScoreSource(Reopened):
                     "with the same tokenizer."
                 )
         losses = [as_numpy(flat_values(one["loss"])).astype(np.float32) for one in (table, *(one for one, _ in others))]
-        n_tokens = int(list_lengths(table["input_ids"]).sum())
-        return _within(self._within, unit, table, np.ones(n_tokens, bool), combined_losses(losses, self.combine))
+        whole = self.sets[next(iter(self.sets))].columns.kind == "text"
+        targets = np.ones(len(losses[0]), bool) if whole else ~np.isnan(losses[0])
+        return _within(self._within, unit, table, targets, combined_losses(losses, self.combine))
 
 
 @dataclass(frozen=True)
