@@ -7,8 +7,11 @@ from tyro.conf import Positional
 
 from rho_score.config.option import Group, metavar
 
-ContentKind = Literal["text", "prefixed", "response", "messages"]
-"""What a document is: a text, a text behind a prefix, a response to a prompt, or a chat."""
+ContentKind = Literal["text", "ids", "prefixed", "response", "messages"]
+"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, or a chat."""
+
+WHOLE: tuple[ContentKind, ...] = ("text", "ids")
+"""The kinds of documents of which every token counts."""
 
 _CORPUS = Group("Corpus")
 _COUNTED = Group(
@@ -28,6 +31,9 @@ class CorpusConfig:
     text_column: Annotated[str, _CORPUS, metavar("COLUMN")] = "text"
     """The string column that holds a document's text. A dotted name reaches into structs and JSON
     objects (body.text)."""
+    ids_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
+    """The column that holds the ids of a document's tokens in place of a text: a list of integers.
+    They are scored as they are, without a prefix unless --prefix names one."""
     id_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's id, of any scalar type. A dotted name (meta.id) and the
     KEY of folders named KEY=VALUE work too, and several names are joined with / (lang,id). By

@@ -32,7 +32,8 @@ class Columns(NamedTuple):
     @property
     def text_flag(self) -> str:
         """The option that names the column of the text."""
-        return {"messages": "--messages-column", "response": "--response-column"}.get(self.kind, "--text-column")
+        flags = {"ids": "--ids-column", "messages": "--messages-column", "response": "--response-column"}
+        return flags.get(self.kind, "--text-column")
 
     @property
     def context_flag(self) -> str:

@@ -1,6 +1,6 @@
-"""What a document holds besides a text: a chat, or a text behind one that does not count.
+"""What a document holds besides a text: token ids, a chat, or a text behind one that does not count.
 
-Such a document travels as the JSON of its values: `[prefix, text]`, or the list of a chat's messages.
+Such a document travels as JSON: the list of its ids, `[prefix, text]`, or the list of a chat's messages.
 `rho_score.models.content` makes tokens of it.
 """
 
@@ -22,6 +22,7 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         InputError: the options contradict each other.
     """
     given = {
+        "--ids-column": corpus.ids_column,
         "--messages-column": corpus.messages_column,
         "--prompt-column": corpus.prompt_column,
         "--response-column": corpus.response_column,
@@ -35,6 +36,8 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         return Columns(corpus.text_column, ids, group)
     if flags != ["--prefix-column"] and corpus.text_column != "text":
         raise InputError(f"--text-column {corpus.text_column} does not go with {flags[0]}. Leave one of them out.")
+    if corpus.ids_column is not None and len(flags) == 1:
+        return Columns(corpus.ids_column, ids, group, kind="ids")
     if corpus.messages_column is not None and len(flags) == 1:
         if not corpus.roles:
             raise InputError("--roles needs at least one role, such as assistant.")
@@ -43,8 +46,8 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         return Columns(corpus.text_column, ids, group, context=corpus.prefix_column, kind="prefixed")
     if corpus.prompt_column is None or corpus.response_column is None or len(flags) > 2:
         raise InputError(
-            f"{' and '.join(flags)} are not a kind of document. Give --messages-column, or --prompt-column and "
-            "--response-column, or --text-column and --prefix-column."
+            f"{' with '.join(flags)} is no kind of document. Give --ids-column, or --messages-column, or "
+            "--prompt-column and --response-column, or --text-column and --prefix-column."
         )
     return Columns(corpus.response_column, ids, group, context=corpus.prompt_column, kind="response")
 
@@ -57,6 +60,8 @@ def packed(columns: Columns, text: Any, context: Any) -> Any:
     """
     if columns.kind == "text":
         return text
+    if columns.kind == "ids":
+        return _ids(text)
     if columns.kind == "messages":
         return _chat(text)
     if not isinstance(text, str):
@@ -71,6 +76,19 @@ def packed(columns: Columns, text: Any, context: Any) -> Any:
         what = "null" if context is None else f"{type(context).__name__}, not a string"
         return Unusable(what, columns.context)
     return orjson.dumps([context, text]).decode()
+
+
+def _ids(value: Any) -> Any:
+    """The JSON of a list of ids."""
+    if value is None or isinstance(value, Unusable):
+        return value
+    if not isinstance(value, list):
+        return Unusable(f"{type(value).__name__}, not a list of token ids")
+    for i, one in enumerate(value):
+        if type(one) is not int or not 0 <= one < 1 << 31:
+            shown = repr(one) if isinstance(one, int | float) else type(one).__name__
+            return Unusable(f"wrong: token {i} is {'null' if one is None else shown}, not an id")
+    return orjson.dumps(value).decode()
 
 
 def _chat(value: Any) -> Any:

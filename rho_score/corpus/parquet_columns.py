@@ -1,11 +1,12 @@
 """Finds a Parquet shard's texts, ids and groups in its columns, structs and folder names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns, folder_values, splits
-from rho_score.corpus.values import SCALARS, is_chat, is_scalar, is_text
+from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_scalar, is_text
 from rho_score.errors import InputError
 
 
@@ -101,17 +102,23 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
     )
 
 
+_LISTS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "--ids-column": (is_ids, "a list of integers"),
+    "--messages-column": (is_chat, "a list of messages (structs with role and content)"),
+}
+
+
 def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str, contents: tuple[str, ...]) -> None:
     for part in path:
         kind = next(field.type for field in fields if field.name == part)
         fields = list(kind) if pa.types.is_struct(kind) else []
-    chat, text = flag == "--messages-column", flag in contents
+    fits, wanted = (is_text, "string") if flag in contents else (is_scalar, SCALARS)
+    fits, wanted = _LISTS.get(flag, (fits, wanted))
     try:
-        if (is_chat if chat else is_text if text else is_scalar)(kind):
+        if fits(kind):
             return
     except LookupError as error:
         raise InputError(f"column {name!r} has {error}. Name another column with {flag}.") from error
-    wanted = "a list of messages (structs with role and content)" if chat else "string" if text else SCALARS
     other = (
         f"one of its fields ({', '.join(f'{name}.{path}' for path in paths_of(fields))})"
         if fields

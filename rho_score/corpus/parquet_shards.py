@@ -210,7 +210,8 @@ def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
 def _batch_documents(
     batch: pa.RecordBatch, default_ids: list[str], sources: Sources, columns: Columns
 ) -> Iterator[Document]:
-    texts = _column(batch, sources.text).to_pylist() if columns.kind == "messages" else _values(batch, sources.text)
+    lists = columns.kind in ("ids", "messages")
+    texts = _column(batch, sources.text).to_pylist() if lists else _values(batch, sources.text)
     contexts = [MISSING] * len(texts) if sources.context is None else _values(batch, sources.context)
     groups = [None] * len(texts) if sources.group is None else _values(batch, sources.group)
     parts = [_values(batch, source) for source in sources.id]

@@ -1,6 +1,6 @@
 """Turns what documents hold into token ids, and tells which of these count.
 
-A text counts whole. A text behind a prefix, or a response behind a prompt, comes as the JSON of
+A text counts whole, and so does a list of ids, which comes as JSON. A text behind a prefix, or a response behind a prompt, comes as the JSON of
 `[prefix, text]`, and a chat as the JSON of its messages (`rho_score.corpus.content`).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from transformers import PreTrainedTokenizerBase
 
-from rho_score.config.corpus import ContentKind
+from rho_score.config.corpus import WHOLE, ContentKind
 from rho_score.errors import InputError
 from rho_score.models.chat import dated, marks_turns, spans, template_of
 from rho_score.models.encode import encode, encode_with_places
@@ -36,12 +36,21 @@ class Encoder:
     roles: tuple[str, ...] = ("assistant",)
     template: str = ""
     """The chat template, for chats. The same everywhere, whatever a node's files say."""
+    vocabulary: int | None = None
+    """The number of ids that the model has, for ids; None if it is not known."""
     dated: bool = False
     """True if the template writes the day that it was told."""
 
     @classmethod
     def of(
-        cls, kind: ContentKind, tokenizer: PreTrainedTokenizerBase, *, roles: tuple[str, ...], date: str, model: str
+        cls,
+        kind: ContentKind,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        roles: tuple[str, ...],
+        date: str,
+        model: str,
+        vocabulary: int | None = None,
     ) -> "Encoder":
         """The encoder for documents of this kind.
 
@@ -50,8 +59,8 @@ class Encoder:
         Raises:
             InputError: the tokenizer cannot tell which tokens count, or has no chat template.
         """
-        if kind == "text":
-            return cls()
+        if kind in WHOLE:
+            return cls(kind=kind, vocabulary=vocabulary)
         if not tokenizer.is_fast:
             raise InputError(
                 f"the tokenizer of {model} has no tokenizer.json, so it does not tell which characters a token has. Only "
@@ -62,6 +71,11 @@ class Encoder:
         template = template_of(tokenizer, model)
         with_date = dated(template, date)
         return cls(kind=kind, roles=tuple(sorted(set(roles))), template=with_date, dated=with_date != template)
+
+    @property
+    def counts_all(self) -> bool:
+        """True if every token of a document counts."""
+        return self.kind in WHOLE
 
     @property
     def template_sha256(self) -> str:
@@ -77,6 +91,8 @@ class Encoder:
         """
         if self.kind == "text":
             return [Encoded(ids, None) for ids in encode(tokenizer, contents)]
+        if self.kind == "ids":
+            return [self._ids(content) for content in contents]
         if self.kind == "messages":
             return self._chats(tokenizer, contents)
         pairs = [orjson.loads(content) for content in contents]
@@ -85,6 +101,12 @@ class Encoder:
         for (before, _), (ids, places_of) in zip(pairs, places, strict=True):
             found.append(Encoded(ids, places_of[:, 1] > len(before)))
         return found
+
+    def _ids(self, content: str) -> Encoded | str:
+        ids = np.array(orjson.loads(content), np.int32)
+        if self.vocabulary is not None and len(beyond := np.flatnonzero(ids >= self.vocabulary)):
+            return f"token {beyond[0]} is {ids[beyond[0]]}, but the model has ids from 0 to {self.vocabulary - 1} alone"
+        return Encoded(ids, None)
 
     def _chats(self, tokenizer: PreTrainedTokenizerBase, contents: Sequence[str]) -> list[Encoded | str]:
         marked = self.roles == ("assistant",) and marks_turns(self.template)

@@ -121,6 +121,6 @@ def _publish_settings(settings: ScoringSettings) -> PublishSettings:
         grouped=settings.config.group_column is not None,
         signals=settings.scorer.signals,
         prefix=settings.scorer.prefix_id is not None,
-        whole=settings.columns.kind == "text",
+        whole=settings.encoder.counts_all,
         again=settings.config.only_quarantined,
     )

@@ -94,8 +94,8 @@ def resolve_settings(
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
     columns = columns_of(config)
-    scorer, tokenizer = _scorer_settings(config, begun, gpus)
-    content, encoder = _content(config, columns, begun, tokenizer)
+    scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
+    content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
     identity = model_identity(config.model)
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
     about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
@@ -115,26 +115,31 @@ def resolve_settings(
 
 
 def _content(
-    config: ScoreConfig, columns: Columns, begun: JsonObject | None, tokenizer: Any
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, tokenizer: Any, vocabulary: int
 ) -> tuple[JsonObject, Encoder]:
-    """Returns the parts of the manifest on what counts in a document, and the encoder.
+    """Returns the parts of the manifest on what a document holds, and the encoder.
 
-    There are no such parts if all of a text counts. A resumed run keeps the day that it told to
+    There are no such parts for a text. A resumed run keeps the day that it told to
     chat templates.
     """
     parts = (begun or {}).get("parts", {})
     date = config.chat_date or parts.get("chat_date") or datetime.date.today().isoformat()
-    encoder = Encoder.of(columns.kind, tokenizer, roles=config.roles, date=date, model=config.model)
+    encoder = Encoder.of(
+        columns.kind, tokenizer, roles=config.roles, date=date, model=config.model, vocabulary=vocabulary
+    )
     if columns.kind == "text":
         return {}, encoder
     if columns.kind != "messages":
-        return {"content_kind": columns.kind, "context_column": columns.context}, encoder
+        context = {} if columns.context is None else {"context_column": columns.context}
+        return {"content_kind": columns.kind, **context}, encoder
     about = {"content_kind": "messages", "roles": sorted(config.roles), "chat_template_sha256": encoder.template_sha256}
     return about | ({"chat_date": date} if encoder.dated else {}), encoder
 
 
-def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, Any]:
-    """Returns the settings of the scorer, and the tokenizer."""
+def _scorer_settings(
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, gpus: float
+) -> tuple[ScorerSettings, Any, int]:
+    """Returns the settings of the scorer, the tokenizer, and the number of ids that the model has."""
     model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
         model=pinned(config.model),
@@ -147,10 +152,10 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
-    chats = config.messages_column is not None
-    # a chat template writes its own
-    prefix = None if chats and config.prefix == "auto" else resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=chats)
+    # ids and chats bring their own prefix
+    own = columns.kind in ("ids", "messages") and config.prefix == "auto"
+    prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
+    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind == "messages")
     if config.dtype == "auto" and begun is not None:
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
@@ -165,7 +170,7 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
         compile=config.compile,
     )
-    return scorer, tokenizer
+    return scorer, tokenizer, vocabulary
 
 
 def _manifest(

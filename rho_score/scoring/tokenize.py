@@ -51,9 +51,9 @@ def tokenize_unit(
     lengths = np.array([len(one.ids) for one in tokens], np.int64)
     ids = np.concatenate([np.zeros(0, np.int32), *(one.ids for one in tokens)])
     unit = documents.drop_columns("text").append_column(TOKENIZED.field("input_ids"), list_column(ids, lengths))
-    if encoder.kind == "text":
-        return unit
     error = TOKENIZED.field("error")
     unit = unit.set_column(unit.schema.get_field_index("error"), error, pa.array(errors, error.type))
+    if encoder.counts_all:
+        return unit
     counts = np.concatenate([np.zeros(0, bool), *(one.counts for one in tokens if one.counts is not None)])
     return unit.append_column(COUNTS, list_column(counts, lengths))

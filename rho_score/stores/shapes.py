@@ -30,7 +30,7 @@ class ScoreParts(TypedDict):
     text_column: str
     id_column: str | None
     group_column: str | None
-    content_kind: NotRequired[Literal["prefixed", "response", "messages"]]
+    content_kind: NotRequired[Literal["ids", "prefixed", "response", "messages"]]
     context_column: NotRequired[str]
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from rho_score.config.corpus import WHOLE
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import read_unchanged
 from rho_score.corpus.plan import Plan
@@ -148,7 +149,7 @@ class ScoreSource(Reopened):
                     "with the same tokenizer."
                 )
         losses = [as_numpy(flat_values(one["loss"])).astype(np.float32) for one in (table, *(one for one, _ in others))]
-        whole = self.sets[next(iter(self.sets))].columns.kind == "text"
+        whole = self.sets[next(iter(self.sets))].columns.kind in WHOLE
         targets = np.ones(len(losses[0]), bool) if whole else ~np.isnan(losses[0])
         return _within(self._within, unit, table, targets, combined_losses(losses, self.combine))
 

@@ -1,4 +1,4 @@
-"""Kinds of chats, of prompts with responses, and of texts with prefixes."""
+"""Kinds of token ids, of chats, of prompts with responses, and of texts with prefixes."""
 
 import orjson
 import pyarrow as pa
@@ -8,7 +8,8 @@ from tests.inputs.kinds import Doc, Kind, lost, refused
 from tests.inputs.parquet_kinds import table
 
 TEMPLATE = "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
-CHATS, ANSWERS, PAGES = (
+IDS, CHATS, ANSWERS, PAGES = (
+    {"ids_column": "ids"},
     {"messages_column": "messages"},
     {"prompt_column": "prompt", "response_column": "response"},
     {"prefix_column": "title"},
@@ -32,6 +33,11 @@ TOOLS = pa.array(
 )
 
 CONTENT = [
+    Kind("ids as lists of integers", table({"ids": [[5, 6], []]}), [_doc(5, 6), _doc()], options=IDS),
+    Kind("ids as large lists of unsigned integers", table({"ids": pa.array([[5, 6]], pa.large_list(pa.uint16()))}), [_doc(5, 6)], options=IDS),
+    Kind("ids in JSON lines", lines(_line(ids=[5, 6]), _line(ids=[5, -1]), _line(ids=[5, 6.0]), _line(ids="5 6"), _line(ids=[None])), [_doc(5, 6), lost("line 2, byte 14: column 'ids' is wrong: token 1 is -1, not an id"), lost("line 3, byte 29: column 'ids' is wrong: token 1 is 6.0, not an id"), lost("line 4, byte 45: column 'ids' is str, not a list of token ids"), lost("line 5, byte 59: column 'ids' is wrong: token 0 is null, not an id")], options=IDS),
+    Kind("ids that the model does not have", table({"ids": [[5, 400], [5, 399]]}), [Doc("[5,400]", "token 1 is 400, but the model has ids from 0 to 399 alone"), _doc(5, 399)], "1 scored; quarantined: `token 1 is 400, but the model has ids from 0 to 399 alone`", options=IDS),
+    Kind("ids as lists of floats", table({"ids": [[5.0]]}), refused("column 'ids' has type list<element: double>, not a list of integers", "--ids-column"), options=IDS),
     Kind("chats as lists of structs", table({"messages": [ONE, TWO]}), [CHAT, BOTH], options=CHATS),
     Kind("chats as large lists", table({"messages": pa.array([ONE, TWO], pa.large_list(pa.struct([("role", pa.string()), ("content", pa.string())])))}), [CHAT, BOTH], options=CHATS),
     Kind("chats as strings of JSON", table({"messages": [orjson.dumps(ONE).decode(), "[{"]}), [CHAT, lost("column 'messages' is not the JSON of a chat: …", "a.parquet#1")], options=CHATS),

@@ -43,7 +43,13 @@ def _table(title: str, kinds: Sequence[Kind]) -> str:
 def page() -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION]
-    tables = {"Parquet": PARQUET, "JSONL": JSONL, "Texts": TEXT, "Chats, prompts and prefixes": CONTENT, "Paths": PATHS}
+    tables = {
+        "Parquet": PARQUET,
+        "JSONL": JSONL,
+        "Texts": TEXT,
+        "Ids, chats, prompts and prefixes": CONTENT,
+        "Paths": PATHS,
+    }
     parts += [_table(title, kinds) for title, kinds in tables.items()]
     models = "\n".join(kind.page_line for kind in MODELS)
     note = "Exit code 1: found by the worker as it loads the model; no unit is scored.\n"

@@ -194,6 +194,31 @@ def test_a_response_is_scored_behind_its_prompt(
         np.testing.assert_allclose(np.array(scored[row["id"]]["loss"], np.float32), losses, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("prefix", ["auto", "0"])
+def test_token_ids_are_scored_as_they_are(
+    prefix: str, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """The ids of a corpus that was scored as text have the same losses behind the same prefix."""
+    texts = [row for row in _rows(ScoreSet.open(str(scores["ref"]))).values() if row["input_ids"]]
+    rows = [{"id": row["doc_id"], "ids": row["input_ids"]} for row in texts] + [{"id": "beyond", "ids": [5, 400]}]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet", row_group_size=10)
+    score_into(tmp_path / "in", tmp_path / "out", make_model(1), ids_column="ids", prefix=prefix, **COLUMN)
+    store, model = ScoreSet.open(str(tmp_path / "out")), load_float32(make_model(1))
+    scored = _rows(store)
+    assert len(scored) == len(texts)
+    for row in texts:
+        assert scored[row["doc_id"]]["input_ids"] == row["input_ids"]
+        if prefix == "0":
+            assert scored[row["doc_id"]]["loss"] == row["loss"]
+    if prefix == "auto":  # ids bring their own prefix, if any
+        expected = plain_losses(model, texts[0]["input_ids"], prefix=None, context=32, overlap=8)
+        found = np.array(scored[texts[0]["doc_id"]]["loss"], np.float32)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    (lost,) = (row for path in (tmp_path / "out" / "quarantine").iterdir() for row in pq.read_table(path).to_pylist())
+    assert lost == {"doc_id": "beyond", "reason": "token 1 is 400, but the model has ids from 0 to 399 alone"}
+
+
 def test_a_plan_tells_the_tokens_that_count(chats: Path, chat_model: Path, chat_scores: Path) -> None:
     said = estimate(PlanConfig(input=str(chats), messages_column="messages", id_column="id", model=str(chat_model)))
     total = ScoreSet.open(str(chat_scores)).summary
@@ -215,8 +240,8 @@ def test_verify_compares_the_tokens_that_count(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"prompt_column": "a"}, "--prompt-column are not a kind of document. Give --messages-column, or"),
-        ({"messages_column": "a", "prefix_column": "b"}, "--messages-column and --prefix-column are not a kind"),
+        ({"prompt_column": "a"}, "^--prompt-column is no kind of document. Give --ids-column, or"),
+        ({"messages_column": "a", "prefix_column": "b"}, "--messages-column with --prefix-column is no kind"),
         ({"messages_column": "a", "text_column": "b"}, "--text-column b does not go with --messages-column"),
         ({"roles": ("user",)}, "--roles and --chat-date are for chats"),
         ({"messages_column": "messages", "chat_date": "today"}, "--chat-date takes a day as YYYY-MM-DD, got 'today'"),

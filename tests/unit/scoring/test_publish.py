@@ -45,9 +45,7 @@ def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:
 
 def test_a_missing_loss_behind_a_prefix_is_refused(tmp_path: Path) -> None:
     rows = [{"doc_id": "a", "input_ids": [1, 2], "loss": [None, 1.5]}, *ROWS[1:]]
-    with pytest.raises(
-        RhoScoreError, match=r"unit u: 1 tokens have a loss, but 2 must have one\. Nothing was written"
-    ):
+    with pytest.raises(RhoScoreError, match=r"unit u: 1 tokens have a loss, but 2 must have one\. Nothing was written"):
         _publish(rows, tmp_path)
     assert not list(tmp_path.iterdir())
     assert _publish(rows, tmp_path, prefix=False)["losses"] == 1
