@@ -7,8 +7,9 @@ from tyro.conf import Positional
 
 from rho_score.config.option import Group, metavar
 
-ContentKind = Literal["text", "ids", "prefixed", "response", "messages"]
-"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, or a chat."""
+ContentKind = Literal["text", "ids", "prefixed", "response", "messages", "pair"]
+"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, a chat, or
+one response of a preference pair."""
 
 WHOLE: tuple[ContentKind, ...] = ("text", "ids")
 """The kinds of documents of which every token counts."""
@@ -56,6 +57,12 @@ class CorpusConfig:
     only tokens with a character of the response count."""
     response_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
     """With --prompt-column: the string column that holds the response."""
+    chosen_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The column that holds the preferred response of a pair, a string or a list of messages. Each
+    row becomes two documents, ID/chosen and ID/rejected, with the tokens that TRL's DPOTrainer
+    makes of them. The prompt is --prompt-column, or what both responses begin with."""
+    rejected_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """With --chosen-column: the column that holds the other response of the pair."""
     prefix_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
     """A string column whose value comes before the text and does not count, such as a title or an
     address. A document without a value has no prefix."""

@@ -28,17 +28,35 @@ class Columns(NamedTuple):
     context: str | None = None
     """What comes before the text and does not count."""
     kind: ContentKind = "text"
+    rejected: str | None = None
+    """In pairs, of which `text` is the chosen response: the rejected one."""
+
+    @property
+    def documents_per_row(self) -> int:
+        """How many documents a row of the input is."""
+        return 2 if self.kind == "pair" else 1
+
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """The columns of a document's content, each with the option that names it. They are in the shard itself."""
+        named = [(self.text, self.text_flag), (self.context, self.context_flag), (self.rejected, "--rejected-column")]
+        return [(column, flag) for column, flag in named if column is not None]
 
     @property
     def text_flag(self) -> str:
         """The option that names the column of the text."""
-        flags = {"ids": "--ids-column", "messages": "--messages-column", "response": "--response-column"}
+        flags = {
+            "ids": "--ids-column",
+            "messages": "--messages-column",
+            "response": "--response-column",
+            "pair": "--chosen-column",
+        }
         return flags.get(self.kind, "--text-column")
 
     @property
     def context_flag(self) -> str:
         """The option that names the column of what comes before the text."""
-        return "--prompt-column" if self.kind == "response" else "--prefix-column"
+        return "--prefix-column" if self.kind == "prefixed" else "--prompt-column"
 
     @property
     def id_parts(self) -> list[str]:

@@ -122,8 +122,7 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
     ids = [] if columns.id is None else [columns.id] if is_there(columns.id) else columns.id_parts
     groups = [] if columns.group is None else [columns.group]
     wanted = [(column, "--id-column") for column in ids] + [(column, "--group-column") for column in groups]
-    contents = [(columns.text, columns.text_flag)]
-    contents += [] if columns.context is None else [(columns.context, columns.context_flag)]
+    contents = columns.contents
     lost = [(column, flag) for column, flag in contents if not is_there(column, folder=False)]
     lost += [(column, flag) for column, flag in wanted if not is_there(column)]
     if records and lost:
@@ -196,8 +195,11 @@ def _line_document(
     if text is MISSING:
         known = doc_id if isinstance(doc_id, str) else default_id
         return Document(known, None, None, f"{place}: no field {columns.text!r}")
-    context = None if columns.context is None else value_at(record, columns.context)
-    return document(default_id, packed(columns, text, context), doc_id, group, columns, place=f"{place}: ")
+    context, rejected = (
+        None if column is None else value_at(record, column) for column in (columns.context, columns.rejected)
+    )
+    content = packed(columns, text, context, rejected)
+    return document(default_id, content, doc_id, group, columns, place=f"{place}: ")
 
 
 def _exact(line: bytes, column: str, found: float) -> Any:

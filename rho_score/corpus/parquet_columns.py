@@ -30,6 +30,7 @@ class Sources(NamedTuple):
 
     text: Source
     context: Source | None
+    rejected: Source | None
     id: tuple[Source, ...]
     """Several if the id is joined from columns; none if ids are SHARD#ROW."""
     group: Source | None
@@ -37,7 +38,7 @@ class Sources(NamedTuple):
     @property
     def in_file(self) -> list[str]:
         """The dotted paths to read from the file, each once."""
-        sources = (self.text, self.context, *self.id, self.group)
+        sources = (self.text, self.context, self.rejected, *self.id, self.group)
         return list(dict.fromkeys(source.dotted for source in sources if source is not None and source.path))
 
 
@@ -78,11 +79,11 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         InputError: a column is missing, or has a type that cannot be used.
     """
     fields, folders = list(schema), folder_values(shard)
-    contents = (columns.text_flag, columns.context_flag)
+    contents = [flag for _, flag in columns.contents]
 
     def find(name: str, flag: str) -> Source:
         if path := find_path(fields, name):
-            _check_type(fields, path, name, flag, contents)
+            _check_type(fields, path, name, flag, columns)
             return Source(name, path)
         if name in folders and flag not in contents:
             return Source(name, None, folders[name])
@@ -97,23 +98,26 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
     return Sources(
         text=find(columns.text, columns.text_flag),
         context=None if columns.context is None else find(columns.context, columns.context_flag),
+        rejected=None if columns.rejected is None else find(columns.rejected, "--rejected-column"),
         id=tuple(find(name, "--id-column") for name in ids),
         group=None if columns.group is None else find(columns.group, "--group-column"),
     )
 
 
-_LISTS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
-    "--ids-column": (is_ids, "a list of integers"),
-    "--messages-column": (is_chat, "a list of messages (structs with role and content)"),
+_FITS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "ids": (is_ids, "a list of integers"),
+    "messages": (is_chat, "a list of messages (structs with role and content)"),
+    "pair": (is_chat, "string, or a list of messages (structs with role and content)"),
 }
+"""What the columns of a content must be, if not strings."""
 
 
-def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str, contents: tuple[str, ...]) -> None:
+def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str, columns: Columns) -> None:
     for part in path:
         kind = next(field.type for field in fields if field.name == part)
         fields = list(kind) if pa.types.is_struct(kind) else []
-    fits, wanted = (is_text, "string") if flag in contents else (is_scalar, SCALARS)
-    fits, wanted = _LISTS.get(flag, (fits, wanted))
+    is_content = flag in [of for _, of in columns.contents]
+    fits, wanted = _FITS.get(columns.kind, (is_text, "string")) if is_content else (is_scalar, SCALARS)
     try:
         if fits(kind):
             return

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus.columns import MISSING, Columns, Document, document, joined_id
+from rho_score.corpus.columns import Columns, Document, document, joined_id
 from rho_score.corpus.compression import DAMAGE, is_damage
 from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.lines import LARGEST_SHARD
@@ -210,9 +210,10 @@ def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
 def _batch_documents(
     batch: pa.RecordBatch, default_ids: list[str], sources: Sources, columns: Columns
 ) -> Iterator[Document]:
-    lists = columns.kind in ("ids", "messages")
-    texts = _column(batch, sources.text).to_pylist() if lists else _values(batch, sources.text)
-    contexts = [MISSING] * len(texts) if sources.context is None else _values(batch, sources.context)
+    texts, contexts, rejected = (
+        [None] * len(batch) if source is None else _content(batch, source)
+        for source in (sources.text, sources.context, sources.rejected)
+    )
     groups = [None] * len(texts) if sources.group is None else _values(batch, sources.group)
     parts = [_values(batch, source) for source in sources.id]
     ids: list[Value] = list(default_ids)
@@ -221,13 +222,21 @@ def _batch_documents(
     elif parts:
         names = [source.name for source in sources.id]
         ids = [joined_id(list(zip(names, row, strict=True))) for row in zip(*parts, strict=True)]
-    for default_id, text, context, doc_id, group in zip(default_ids, texts, contexts, ids, groups, strict=True):
-        yield document(default_id, packed(columns, text, context), doc_id, group, columns)
+    contents = (packed(columns, *row) for row in zip(texts, contexts, rejected, strict=True))
+    for default_id, content, doc_id, group in zip(default_ids, contents, ids, groups, strict=True):
+        yield document(default_id, content, doc_id, group, columns)
 
 
 def _values(batch: pa.RecordBatch, source: Source) -> list[Value]:
     """The column's values as text; None if the value, or a struct around it, is null."""
     return [source.value] * len(batch) if source.path is None else texts_of(_column(batch, source))
+
+
+def _content(batch: pa.RecordBatch, source: Source) -> list[Any]:
+    """The column's values: lists as they are, all others as text."""
+    column = _column(batch, source)
+    is_list = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
+    return list(column.to_pylist()) if is_list else list(texts_of(column))
 
 
 def _column(batch: pa.RecordBatch, source: Source) -> pa.Array:

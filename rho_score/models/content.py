@@ -1,12 +1,14 @@
 """Turns what documents hold into token ids, and tells which of these count.
 
 A text counts whole, and so does a list of ids, which comes as JSON. A text behind a prefix, or a response behind a prompt, comes as the JSON of
-`[prefix, text]`, and a chat as the JSON of its messages (`rho_score.corpus.content`).
+`[prefix, text]`, a chat as the JSON of its messages, and a response of a pair as that of
+`["chosen" or "rejected", prompt, chosen, rejected]` (`rho_score.corpus.content`).
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from rho_score.config.corpus import WHOLE, ContentKind
 from rho_score.errors import InputError
 from rho_score.models.chat import dated, marks_turns, spans, template_of
 from rho_score.models.encode import encode, encode_with_places
+from rho_score.models.pairs import Pair, pair_tokens
 
 
 class Encoded(NamedTuple):
@@ -66,7 +69,7 @@ class Encoder:
                 f"the tokenizer of {model} has no tokenizer.json, so it does not tell which characters a token has. Only "
                 "whole texts can be scored with it."
             )
-        if kind != "messages":
+        if kind in ("prefixed", "response") or (kind == "pair" and not tokenizer.chat_template):
             return cls(kind=kind)
         template = template_of(tokenizer, model)
         with_date = dated(template, date)
@@ -95,6 +98,8 @@ class Encoder:
             return [self._ids(content) for content in contents]
         if self.kind == "messages":
             return self._chats(tokenizer, contents)
+        if self.kind == "pair":
+            return self._pairs(tokenizer, contents)
         pairs = [orjson.loads(content) for content in contents]
         found: list[Encoded | str] = []
         places = encode_with_places(tokenizer, [before + text for before, text in pairs], special=False)
@@ -108,6 +113,28 @@ class Encoder:
             return f"token {beyond[0]} is {ids[beyond[0]]}, but the model has ids from 0 to {self.vocabulary - 1} alone"
         return Encoded(ids, None)
 
+    def _pairs(self, tokenizer: PreTrainedTokenizerBase, contents: Sequence[str]) -> list[Encoded | str]:
+        @lru_cache(maxsize=1)  # both responses of a pair come one after the other
+        def tokens(pair: str) -> Pair | str:
+            prompt, chosen, rejected = orjson.loads(f"[{pair}")
+            if not self.template and not isinstance(chosen, str):
+                return "it holds messages, but the tokenizer has no chat template"
+            try:
+                return pair_tokens(tokenizer, prompt, chosen, rejected, template=self.template)
+            except Exception as error:  # a template may raise anything
+                return _refusal(error)
+
+        found: list[Encoded | str] = []
+        for content in contents:
+            which, _, pair = content.partition(",")
+            of = tokens(pair)
+            if isinstance(of, Pair):
+                ids = of.chosen if which == '["chosen"' else of.rejected
+                found.append(Encoded(ids, np.arange(len(ids)) >= of.n_prompt))
+            else:
+                found.append(of)
+        return found
+
     def _chats(self, tokenizer: PreTrainedTokenizerBase, contents: Sequence[str]) -> list[Encoded | str]:
         marked = self.roles == ("assistant",) and marks_turns(self.template)
         found: list[Encoded | str] = []
@@ -120,7 +147,7 @@ class Encoder:
                 else:
                     written[i] = spans(tokenizer, orjson.loads(content), roles=self.roles, template=self.template)
             except Exception as error:  # a template may raise anything
-                found[i] = f"the chat template refuses it: {type(error).__name__}: {str(error)[:300]}"
+                found[i] = _refusal(error)
         encoded = encode_with_places(tokenizer, [text for text, _ in written.values()], special=True)
         for (i, (_, turns)), (ids, places) in zip(written.items(), encoded, strict=True):
             counts = np.zeros(len(ids), bool)
@@ -128,6 +155,10 @@ class Encoder:
                 counts |= (places[:, 1] > start) & (places[:, 0] < stop)
             found[i] = Encoded(ids, counts)
         return found
+
+
+def _refusal(error: Exception) -> str:
+    return f"the chat template refuses it: {type(error).__name__}: {str(error)[:300]}"
 
 
 def _marked(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], template: str) -> Encoded:

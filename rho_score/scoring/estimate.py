@@ -13,7 +13,7 @@ from typing import Any
 from rho_score.config import PlanConfig
 from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.columns import Columns, Document, folder_values
-from rho_score.corpus.content import columns_of
+from rho_score.corpus.content import columns_of, documents_of
 from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
@@ -62,8 +62,12 @@ class _Part:
         """Notes that everything counted so far was in this part of the unit's weight."""
         self.consumed, self.documents_in, self.text_in = consumed, self.documents, self.text_bytes
 
-    def add(self, document: Document) -> None:
-        """Counts a document, and keeps its text if fewer than `keep` are kept."""
+    def add(self, row: Document, columns: Columns) -> None:
+        """Counts the documents of a row, and keeps their texts if fewer than `keep` are kept."""
+        for document in documents_of(row, columns):
+            self._add(document)
+
+    def _add(self, document: Document) -> None:
         self.documents += 1
         if document.error is not None:
             self.errors += 1
@@ -127,10 +131,10 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
     by_format: dict[str, list[Unit]] = defaultdict(list)
     for unit in plan.units:
         by_format[unit.format].append(unit)
-    documents = text = 0.0
+    documents, text, per_row = 0.0, 0.0, columns_of(config).documents_per_row
     for name, units in by_format.items():
         of_format = [part for part in parts if part.unit.format == name]
-        documents += _documents(units, of_format)
+        documents += _documents(units, of_format, per_row)
         text += _total(units, [(part, part.text_bytes, part.text_in) for part in of_format])
     whole = len(parts) == len(plan.units) and all(part.whole for part in parts)
     known = [part for part in parts if part.whole and part.tokens_known]
@@ -158,9 +162,9 @@ def _documents_known(plan: Plan, parts: list[_Part]) -> bool:
     return all(unit.rows is not None or unit.unit in read for unit in plan.units)
 
 
-def _documents(units: Sequence[Unit], parts: list[_Part]) -> float:
+def _documents(units: Sequence[Unit], parts: list[_Part], per_row: int) -> float:
     if all(unit.rows is not None for unit in units):
-        return sum(unit.rows or 0 for unit in units)
+        return per_row * sum(unit.rows or 0 for unit in units)
     return _total(units, [(part, part.documents, part.documents_in) for part in parts])
 
 
@@ -215,12 +219,13 @@ def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
 def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
     """Reads a unit until it ends or `most` bytes of its text are read."""
     unit = part.unit
-    for document in parquet_shards.read(root, unit, columns):
-        part.add(document)
+    for row in parquet_shards.read(root, unit, columns):
+        part.add(row, columns)
         if part.text_bytes + part.documents * ROW_BYTES >= most:
             break
-    part.whole = part.documents == unit.rows
-    part.note(_weight(unit) * part.documents / (unit.rows or 1))
+    n_documents = columns.documents_per_row * (unit.rows or 0)
+    part.whole = part.documents == n_documents
+    part.note(_weight(unit) * part.documents / (n_documents or 1))
 
 
 def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
@@ -237,7 +242,7 @@ def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
             if not plain and file.tell() > fetched:
                 part.note(fetched)
                 fetched = file.tell()
-            part.add(jsonl_shards.document_of(line, unit, columns, folders))
+            part.add(jsonl_shards.document_of(line, unit, columns, folders), columns)
             end = line.offset + len(line.content or b"")
             read = end - unit.start
             if read >= most and (plain or part.consumed or read >= 4 * most):

@@ -52,6 +52,7 @@ def scored_units(
 ) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
     """Runs the pipeline; yields each unit's name, counts and statistics once it is published."""
     low, high = settings.workers
+    per_row = settings.columns.documents_per_row
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
     dataset = ray.data.read_datasource(
         CorpusUnits(settings.plan.root, todo, settings.columns),
@@ -89,7 +90,7 @@ def scored_units(
         publish_unit,
         fn_kwargs={
             "settings": _publish_settings(settings),
-            "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
+            "expected_rows": {unit.unit: unit.rows * per_row for unit in todo if unit.rows is not None},
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -107,7 +108,7 @@ def _worker_settings(settings: ScoringSettings) -> WorkerSettings:
         identity=settings.identity,
         threads=settings.cpus,
         gpus=settings.gpus,
-        precision=settings.config.precision,
+        precision=settings.precision,
         output=settings.config.output,
         run=uuid.uuid4().hex[:8],
         limit_s=settings.unit_timeout_s,

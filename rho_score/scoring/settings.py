@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rho_score.config import ScoreConfig, Signal
+from rho_score.config import Precision, ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
@@ -76,6 +76,11 @@ class ScoringSettings:
         return self.config.unit_timeout or (UNIT_TIMEOUT_S if self.gpus else CPU_UNIT_TIMEOUT_S)
 
     @property
+    def precision(self) -> Precision:
+        """The precision in which losses are stored."""
+        return "float32" if self.manifest["parts"]["precision"] == "float32" else "float16"
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprint of the manifest."""
         return str(self.manifest["fingerprint"])
@@ -129,10 +134,12 @@ def _content(
     )
     if columns.kind == "text":
         return {}, encoder
-    if columns.kind != "messages":
-        context = {} if columns.context is None else {"context_column": columns.context}
-        return {"content_kind": columns.kind, **context}, encoder
-    about = {"content_kind": "messages", "roles": sorted(config.roles), "chat_template_sha256": encoder.template_sha256}
+    about = {"context_column": columns.context, "rejected_column": columns.rejected}
+    about = {"content_kind": columns.kind} | {name: column for name, column in about.items() if column is not None}
+    if columns.kind == "messages":
+        about["roles"] = sorted(config.roles)
+    if encoder.template:
+        about["chat_template_sha256"] = encoder.template_sha256
     return about | ({"chat_date": date} if encoder.dated else {}), encoder
 
 
@@ -152,10 +159,10 @@ def _scorer_settings(
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
-    # ids and chats bring their own prefix
-    own = columns.kind in ("ids", "messages") and config.prefix == "auto"
+    # ids, chats and pairs bring their own prefix
+    own = columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
     prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind == "messages")
+    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     if config.dtype == "auto" and begun is not None:
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
@@ -192,7 +199,7 @@ def _manifest(
         "plan_sha256": plan.digest,
         "batch_tokens": scorer.batch_tokens or "by memory",
         "signals": scorer.signals,
-        "precision": config.precision,
+        "precision": config.precision or ("float32" if content.get("content_kind") == "pair" else "float16"),
         "compile": config.compile,
         "quantize": config.quantize,
     }

@@ -43,7 +43,8 @@ class ScoreSet(Store):
         """The columns of the corpus that was scored."""
         parts = self.manifest["parts"]
         text, doc_id, group = (parts.get(name) for name in ("text_column", "id_column", "group_column"))
-        return Columns(text, doc_id, group, parts.get("context_column"), parts.get("content_kind", "text"))
+        kind, rejected = parts.get("content_kind", "text"), parts.get("rejected_column")
+        return Columns(text, doc_id, group, context=parts.get("context_column"), kind=kind, rejected=rejected)
 
     @property
     def held(self) -> dict[str, int]:
