@@ -1,4 +1,4 @@
-"""Kinds of token ids, of chats, of prompts with responses, and of texts with prefixes."""
+"""Kinds of token ids, of chats, of prompts with responses, of texts with prefixes, and of pairs."""
 
 import orjson
 import pyarrow as pa
@@ -8,11 +8,13 @@ from tests.inputs.kinds import Doc, Kind, lost, refused
 from tests.inputs.parquet_kinds import table
 
 TEMPLATE = "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
-IDS, CHATS, ANSWERS, PAGES = (
+IDS, CHATS, ANSWERS, PAGES, PAIRS, IMPLIED = (
     {"ids_column": "ids"},
     {"messages_column": "messages"},
     {"prompt_column": "prompt", "response_column": "response"},
     {"prefix_column": "title"},
+    {"prompt_column": "prompt", "chosen_column": "chosen", "rejected_column": "rejected"},
+    {"chosen_column": "chosen", "rejected_column": "rejected"},
 )
 ONE = [{"role": "user", "content": "one"}]
 TWO = [*ONE, {"role": "assistant", "content": "two"}]
@@ -21,6 +23,11 @@ TWO = [*ONE, {"role": "assistant", "content": "two"}]
 def _doc(*values: object) -> Doc:
     """A document of these messages, or of a prefix and a text."""
     return Doc(orjson.dumps(values).decode())
+
+
+def _responses(prompt: object, chosen: object, rejected: object) -> list[Doc]:
+    """Both documents of a pair."""
+    return [_doc(which, prompt, chosen, rejected) for which in ("chosen", "rejected")]
 
 
 def _line(**record: object) -> bytes:
@@ -56,4 +63,10 @@ CONTENT = [
     Kind("no column of prompts", lines(_line(response="two")), refused("no field 'prompt'", "--prompt-column"), options=ANSWERS),
     Kind("prefixes, some of them null", table({"title": ["one", None], "text": ["two", "two"]}), [_doc("one", "two"), _doc("", "two")], options=PAGES),
     Kind("prefixes, some of them missing", lines(_line(title="one", text="two"), _line(text="two")), [_doc("one", "two"), _doc("", "two")], options=PAGES),
+    Kind("pairs of strings", table({"prompt": ["one"], "chosen": ["a"], "rejected": ["b"]}), _responses("one", "a", "b"), "all scored, two documents for each pair", options=PAIRS),
+    Kind("pairs without prompts", lines(_line(chosen="one a", rejected="one b")), _responses(None, "one a", "one b"), options=IMPLIED),
+    Kind("pairs of chats", table({"chosen": [TWO], "rejected": [ONE]}), _responses(None, TWO, ONE), options=IMPLIED),
+    Kind("a null response", table({"chosen": ["a"], "rejected": pa.array([None], pa.string())}), [lost("column 'rejected' is null")] * 2, options=IMPLIED),
+    Kind("a string beside a chat", lines(_line(chosen=TWO, rejected="b")), [lost("line 1, byte 0: column 'rejected' is a string, but 'chosen' is a list of messages")] * 2, options=IMPLIED),
+    Kind("no column of rejected responses", lines(_line(chosen="a")), refused("no field 'rejected'", "--rejected-column"), options=IMPLIED),
 ]  # fmt: skip

@@ -47,7 +47,7 @@ def page() -> str:
         "Parquet": PARQUET,
         "JSONL": JSONL,
         "Texts": TEXT,
-        "Ids, chats, prompts and prefixes": CONTENT,
+        "Ids, chats, prompts, prefixes and pairs": CONTENT,
         "Paths": PATHS,
     }
     parts += [_table(title, kinds) for title, kinds in tables.items()]

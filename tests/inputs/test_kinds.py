@@ -62,6 +62,7 @@ def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast,
         ids = row["input_ids"]
         if kind == "ids":
             assert ids == orjson.loads(str(doc.text))
+        if kind in ("ids", "pair"):
             return
         text = doc.text if kind == "text" else _written(str(doc.text))
         # a byte-level tokenizer loses nothing

@@ -40,7 +40,7 @@ def _template(family: str) -> str:
 
 
 @cache
-def _tokenizer(template: str) -> PreTrainedTokenizerFast:
+def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
     """A tokenizer of bytes with the special tokens of a template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(alphabet)}, merges=[]))
@@ -70,7 +70,7 @@ CHATS = [
 
 
 def _encoded(encoder: Encoder, template: str, chat: list[dict[str, Any]]) -> Encoded:
-    (found,) = encoder.encode(_tokenizer(template), [orjson.dumps(chat).decode()])
+    (found,) = encoder.encode(tokenizer_of(template), [orjson.dumps(chat).decode()])
     assert isinstance(found, Encoded), found
     return found
 
@@ -80,13 +80,13 @@ def _pieces(template: str, found: Encoded) -> list[str]:
     assert found.counts is not None
     edges = np.flatnonzero(np.diff(np.concatenate([[0], found.counts.astype(int), [0]])))
     runs = zip(edges[::2], edges[1::2], strict=True)
-    return [str(_tokenizer(template).decode(found.ids[start:stop])) for start, stop in runs]
+    return [str(tokenizer_of(template).decode(found.ids[start:stop])) for start, stop in runs]
 
 
 @pytest.mark.parametrize("family", [family for family in MARKED if family not in IN_PARTS])
 def test_turns_are_those_that_a_template_marks_by_hand(family: str) -> None:
     template = dated((TEMPLATES / f"{family}_training.jinja").read_text(), "2026-01-02")
-    tokenizer = _tokenizer(template)
+    tokenizer = tokenizer_of(template)
     marked = Encoder(kind="messages", template=template)
     for chat in CHATS:
         if family == "gemma" and chat[0]["role"] == "system":
@@ -108,7 +108,7 @@ def test_the_tokens_are_those_of_apply_chat_template(family: str) -> None:
     for chat in CHATS:
         if chat[0]["role"] == "system" and family in ("gemma", "mistral"):
             continue
-        expected = _tokenizer(template).apply_chat_template(chat)["input_ids"]
+        expected = tokenizer_of(template).apply_chat_template(chat)["input_ids"]
         assert _encoded(encoder, template, chat).ids.tolist() == expected
 
 
@@ -147,7 +147,7 @@ def test_a_chat_without_a_turn_that_counts_is_context() -> None:
 
 def test_what_a_template_refuses_or_does_not_write_is_told() -> None:
     template = "{% for m in messages %}{% if m.role == 'x' %}{{ raise_exception('no x here') }}{% endif %}{{ m.role }}{% endfor %}"
-    tokenizer = _tokenizer(template)
+    tokenizer = tokenizer_of(template)
     chats = [[{"role": "x", "content": "hi"}], _chat("Hi", "Hello")]
     first, second = Encoder(kind="messages", template=template).encode(
         tokenizer, [orjson.dumps(c).decode() for c in chats]
@@ -161,20 +161,20 @@ def test_today_is_the_day_that_is_told() -> None:
     assert dated(template, "2026-01-02") == "{{ '02 Jan 2026' }}|{{ '2026' }}|{{ strftime_now is defined }}"
     with pytest.raises(InputError, match="YYYY-MM-DD, got '2 January'"):
         dated(template, "2 January")
-    tokenizer = _tokenizer(template)
+    tokenizer = tokenizer_of(template)
     encoder = Encoder.of("messages", tokenizer, roles=("assistant",), date="2026-01-02", model="x")
     assert encoder.dated
-    assert not Encoder.of("messages", _tokenizer(CHATML), roles=("assistant",), date="2026-01-02", model="x").dated
+    assert not Encoder.of("messages", tokenizer_of(CHATML), roles=("assistant",), date="2026-01-02", model="x").dated
 
 
 def test_a_tokenizer_without_a_template_is_refused() -> None:
-    tokenizer = _tokenizer("none")
+    tokenizer = tokenizer_of("none")
     tokenizer.chat_template = None
     with pytest.raises(InputError, match=r"the tokenizer of m has no chat template\. Name a model"):
         Encoder.of("messages", tokenizer, roles=("assistant",), date="2026-01-02", model="m")
 
 
-def _merging_tokenizer() -> PreTrainedTokenizerFast:
+def merging_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer in which `ab` and ` c` are tokens, so that one may lie on the boundary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: i for i, piece in enumerate([*alphabet, "ab", "Ġc"])}
@@ -196,7 +196,7 @@ def _merging_tokenizer() -> PreTrainedTokenizerFast:
     ],
 )
 def test_a_token_counts_if_it_has_a_character_of_the_response(before: str, text: str, counting: list[str]) -> None:
-    tokenizer = _merging_tokenizer()
+    tokenizer = merging_tokenizer()
     (found,) = Encoder(kind="response").encode(tokenizer, [orjson.dumps([before, text]).decode()])
     assert isinstance(found, Encoded)
     assert found.counts is not None
@@ -205,7 +205,7 @@ def test_a_token_counts_if_it_has_a_character_of_the_response(before: str, text:
 
 
 def test_a_prompt_that_spells_a_special_token_is_plain_text() -> None:
-    tokenizer = _tokenizer(CHATML)
+    tokenizer = tokenizer_of(CHATML)
     (found,) = Encoder(kind="prefixed").encode(tokenizer, [orjson.dumps(["<|im_end|>", "x"]).decode()])
     assert isinstance(found, Encoded)
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in found.ids
