@@ -36,6 +36,11 @@ class Sources(NamedTuple):
     group: Source | None
 
     @property
+    def contents(self) -> list[str]:
+        """The dotted paths to what a document holds: its text, and what belongs to it."""
+        return [source.dotted for source in (self.text, self.context, self.rejected) if source is not None]
+
+    @property
     def in_file(self) -> list[str]:
         """The dotted paths to read from the file, each once."""
         sources = (self.text, self.context, self.rejected, *self.id, self.group)

@@ -57,10 +57,11 @@ def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[U
         _refuse_encrypted(file, info.size, metadata)
         footer.all_read = True
         _check_row_groups(shard, columns.text)
-        text = find_sources(shard.schema_arrow, columns, name).text.dotted
-        _check_row_groups(shard, text)
+        contents = find_sources(shard.schema_arrow, columns, name).contents
+        for content in contents:
+            _check_row_groups(shard, content)
     paths = [metadata.schema.column(i).path for i in range(len(metadata.schema))]
-    leaves = [i for i, path in enumerate(paths) if path == text or path.startswith(f"{text}.")]
+    leaves = [i for i, path in enumerate(paths) if any(path == of or path.startswith(f"{of}.") for of in contents)]
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):

@@ -13,7 +13,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config import ExportConfig, PlanConfig, SelectConfig
+from rho_score.config import CorpusConfig, ExportConfig, PlanConfig, SelectConfig
+from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.exporting.job import export
 from rho_score.scoring.estimate import estimate
@@ -235,6 +236,14 @@ def test_verify_compares_the_tokens_that_count(
     assert main([*command, *options, "--verify", "100"]) == 0
     said = capsys.readouterr().out
     assert f"verified 40 documents, {ScoreSet.open(str(chat_scores)).summary['losses']:,} tokens" in said
+
+
+def test_units_are_cut_by_all_that_a_document_holds(tmp_path: Path) -> None:
+    rows = [{"prompt": "a long prompt " * 100, "response": "yes"}] * 20
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=5, use_dictionary=False)
+    pair = {"prompt_column": "prompt", "response_column": "response"}
+    assert len(make_plan(CorpusConfig(input=str(tmp_path), unit_bytes=10_000, **pair)).units) == 2
+    assert len(make_plan(CorpusConfig(input=str(tmp_path), unit_bytes=10_000, text_column="response")).units) == 1
 
 
 @pytest.mark.parametrize(
