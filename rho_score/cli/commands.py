@@ -69,6 +69,8 @@ def _score(config: ScoreConfig) -> int:
         f"documents in {counts.documents:,} = scored {counts.scored:,} + quarantined {counts.quarantined:,}; "
         f"{counts.tokens:,} tokens, mean loss {mean:.4f} nats"
     )
+    if counts.losses < counts.tokens:
+        _say(f"{counts.losses:,} of the tokens have a loss; {counts.tokens - counts.losses:,} are context alone")
     if summary.not_shards:
         _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
     _print_retries(summary.retries)

@@ -1,13 +1,24 @@
 """The options that say what a corpus is."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
 from rho_score.config.option import Group, metavar
 
+ContentKind = Literal["text", "ids", "prefixed", "response", "messages", "pair"]
+"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, a chat, or
+one response of a preference pair."""
+
+WHOLE: tuple[ContentKind, ...] = ("text", "ids")
+"""The kinds of documents of which every token counts."""
+
 _CORPUS = Group("Corpus")
+_COUNTED = Group(
+    "Chats, prompts and prefixes",
+    "Tokens that do not count are read by the model as context. They have no loss and are never selected.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,9 @@ class CorpusConfig:
     text_column: Annotated[str, _CORPUS, metavar("COLUMN")] = "text"
     """The string column that holds a document's text. A dotted name reaches into structs and JSON
     objects (body.text)."""
+    ids_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
+    """The column that holds the ids of a document's tokens in place of a text: a list of integers.
+    They are scored as they are, without a prefix unless --prefix names one."""
     id_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's id, of any scalar type. A dotted name (meta.id) and the
     KEY of folders named KEY=VALUE work too, and several names are joined with / (lang,id). By
@@ -29,6 +43,29 @@ class CorpusConfig:
     """The column that holds a document's group, such as its source or domain. Selections report
     each group and can keep a share of each. A dotted name (meta.source) and the KEY of folders
     named KEY=VALUE work too."""
+    messages_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The column that holds a chat in place of a text: a list of messages, each with a role and a
+    content. The model's own chat template writes it out, and the tokens of the assistant's turns
+    count, each with the token that ends it."""
+    roles: Annotated[tuple[str, ...], _COUNTED, metavar("ROLE")] = ("assistant",)
+    """With --messages-column: the roles whose turns count."""
+    chat_date: Annotated[str | None, _COUNTED, metavar("YYYY-MM-DD")] = None
+    """With --messages-column: the day that is told to chat templates which write today's date. By
+    default, it is the day on which the run was begun."""
+    prompt_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The string column that holds a prompt. The model reads it and the response as one text, and
+    only tokens with a character of the response count."""
+    response_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """With --prompt-column: the string column that holds the response."""
+    chosen_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """The column that holds the preferred response of a pair, a string or a list of messages. Each
+    row becomes two documents, ID/chosen and ID/rejected, with the tokens that TRL's DPOTrainer
+    makes of them. The prompt is --prompt-column, or what both responses begin with."""
+    rejected_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """With --chosen-column: the column that holds the other response of the pair."""
+    prefix_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """A string column whose value comes before the text and does not count, such as a title or an
+    address. A document without a value has no prefix."""
     unit_bytes: Annotated[int, _CORPUS, metavar("BYTES")] = 16_000_000
     """The bytes of text in one unit. A unit is the piece of work that is retried, published and
     resumed as a whole. The default is about 4 million tokens; on a CPU, 500000 finishes a unit

@@ -28,13 +28,14 @@ class ExportConfig:
     token that has a loss is trained on."""
     output: Annotated[Positional[str], metavar("OUTPUT")]
     """The export to write, as a path or as any fsspec URL."""
-    format: Annotated[Literal["labels", "bin", "megatron", "olmo", "levanter", "parquet", "jsonl"], _FORMAT]
+    format: Annotated[Literal["labels", "bin", "megatron", "olmo", "levanter", "parquet", "jsonl", "dpo"], _FORMAT]
     """The format of the files. labels is Parquet with input_ids and labels for Hugging Face's
     Trainer, TRL and Axolotl, where -100 marks a token that is not trained on. bin is nanoGPT's .bin
     with a .mask beside it. megatron is Megatron-LM's indexed dataset with a second one for the
     mask. olmo is OLMo-core's headless .npy files of token ids and label masks. levanter is Parquet
     with input_ids and float loss_weights. parquet and jsonl are the kept documents with all their
-    own columns; they need a selection made with --level document."""
+    own columns; they need a selection made with --level document. dpo is the pairs of a score set as
+    JSON lines, with ref_chosen_logps and ref_rejected_logps for TRL's DPOTrainer."""
     block_size: Annotated[int | None, _FORMAT, metavar("TOKENS")] = None
     """With --format labels: pack the documents into blocks of exactly this many tokens. By default,
     each document is a row."""
@@ -50,7 +51,12 @@ class ExportConfig:
     """With --format bin or megatron: put about this share of the documents, chosen by their ids, into
     val.bin, and the others into train.bin."""
     compression: Annotated[Literal["none", "gzip", "zstd"], _FORMAT] = "none"
-    """With --format jsonl: how the files are compressed."""
+    """With --format jsonl or dpo: how the files are compressed."""
+    min_margin: Annotated[float | None, _FORMAT, metavar("NATS")] = None
+    """With --format dpo: leave out pairs whose chosen response is not at least this much more
+    likely than the rejected one, by the sums of their log-probabilities."""
+    max_margin: Annotated[float | None, _FORMAT, metavar("NATS")] = None
+    """With --format dpo: leave out pairs that are farther apart than this."""
     order: Annotated[Literal["corpus", "easy-first", "hard-first"], _DOCUMENTS] = "corpus"
     """The order of the documents: as in the corpus, or sorted by difficulty for a curriculum. The
     difficulty of a document is the mean score of its tokens."""
@@ -63,7 +69,7 @@ class ExportConfig:
     """Also train on the token that ends each document, although it has no score, so that the model
     learns where documents end."""
     input: Annotated[str | None, _MOVED, metavar("INPUT")] = None
-    """With --format parquet or jsonl: the folder, file or glob where the corpus is now, if it has
+    """With --format parquet, jsonl or dpo: the folder, file or glob where the corpus is now, if it has
     moved. Its shards are then compared by size and by document ids alone, because copies have other
     modification times."""
     scores: Annotated[str | None, _MOVED, metavar("SCORES")] = None

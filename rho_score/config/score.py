@@ -62,9 +62,10 @@ class ScoreConfig(CorpusConfig):
     """What the first token of a document is conditioned on. auto takes the tokenizer's BOS token,
     else its EOS token, else one that the model's config.json names. none takes nothing, so the
     first token has no loss. ID is the id of a token."""
-    precision: Annotated[Precision, _SCORES] = "float16"
-    """The precision in which losses are stored and ranked. float16 takes about 1.8 bytes per token,
-    and float32 nearly twice that."""
+    precision: Annotated[Precision | None, _SCORES] = None
+    """The precision in which losses are stored and ranked. float16, the default, takes about 1.8
+    bytes per token, and float32 nearly twice that. Pairs are stored as float32 by default, because
+    the losses of a response are summed."""
 
     workers: Annotated[str, _WORKERS, metavar("N|MIN:MAX")] = "1"
     """How many workers load the model. MIN:MAX lets their number grow and shrink with the

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from rho_score.config.corpus import ContentKind
 from rho_score.corpus.lines import LONGEST_LINE
 from rho_score.corpus.values import Unusable, Value
 from rho_score.errors import InputError
@@ -21,8 +22,41 @@ class Columns(NamedTuple):
     """
 
     text: str
+    """What counts: the text, the response, or the chat."""
     id: str | None = None
     group: str | None = None
+    context: str | None = None
+    """What comes before the text and does not count."""
+    kind: ContentKind = "text"
+    rejected: str | None = None
+    """In pairs, of which `text` is the chosen response: the rejected one."""
+
+    @property
+    def documents_per_row(self) -> int:
+        """How many documents a row of the input is."""
+        return 2 if self.kind == "pair" else 1
+
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """The columns of a document's content, each with the option that names it. They are in the shard itself."""
+        named = [(self.text, self.text_flag), (self.context, self.context_flag), (self.rejected, "--rejected-column")]
+        return [(column, flag) for column, flag in named if column is not None]
+
+    @property
+    def text_flag(self) -> str:
+        """The option that names the column of the text."""
+        flags = {
+            "ids": "--ids-column",
+            "messages": "--messages-column",
+            "response": "--response-column",
+            "pair": "--chosen-column",
+        }
+        return flags.get(self.kind, "--text-column")
+
+    @property
+    def context_flag(self) -> str:
+        """The option that names the column of what comes before the text."""
+        return "--prefix-column" if self.kind == "prefixed" else "--prompt-column"
 
     @property
     def id_parts(self) -> list[str]:
@@ -36,7 +70,7 @@ class Document(NamedTuple):
     doc_id: str
     group: str | None
     text: str | None
-    """None if the document cannot be scored."""
+    """What `rho_score.models.content` makes tokens of; None if the document cannot be scored."""
     error: str | None
     """The reason why the document cannot be scored."""
 
@@ -121,12 +155,13 @@ def document(default_id: str, text: Any, doc_id: Value, group: Value, columns: C
         return Document(doc_id, None, None, f"{place}column {columns.group!r} is {group.reason}")
     if isinstance(text, str) and len(text) <= LONGEST_LINE:
         return Document(doc_id, group, text, None)
+    column = columns.text
     if text is None:
         what = "null"
     elif isinstance(text, str):
         what = f"longer than {LONGEST_LINE:,} characters. Split the document"
     elif isinstance(text, Unusable):
-        what = text.reason
+        what, column = text.reason, text.column or columns.text
     else:
         what = f"{type(text).__name__}, not a string"
-    return Document(doc_id, group, None, f"{place}column {columns.text!r} is {what}")
+    return Document(doc_id, group, None, f"{place}column {column!r} is {what}")

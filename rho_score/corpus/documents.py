@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rho_score.corpus.columns import Columns, Document
+from rho_score.corpus.content import documents_of
 from rho_score.corpus.formats import format_of
 from rho_score.corpus.units import Unit
 from rho_score.errors import RhoScoreError
@@ -12,7 +13,8 @@ from rho_score.files.urls import without_credentials
 
 def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     """Yields the documents of a unit in input order. Those that cannot be scored have an error."""
-    return format_of(unit).read(root, unit, columns)
+    for row in format_of(unit).read(root, unit, columns):
+        yield from documents_of(row, columns)
 
 
 def read_unchanged(root: Folder, unit: Unit, columns: Columns) -> list[Document]:

@@ -13,6 +13,7 @@ import orjson
 from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import MISSING, Columns, Document, document, folder_values, joined_id, paths_in, value_at
 from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
+from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.json_heads import refuse_one_value
 from rho_score.corpus.lines import BOM, LARGEST_SHARD, Line, lines_between
 from rho_score.corpus.units import Unit, new_unit
@@ -117,15 +118,16 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
     def is_there(column: str, *, folder: bool = True) -> bool:
         return (folder and column in folders) or any(value_at(record, column) is not MISSING for record in records)
 
-    columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
+    columns = columns_of(corpus)
     ids = [] if columns.id is None else [columns.id] if is_there(columns.id) else columns.id_parts
     groups = [] if columns.group is None else [columns.group]
     wanted = [(column, "--id-column") for column in ids] + [(column, "--group-column") for column in groups]
-    lost = [] if is_there(columns.text, folder=False) else [(columns.text, "--text-column")]
+    contents = columns.contents
+    lost = [(column, flag) for column, flag in contents if not is_there(column, folder=False)]
     lost += [(column, flag) for column, flag in wanted if not is_there(column)]
     if records and lost:
         column, flag = lost[0]
-        folder = "" if flag == "--text-column" or "." in column else f", and no folder {column}=… below the input"
+        folder = "" if (column, flag) in contents or "." in column else f", and no folder {column}=… below the input"
         there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
         raise InputError(
             f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "
@@ -193,7 +195,11 @@ def _line_document(
     if text is MISSING:
         known = doc_id if isinstance(doc_id, str) else default_id
         return Document(known, None, None, f"{place}: no field {columns.text!r}")
-    return document(default_id, text, doc_id, group, columns, place=f"{place}: ")
+    context, rejected = (
+        None if column is None else value_at(record, column) for column in (columns.context, columns.rejected)
+    )
+    content = packed(columns, text, context, rejected)
+    return document(default_id, content, doc_id, group, columns, place=f"{place}: ")
 
 
 def _exact(line: bytes, column: str, found: float) -> Any:

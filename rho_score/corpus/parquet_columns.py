@@ -1,11 +1,12 @@
 """Finds a Parquet shard's texts, ids and groups in its columns, structs and folder names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns, folder_values, splits
-from rho_score.corpus.values import SCALARS, is_scalar, is_text
+from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_scalar, is_text
 from rho_score.errors import InputError
 
 
@@ -25,17 +26,24 @@ class Source(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """The places of the text, the id and the group in one shard."""
+    """The places of the text, what comes before it, the id and the group in one shard."""
 
     text: Source
+    context: Source | None
+    rejected: Source | None
     id: tuple[Source, ...]
     """Several if the id is joined from columns; none if ids are SHARD#ROW."""
     group: Source | None
 
     @property
+    def contents(self) -> list[str]:
+        """The dotted paths to what a document holds: its text, and what belongs to it."""
+        return [source.dotted for source in (self.text, self.context, self.rejected) if source is not None]
+
+    @property
     def in_file(self) -> list[str]:
         """The dotted paths to read from the file, each once."""
-        sources = (self.text, *self.id, self.group)
+        sources = (self.text, self.context, self.rejected, *self.id, self.group)
         return list(dict.fromkeys(source.dotted for source in sources if source is not None and source.path))
 
 
@@ -76,15 +84,16 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         InputError: a column is missing, or has a type that cannot be used.
     """
     fields, folders = list(schema), folder_values(shard)
+    contents = [flag for _, flag in columns.contents]
 
     def find(name: str, flag: str) -> Source:
         if path := find_path(fields, name):
-            _check_type(fields, path, name, flag)
+            _check_type(fields, path, name, flag, columns)
             return Source(name, path)
-        if name in folders and flag != "--text-column":
+        if name in folders and flag not in contents:
             return Source(name, None, folders[name])
         there = ", ".join([*paths_of(fields), *(f"{key} (a folder)" for key in folders)])
-        folder = "" if flag == "--text-column" or "." in name else f", and no folder {name}=… below the input"
+        folder = "" if flag in contents or "." in name else f", and no folder {name}=… below the input"
         raise InputError(f"no column {name!r}{folder}; there are: {there}. Name the right one with {flag}.")
 
     ids: list[str] = []
@@ -92,22 +101,33 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
         whole = find_path(fields, columns.id) or columns.id in folders
         ids = [columns.id] if whole else columns.id_parts
     return Sources(
-        text=find(columns.text, "--text-column"),
+        text=find(columns.text, columns.text_flag),
+        context=None if columns.context is None else find(columns.context, columns.context_flag),
+        rejected=None if columns.rejected is None else find(columns.rejected, "--rejected-column"),
         id=tuple(find(name, "--id-column") for name in ids),
         group=None if columns.group is None else find(columns.group, "--group-column"),
     )
 
 
-def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str) -> None:
+_FITS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "ids": (is_ids, "a list of integers"),
+    "messages": (is_chat, "a list of messages (structs with role and content)"),
+    "pair": (is_chat, "string, or a list of messages (structs with role and content)"),
+}
+"""What the columns of a content must be, if not strings."""
+
+
+def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: str, columns: Columns) -> None:
     for part in path:
         kind = next(field.type for field in fields if field.name == part)
         fields = list(kind) if pa.types.is_struct(kind) else []
+    is_content = flag in [of for _, of in columns.contents]
+    fits, wanted = _FITS.get(columns.kind, (is_text, "string")) if is_content else (is_scalar, SCALARS)
     try:
-        if (is_text if flag == "--text-column" else is_scalar)(kind):
+        if fits(kind):
             return
     except LookupError as error:
         raise InputError(f"column {name!r} has {error}. Name another column with {flag}.") from error
-    wanted = "string" if flag == "--text-column" else SCALARS
     other = (
         f"one of its fields ({', '.join(f'{name}.{path}' for path in paths_of(fields))})"
         if fields

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns, Document, document, joined_id
 from rho_score.corpus.compression import DAMAGE, is_damage
+from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.lines import LARGEST_SHARD
 from rho_score.corpus.parquet_columns import Source, Sources, find_sources
 from rho_score.corpus.units import Unit, new_unit
@@ -48,21 +49,24 @@ def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[U
     Raises:
         InputError: the shard cannot be read, lacks a column, or has row groups that are too large.
     """
-    columns = Columns(corpus.text_column, corpus.id_column, corpus.group_column)
+    columns = columns_of(corpus)
     with root.open(name) as file:
         footer = _Footer(file)
         shard = pq.ParquetFile(footer)
         metadata = shard.metadata
         _refuse_encrypted(file, info.size, metadata)
         footer.all_read = True
-        _check_row_groups(shard, corpus.text_column)
-        text = find_sources(shard.schema_arrow, columns, name).text.dotted
-        _check_row_groups(shard, text)
-    leaf = next(i for i in range(len(metadata.schema)) if metadata.schema.column(i).path == text)
+        _check_row_groups(shard, columns.text)
+        contents = find_sources(shard.schema_arrow, columns, name).contents
+        for content in contents:
+            _check_row_groups(shard, content)
+    paths = [metadata.schema.column(i).path for i in range(len(metadata.schema))]
+    leaves = [i for i, path in enumerate(paths) if any(path == of or path.startswith(f"{of}.") for of in contents)]
     units: list[Unit] = []
     start = row = rows = size = 0
     for i in range(metadata.num_row_groups):
-        n_rows, n_bytes = metadata.row_group(i).num_rows, metadata.row_group(i).column(leaf).total_uncompressed_size
+        n_rows = metadata.row_group(i).num_rows
+        n_bytes = sum(metadata.row_group(i).column(leaf).total_uncompressed_size for leaf in leaves)
         for what, found, most in (("rows", n_rows, MOST_ROWS), ("bytes of text", n_bytes, LARGEST_SHARD)):
             if found > most:
                 raise InputError(f"row group {i} has {found:,} {what}, more than {most:,}. Write smaller row groups.")
@@ -207,7 +211,10 @@ def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
 def _batch_documents(
     batch: pa.RecordBatch, default_ids: list[str], sources: Sources, columns: Columns
 ) -> Iterator[Document]:
-    texts = _values(batch, sources.text)
+    texts, contexts, rejected = (
+        [None] * len(batch) if source is None else _content(batch, source)
+        for source in (sources.text, sources.context, sources.rejected)
+    )
     groups = [None] * len(texts) if sources.group is None else _values(batch, sources.group)
     parts = [_values(batch, source) for source in sources.id]
     ids: list[Value] = list(default_ids)
@@ -216,15 +223,27 @@ def _batch_documents(
     elif parts:
         names = [source.name for source in sources.id]
         ids = [joined_id(list(zip(names, row, strict=True))) for row in zip(*parts, strict=True)]
-    for default_id, text, doc_id, group in zip(default_ids, texts, ids, groups, strict=True):
-        yield document(default_id, text, doc_id, group, columns)
+    contents = (packed(columns, *row) for row in zip(texts, contexts, rejected, strict=True))
+    for default_id, content, doc_id, group in zip(default_ids, contents, ids, groups, strict=True):
+        yield document(default_id, content, doc_id, group, columns)
 
 
 def _values(batch: pa.RecordBatch, source: Source) -> list[Value]:
     """The column's values as text; None if the value, or a struct around it, is null."""
-    if source.path is None:
-        return [source.value] * len(batch)
+    return [source.value] * len(batch) if source.path is None else texts_of(_column(batch, source))
+
+
+def _content(batch: pa.RecordBatch, source: Source) -> list[Any]:
+    """The column's values: lists as they are, all others as text."""
+    column = _column(batch, source)
+    is_list = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
+    return list(column.to_pylist()) if is_list else list(texts_of(column))
+
+
+def _column(batch: pa.RecordBatch, source: Source) -> pa.Array:
+    """The column, null where a struct around it is."""
+    assert source.path is not None
     column = batch[source.path[0]]
     for name in source.path[1:]:
         column = pc.struct_field(column, [column.type.get_field_index(name)])
-    return texts_of(column)
+    return column

@@ -21,6 +21,7 @@ from fsspec.utils import glob_translate
 
 from rho_score.config import CorpusConfig
 from rho_score.corpus.compression import DAMAGE
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.formats import FORMATS, Format, format_named
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
@@ -100,11 +101,12 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     """Lists the corpus, checks the columns of every shard, and cuts the shards into units.
 
     Raises:
-        InputError: there is no shard, or some shards cannot be read or lack a column. The message
-            names the first 20 of these.
+        InputError: the columns contradict each other, or there is no shard, or some shards cannot be
+            read or lack a column. The message names the first 20 of these.
     """
     if corpus.unit_bytes < 1:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
+    columns_of(corpus)
     root, files = _list_corpus(corpus.input)
     notes = _export_notes(files)
     formats = {name: _shard_format(name) for name in files if not name.startswith(notes)}

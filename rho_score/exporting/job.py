@@ -28,7 +28,7 @@ from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import cut_order
 from rho_score.exporting.joined import PIECES, join
 from rho_score.exporting.settings import ExportSettings, resolve_settings
-from rho_score.exporting.tasks import Task, original_part, range_part, run_task, sort_part, token_part
+from rho_score.exporting.tasks import Task, original_part, pair_part, range_part, run_task, sort_part, token_part
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
 from rho_score.files.paths import check_writable
@@ -100,7 +100,7 @@ def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]
     n, seen = config.units_per_part, ExportCounts()
     parts = {f"part-{i // n:05}": units[i : i + n] for i in range(0, len(units), n)}
     if config.order == "corpus":
-        work = original_part if settings.corpus else token_part
+        work = pair_part if settings.format == "dpo" else original_part if settings.corpus else token_part
         tasks = [
             Task(name=name, n_units=len(of), work=work, settings=settings, rest=(of,)) for name, of in parts.items()
         ]

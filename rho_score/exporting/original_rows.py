@@ -27,6 +27,7 @@ from rho_score.corpus.lines import BOM
 from rho_score.corpus.plan import root_of
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.arrow import as_numpy
 from rho_score.files.folder import Folder
 from rho_score.stores.layout import quarantine_name
 from rho_score.stores.selection import Selection
@@ -75,12 +76,23 @@ def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray
     Raises:
         RhoScoreError: the shard has changed, or its documents are not those of the selection.
     """
-    corpus.check(unit)
     table = selection.unit_table(unit.unit, ["doc_id", "kept"])
-    chosen, kept = table["doc_id"].to_pylist(), table["kept"].to_pylist()
+    places = scored_places(corpus, table["doc_id"].to_pylist(), unit)
+    return (places >= 0) & np.append(as_numpy(table["kept"]), False)[places]
+
+
+def scored_places(corpus: Corpus, chosen: list[str], unit: Unit) -> np.ndarray:
+    """The row of a store that each document of a unit has, int64[n_documents]; -1 if it was quarantined.
+
+    Documents are in input order. chosen: the ids of the store's rows.
+
+    Raises:
+        RhoScoreError: the shard has changed, or its documents are not those of the store.
+    """
+    corpus.check(unit)
     found = [(document.doc_id, document.error) for document in documents(corpus.root, unit, corpus.columns)]
     lost = _lost_in_scoring(corpus, unit, found)
-    keep, at = np.zeros(len(found), bool), 0
+    places, at = np.full(len(found), -1, np.int64), 0
     for row, (doc_id, error) in enumerate(found):
         expected = chosen[at] if at < len(chosen) else None
         if error is not None:
@@ -94,11 +106,11 @@ def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray
             continue
         if doc_id != expected:
             raise _mismatch(corpus, unit, row, f"the input has {doc_id!r}, but the selection has {expected!r}")
-        keep[row] = kept[at]
+        places[row] = at
         at += 1
     if at < len(chosen):
         raise _mismatch(corpus, unit, len(found), f"the input ends, but the selection has {chosen[at]!r}")
-    return keep
+    return places
 
 
 def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table]:

@@ -1,12 +1,12 @@
 """Checks and resolves every option of an export before anything is written."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from rho_score.config import ExportConfig
 from rho_score.corpus import parquet_shards
-from rho_score.corpus.columns import Columns
 from rho_score.errors import InputError
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
@@ -24,7 +24,7 @@ from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
 
 LAYOUT_VERSION = 3  # version 2 had no attention_mask and no seq_lengths, version 1 kept blocks without any label
-ORIGINALS = ("parquet", "jsonl")
+ORIGINALS = ("parquet", "jsonl", "dpo")
 MASK_DTYPE = np.dtype(np.uint8)  # of the mask in flat files
 
 MASK = {
@@ -47,6 +47,8 @@ _TRAPS = {
     "(examples/megatron_dataset.py)",
     "parquet": "the documents are whole; nothing in them is masked",
     "jsonl": "the documents are whole; nothing in them is masked",
+    "dpo": "DPOTrainer computes the reference's log-probabilities again, even if they are there: take them over as "
+    "examples/trl_dpo.py does",
 }
 
 
@@ -77,6 +79,8 @@ class ExportSettings:
     val_share: float
     compression: Compression
     corpus: Corpus | None
+    margins: tuple[float, float]
+    """With the format dpo: the smallest and the largest margin of a pair that is written."""
 
     @property
     def first_is_no_target(self) -> bool:
@@ -145,6 +149,10 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         val_share=config.val_share,
         compression=config.compression,
         corpus=_corpus(config, selection) if whole else None,
+        margins=(
+            -math.inf if config.min_margin is None else config.min_margin,
+            math.inf if config.max_margin is None else config.max_margin,
+        ),
     )
     parts = {
         "layout_version": LAYOUT_VERSION,
@@ -155,6 +163,7 @@ def resolve_settings(config: ExportConfig, selection: Selection | ScoreSet) -> t
         "order": config.order,
         "compression": config.compression,
         **({} if whole else {**asdict(frame), "pad_id": pad if config.block_size else None}),
+        **({"margins": [config.min_margin, config.max_margin]} if config.format == "dpo" else {}),
         "columns": settings.source.columns,
         "join": settings.join,
         "val_share": settings.val_share,
@@ -187,8 +196,10 @@ def _check_options(config: ExportConfig) -> None:
         raise InputError(f"--join and --val-share are for --format bin and megatron, not {config.format}.")
     if config.columns and (config.format not in ("labels", "bin") or config.order != "corpus"):
         raise InputError("--columns is for --format labels and bin, in the order of the corpus.")
-    if config.compression != "none" and config.format != "jsonl":
-        raise InputError("--compression is for --format jsonl. Parquet files are always compressed.")
+    if config.compression != "none" and config.format not in ("jsonl", "dpo"):
+        raise InputError("--compression is for --format jsonl and dpo. Parquet files are always compressed.")
+    if config.format != "dpo" and (config.min_margin is not None or config.max_margin is not None):
+        raise InputError(f"--min-margin and --max-margin are for --format dpo, not {config.format}.")
 
 
 def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSource:
@@ -219,6 +230,13 @@ def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSou
 
 def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
     """The corpus that a selection of documents was made from."""
+    if config.format == "dpo":
+        if not isinstance(selection, ScoreSet) or selection.columns.kind != "pair":
+            raise InputError(
+                f"--format dpo writes preference pairs, but {config.selection} is no score set of pairs. Make one with "
+                "`rho-score score … --chosen-column … --rejected-column …`."
+            )
+        return _place_of(config, selection)
     if isinstance(selection, ScoreSet):
         raise InputError(
             f"--format {config.format} writes the documents that a selection keeps, but {config.selection} is a score set."
@@ -240,10 +258,19 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
         raise InputError(
             f"the score set that {config.selection} was made from is not where it was. Give its place with --scores."
         )
-    columns = (scores.manifest["parts"].get(name) for name in ("text_column", "id_column", "group_column"))
+    if scores.columns.kind == "pair":
+        raise InputError(
+            f"--format {config.format} writes whole rows, but {config.selection} keeps single responses of pairs. Export the "
+            "score set with --format dpo."
+        )
+    return _place_of(config, scores)
+
+
+def _place_of(config: ExportConfig, scores: ScoreSet) -> Corpus:
+    """The corpus of a score set, where it is now."""
     noted = scores.manifest.get("input", {}).get("root")
     if config.input is None and noted is None:
         raise InputError("the score set does not say where its corpus is. Give the place with --input.")
     root = Folder(resolve_relative(scores.folder, noted)) if config.input is None else corpus_root(config.input)
     moved = config.input is not None
-    return Corpus(root=root, moved=moved, columns=Columns(*columns), quarantine=scores.folder)
+    return Corpus(root=root, moved=moved, columns=scores.columns, quarantine=scores.folder)

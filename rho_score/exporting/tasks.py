@@ -25,12 +25,14 @@ from rho_score.exporting.original_rows import (
     parquet_tables,
     rows_to_keep,
 )
+from rho_score.exporting.pairs import pair_rows
 from rho_score.exporting.settings import ExportSettings
 from rho_score.exporting.writer import Writer
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
 from rho_score.stores.framing import Documents
+from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
 
@@ -143,6 +145,18 @@ def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) 
                 lines.add(line)
         counts += _whole(selection, unit)
     return _publish(settings, part, (tables if settings.format == "parquet" else lines).files(), counts)
+
+
+def pair_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) -> JsonObject:
+    """Writes the pairs of consecutive units; returns the content of `parts/<part>.json`."""
+    assert settings.corpus is not None
+    scores, counts, lines = ScoreSet(Folder(settings.selection)), ExportCounts(), JsonlRows(settings.compression)
+    for unit in units:
+        rows, of_unit = pair_rows(settings.corpus, scores, unit, settings.margins)
+        for row in rows:
+            lines.add(row)
+        counts += of_unit
+    return _publish(settings, part, lines.files(), counts)
 
 
 def _trainable(settings: ExportSettings, unit: Unit) -> tuple[Documents, np.ndarray, ExportCounts]:

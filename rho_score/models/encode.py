@@ -14,10 +14,33 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.
     Nothing is added (no BOS, no EOS) and nothing is cut. A text that spells a special token, such
     as `<|im_end|>`, is tokenized as the characters it is made of.
     """
-    return [ids for some in _together(texts) for ids in _encode(tokenizer, some)]
+    return [ids for some in together(texts) for ids in _encode(tokenizer, some)]
 
 
-def _together(texts: Sequence[str]) -> Iterator[list[str]]:
+def encode_with_places(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the token ids of each text, int32[n], and where each token is in it, int64[n, 2].
+
+    The places are characters, (start, stop). special: True if what spells a special token is one.
+    """
+    for some in together(texts):
+        encoded = tokenizer(
+            some,
+            add_special_tokens=False,
+            split_special_tokens=not special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=True,
+            truncation=False,
+            padding=False,
+            verbose=False,
+        )
+        for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            yield np.asarray(ids, np.int32), np.asarray(places, np.int64).reshape(-1, 2)
+
+
+def together(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yields the texts in lists of a few megabytes.
 
     A tokenizer takes about a hundred bytes of memory per token while it works.

@@ -62,12 +62,13 @@ def heat_map(
 
 
 def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
+    known = not np.isnan(document.score[i])
     lines = [
         f"{text!r}  token {document.input_ids[i]}, position {i}",
-        f"{score_name} {document.score[i]:.3f} nats",
+        f"{score_name} {document.score[i]:.3f} nats" if known else "context: it has no loss",
     ]
     for name, losses in (("reference loss", document.ref_loss), ("base loss", document.base_loss)):
-        if losses is not None:
+        if losses is not None and known:
             lines.append(f"{name} {losses[i]:.3f}")
     if document.mask is not None:
         lines.append("kept" if document.mask[i] else "left out")

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from rho_score.stores.schema import FLOATS, IDS
+from rho_score.stores.schema import FLOATS, IDS, MASK
 
 # What reading passes on. If `error` is set, the document is quarantined and `text` is null. A unit
 # without documents is one row of nulls, so that it is published like the others.
@@ -17,6 +17,8 @@ DOCUMENTS = pa.schema(
 )
 
 
+# `text` is what `rho_score.models.content` makes tokens of. `counts` is left out if all tokens count.
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
 # plus the field in SIGNALS of each signal that was asked for
+COUNTS = pa.field("counts", MASK)
 SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])

@@ -3,6 +3,7 @@
 A small corpus is read whole. Figures that were counted are reported as exact, estimates as about.
 """
 
+import datetime
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,12 @@ from typing import Any
 from rho_score.config import PlanConfig
 from rho_score.corpus import jsonl_shards, parquet_shards
 from rho_score.corpus.columns import Columns, Document, folder_values
+from rho_score.corpus.content import columns_of, documents_of
 from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
-from rho_score.models.encode import encode
+from rho_score.models.content import Encoded, Encoder
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.safe_text import visible
 
@@ -50,6 +52,8 @@ class _Part:
     text_in: int = 0
     whole: bool = False
     tokens: int = 0
+    counting: int = 0
+    """Tokens among `tokens` that count."""
     tokenized_bytes: int = 0
     tokens_known: bool = False
     """True if all texts of the unit were tokenized."""
@@ -58,8 +62,12 @@ class _Part:
         """Notes that everything counted so far was in this part of the unit's weight."""
         self.consumed, self.documents_in, self.text_in = consumed, self.documents, self.text_bytes
 
-    def add(self, document: Document) -> None:
-        """Counts a document, and keeps its text if fewer than `keep` are kept."""
+    def add(self, row: Document, columns: Columns) -> None:
+        """Counts the documents of a row, and keeps their texts if fewer than `keep` are kept."""
+        for document in documents_of(row, columns):
+            self._add(document)
+
+    def _add(self, document: Document) -> None:
         self.documents += 1
         if document.error is not None:
             self.errors += 1
@@ -80,6 +88,8 @@ class Estimate:
     text_exact: bool
     tokens: int
     tokens_exact: bool
+    counting: float
+    """Share of the tokens that count."""
     sampled: int
     """Number of texts that were tokenized."""
     read: int
@@ -109,6 +119,7 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
             quarantined.
     """
     parts = _read_parts(config, plan)
+    sampled = _tokenize(config, parts)
     n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
     first_error = next((part.first_error for part in parts if part.first_error), "")
     if n_read and errors == n_read:
@@ -117,14 +128,13 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
             f"{visible(first_error)}. A run would score nothing. Name the right columns (--text-column, --id-column, "
             "--group-column), or repair the corpus."
         )
-    sampled = _tokenize(config, parts)
     by_format: dict[str, list[Unit]] = defaultdict(list)
     for unit in plan.units:
         by_format[unit.format].append(unit)
-    documents = text = 0.0
+    documents, text, per_row = 0.0, 0.0, columns_of(config).documents_per_row
     for name, units in by_format.items():
         of_format = [part for part in parts if part.unit.format == name]
-        documents += _documents(units, of_format)
+        documents += _documents(units, of_format, per_row)
         text += _total(units, [(part, part.text_bytes, part.text_in) for part in of_format])
     whole = len(parts) == len(plan.units) and all(part.whole for part in parts)
     known = [part for part in parts if part.whole and part.tokens_known]
@@ -138,6 +148,7 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
         text_exact=whole,
         tokens=sum(part.tokens for part in known) + round(max(rest, 0) * per_byte),
         tokens_exact=whole and len(known) == len(parts),
+        counting=sum(part.counting for part in parts) / max(1, tokenized),
         sampled=sampled,
         read=n_read,
         errors=errors,
@@ -151,9 +162,9 @@ def _documents_known(plan: Plan, parts: list[_Part]) -> bool:
     return all(unit.rows is not None or unit.unit in read for unit in plan.units)
 
 
-def _documents(units: Sequence[Unit], parts: list[_Part]) -> float:
+def _documents(units: Sequence[Unit], parts: list[_Part], per_row: int) -> float:
     if all(unit.rows is not None for unit in units):
-        return sum(unit.rows or 0 for unit in units)
+        return per_row * sum(unit.rows or 0 for unit in units)
     return _total(units, [(part, part.documents, part.documents_in) for part in parts])
 
 
@@ -192,7 +203,7 @@ def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
 
 def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
     units, small = _chosen(plan)
-    columns = Columns(config.text_column, config.id_column, config.group_column)
+    columns = columns_of(config)
     root = Folder(plan.root)
 
     def read(unit: Unit) -> _Part:
@@ -208,12 +219,13 @@ def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
 def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
     """Reads a unit until it ends or `most` bytes of its text are read."""
     unit = part.unit
-    for document in parquet_shards.read(root, unit, columns):
-        part.add(document)
+    for row in parquet_shards.read(root, unit, columns):
+        part.add(row, columns)
         if part.text_bytes + part.documents * ROW_BYTES >= most:
             break
-    part.whole = part.documents == unit.rows
-    part.note(_weight(unit) * part.documents / (unit.rows or 1))
+    n_documents = columns.documents_per_row * (unit.rows or 0)
+    part.whole = part.documents == n_documents
+    part.note(_weight(unit) * part.documents / (n_documents or 1))
 
 
 def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
@@ -230,7 +242,7 @@ def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
             if not plain and file.tell() > fetched:
                 part.note(fetched)
                 fetched = file.tell()
-            part.add(jsonl_shards.document_of(line, unit, columns, folders))
+            part.add(jsonl_shards.document_of(line, unit, columns, folders), columns)
             end = line.offset + len(line.content or b"")
             read = end - unit.start
             if read >= most and (plain or part.consumed or read >= 4 * most):
@@ -250,14 +262,27 @@ def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     scored = sum(part.documents - part.errors for part in parts)
     most = config.sample_documents if scored <= config.sample_documents else config.sample_documents // len(parts)
-    return sum(_tokenize_part(tokenizer, part, max(most, 1)) for part in parts)
+    encoder = Encoder.of(
+        columns_of(config).kind,
+        tokenizer,
+        roles=config.roles,
+        date=config.chat_date or datetime.date.today().isoformat(),
+        model=config.model,
+    )
+    return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1)) for part in parts)
 
 
-def _tokenize_part(tokenizer: Any, part: _Part, most: int) -> int:
+def _tokenize_part(tokenizer: Any, encoder: Encoder, part: _Part, most: int) -> int:
     texts = part.texts[:most]
-    part.tokens = sum(len(ids) for ids in encode(tokenizer, texts)) if texts else 0
+    found = encoder.encode(tokenizer, texts)
+    encoded = [one for one in found if isinstance(one, Encoded)]
+    part.tokens = sum(len(one.ids) for one in encoded)
+    part.counting = sum(len(one.ids) if one.counts is None else int(one.counts.sum()) for one in encoded)
     part.tokenized_bytes = sum(len(text.encode()) for text in texts)
     part.tokens_known = part.whole and len(texts) == part.documents - part.errors
+    refused = [one for one in found if isinstance(one, str)]
+    part.errors += len(refused)
+    part.first_error = part.first_error or next(iter(refused), "")
     return len(texts)
 
 
@@ -284,6 +309,8 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
         f"text bytes   {found.text_bytes:>16,}  {every if found.text_exact else some}",
         f"tokens       {found.tokens:>16,}  {tokens}",
     ]
+    if found.sampled and found.counting < 1:
+        lines.append(f"that count   {found.counting:>16.1%}  of the tokens; the others are context, without a loss")
     if found.errors:
         of_read = "documents" if found.text_exact else "documents that were read"
         first = visible(found.first_error)

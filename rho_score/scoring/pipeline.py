@@ -52,6 +52,7 @@ def scored_units(
 ) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
     """Runs the pipeline; yields each unit's name, counts and statistics once it is published."""
     low, high = settings.workers
+    per_row = settings.columns.documents_per_row
     ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
     dataset = ray.data.read_datasource(
         CorpusUnits(settings.plan.root, todo, settings.columns),
@@ -65,6 +66,7 @@ def scored_units(
             "model": settings.scorer.model.model,
             "trust_remote_code": settings.config.trust_remote_code,
             "tokenizer_sha256": settings.manifest["parts"]["tokenizer_sha256"],
+            "encoder": settings.encoder,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -88,7 +90,7 @@ def scored_units(
         publish_unit,
         fn_kwargs={
             "settings": _publish_settings(settings),
-            "expected_rows": {unit.unit: unit.rows for unit in todo if unit.rows is not None},
+            "expected_rows": {unit.unit: unit.rows * per_row for unit in todo if unit.rows is not None},
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -106,7 +108,7 @@ def _worker_settings(settings: ScoringSettings) -> WorkerSettings:
         identity=settings.identity,
         threads=settings.cpus,
         gpus=settings.gpus,
-        precision=settings.config.precision,
+        precision=settings.precision,
         output=settings.config.output,
         run=uuid.uuid4().hex[:8],
         limit_s=settings.unit_timeout_s,
@@ -120,5 +122,6 @@ def _publish_settings(settings: ScoringSettings) -> PublishSettings:
         grouped=settings.config.group_column is not None,
         signals=settings.scorer.signals,
         prefix=settings.scorer.prefix_id is not None,
+        whole=settings.encoder.counts_all,
         again=settings.config.only_quarantined,
     )

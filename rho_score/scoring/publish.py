@@ -33,7 +33,9 @@ class PublishSettings:
     """True if units have a column `group`."""
     signals: tuple[str, ...]
     prefix: bool
-    """True if each document has a prefix before it, so that every token has a loss."""
+    """True if each document has a prefix before it, so that every token that counts has a loss."""
+    whole: bool
+    """True if every token counts."""
     again: bool
     """True if the unit is published already and its files are replaced."""
 
@@ -61,10 +63,9 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
         raise RhoScoreError(
             f"unit {name}: {expected_rows[name]} rows were planned, but {counts.documents} were read. Nothing was written."
         )
-    if settings.prefix and counts.losses != counts.tokens:
+    if counts.losses != (n_counting := _n_counting(scored, settings)):
         raise RhoScoreError(
-            f"unit {name}: {counts.tokens - counts.losses} tokens have no loss, although each document has a prefix. "
-            "Nothing was written."
+            f"unit {name}: {counts.losses} tokens have a loss, but {n_counting} must have one. Nothing was written."
         )
     earlier = Counter(read_retries(unit))
     with retries_counted() as here:
@@ -95,6 +96,16 @@ def _counts(scored: pa.Table, n_quarantined: int, stats: UnitStats) -> ScoreCoun
     )
 
 
+def _n_counting(scored: pa.Table, settings: PublishSettings) -> int:
+    """The number of tokens that must have a loss: those that count, without the first if nothing is before it."""
+    lengths = list_lengths(scored["input_ids"])
+    first = (np.cumsum(lengths) - lengths)[lengths > 0]
+    if settings.whole:
+        return int(lengths.sum()) - (0 if settings.prefix else len(first))
+    counts = as_numpy(flat_values(scored["counts"]))
+    return int(counts.sum()) - (0 if settings.prefix else int(counts[first].sum()))
+
+
 def _publish_quarantined(folder: Folder, name: str, quarantined: pa.Table) -> None:
     """Writes the list of a unit's quarantined documents.
 
@@ -108,7 +119,7 @@ def _publish_quarantined(folder: Folder, name: str, quarantined: pa.Table) -> No
 
 
 def _unit_file(name: str, scored: pa.Table, counts: ScoreCounts, settings: PublishSettings) -> bytes:
-    schema = score_schema(grouped=settings.grouped, signals=settings.signals, prefix=settings.prefix)
+    schema = score_schema(grouped=settings.grouped, signals=settings.signals, prefix=settings.prefix and settings.whole)
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": settings.fingerprint,

@@ -1,5 +1,6 @@
 """Resolves the options of a scoring run, and refuses wrong ones before anything is run."""
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import torch
 
-from rho_score.config import ScoreConfig, Signal
+from rho_score.config import Precision, ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
+from rho_score.models.content import Encoder
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, refuse_quantizing_twice
@@ -59,6 +62,7 @@ class ScoringSettings:
     identity: dict[str, str]
     """What determines the model's losses, see `rho_score.models.identity`."""
     columns: Columns
+    encoder: Encoder
     workers: tuple[int, int]
     """The smallest and the largest number of model workers."""
     cpus: int
@@ -70,6 +74,11 @@ class ScoringSettings:
     def unit_timeout_s(self) -> float:
         """Seconds that a worker may have a unit in hand."""
         return self.config.unit_timeout or (UNIT_TIMEOUT_S if self.gpus else CPU_UNIT_TIMEOUT_S)
+
+    @property
+    def precision(self) -> Precision:
+        """The precision in which losses are stored."""
+        return "float32" if self.manifest["parts"]["precision"] == "float32" else "float16"
 
     @property
     def fingerprint(self) -> str:
@@ -89,24 +98,55 @@ def resolve_settings(
     """
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
-    scorer, tokenizer_sha256 = _scorer_settings(config, begun, gpus)
+    columns = columns_of(config)
+    scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
+    content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
     identity = model_identity(config.model)
-    manifest = _manifest(config, plan, scorer, tokenizer_sha256, identity | {"device": "cuda" if gpus else "cpu"})
+    named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
+    about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
+    manifest = _manifest(config, plan, scorer, named, identity | about)
     return ScoringSettings(
         config=config,
         plan=plan,
         manifest=manifest,
         scorer=scorer,
         identity=identity,
-        columns=Columns(config.text_column, config.id_column, config.group_column),
+        columns=columns,
+        encoder=encoder,
         workers=workers,
         cpus=cpus,
         gpus=gpus,
     )
 
 
-def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float) -> tuple[ScorerSettings, str]:
-    """Returns the settings of the scorer, and the SHA-256 of the tokenizer."""
+def _content(
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, tokenizer: Any, vocabulary: int
+) -> tuple[JsonObject, Encoder]:
+    """Returns the parts of the manifest on what a document holds, and the encoder.
+
+    There are no such parts for a text. A resumed run keeps the day that it told to
+    chat templates.
+    """
+    parts = (begun or {}).get("parts", {})
+    date = config.chat_date or parts.get("chat_date") or datetime.date.today().isoformat()
+    encoder = Encoder.of(
+        columns.kind, tokenizer, roles=config.roles, date=date, model=config.model, vocabulary=vocabulary
+    )
+    if columns.kind == "text":
+        return {}, encoder
+    about = {"context_column": columns.context, "rejected_column": columns.rejected}
+    about = {"content_kind": columns.kind} | {name: column for name, column in about.items() if column is not None}
+    if columns.kind == "messages":
+        about["roles"] = sorted(config.roles)
+    if encoder.template:
+        about["chat_template_sha256"] = encoder.template_sha256
+    return about | ({"chat_date": date} if encoder.dated else {}), encoder
+
+
+def _scorer_settings(
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, gpus: float
+) -> tuple[ScorerSettings, Any, int]:
+    """Returns the settings of the scorer, the tokenizer, and the number of ids that the model has."""
     model_config = load_config(config.model, trust_remote_code=config.trust_remote_code)
     source = ModelSource(
         model=pinned(config.model),
@@ -119,8 +159,10 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
-    prefix = resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix)
+    # ids, chats and pairs bring their own prefix
+    own = columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
+    prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
+    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     if config.dtype == "auto" and begun is not None:
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
@@ -135,29 +177,29 @@ def _scorer_settings(config: ScoreConfig, begun: JsonObject | None, gpus: float)
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
         compile=config.compile,
     )
-    return scorer, hash_tokenizer(tokenizer)
+    return scorer, tokenizer, vocabulary
 
 
 def _manifest(
-    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, tokenizer_sha256: str, identity: dict[str, str]
+    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, content: JsonObject, identity: dict[str, str]
 ) -> JsonObject:
-    """Returns the manifest. identity: what determines the model's losses, and the device."""
+    """Returns the manifest.
+
+    content: the columns, and what counts. identity: what determines the tokens and the model's losses, and the device.
+    """
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
-        "tokenizer_sha256": tokenizer_sha256,
         "dtype": scorer.dtype,
         "context": scorer.context,
         "overlap": scorer.overlap,
         "prefix_id": scorer.prefix_id,
-        "text_column": config.text_column,
-        "id_column": config.id_column,
-        "group_column": config.group_column,
+        **content,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
         "batch_tokens": scorer.batch_tokens or "by memory",
         "signals": scorer.signals,
-        "precision": config.precision,
+        "precision": config.precision or ("float32" if content.get("content_kind") == "pair" else "float16"),
         "compile": config.compile,
         "quantize": config.quantize,
     }
@@ -190,9 +232,12 @@ def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
     return context, overlap
 
 
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None) -> None:
-    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {prefix}
-    # No text becomes a special token: one that spells its name is tokenized as plain text.
+def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None, *, special: bool) -> None:
+    """special: True if documents may have special tokens.
+
+    No text becomes one: a text that spells its name is tokenized as plain text.
+    """
+    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and not special} - {prefix}
     used = max(set(tokenizer.get_vocab().values()) - never, default=0)
     if used >= vocabulary:
         raise InputError(

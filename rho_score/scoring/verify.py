@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from rho_score.config import ScoreConfig
-from rho_score.corpus.columns import Columns
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.documents import documents
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.inference.windows import windows
-from rho_score.models.encode import encode
+from rho_score.models.content import Encoded, Encoder
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.scoring.settings import ScorerSettings
@@ -81,7 +81,7 @@ def _kept(losses: np.ndarray) -> np.ndarray:
     return kept
 
 
-def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool) -> Comparison:
+def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, encoder: Encoder, *, gpu: bool) -> Comparison:
     """Scores `config.verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
@@ -89,7 +89,8 @@ def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool
     """
     source = scorer.model
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
-    ids = encode(tokenizer, _random_texts(config, plan))
+    encoded = [one for one in encoder.encode(tokenizer, _random_texts(config, plan)) if isinstance(one, Encoded)]
+    ids = [one.ids for one in encoded]
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
     found = ours.score_documents(ids)
     layout = f"{ours.layout} in {scorer.dtype}"
@@ -101,7 +102,14 @@ def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, *, gpu: bool
         plain_losses(model, document, context=scorer.context, overlap=scorer.overlap, prefix_id=scorer.prefix_id)
         for document in ids
     ]
-    return compare(found, plain, layout)
+    return compare(_counting(found, encoded), _counting(plain, encoded), layout)
+
+
+def _counting(losses: list[np.ndarray], encoded: list[Encoded]) -> list[np.ndarray]:
+    """Returns the losses with NaN for tokens that do not count."""
+    return [
+        of if one.counts is None else np.where(one.counts, of, np.nan) for of, one in zip(losses, encoded, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -126,7 +134,7 @@ def _random_texts(config: ScoreConfig, plan: Plan) -> list[str]:
     n = config.verify or 0
     draw = random.Random(0)
     units = draw.sample(plan.units, min(UNITS, len(plan.units)))
-    columns = Columns(config.text_column, config.id_column, config.group_column)
+    columns = columns_of(config)
     root = Folder(plan.root)
     seen: list[str] = []
     passed = 0

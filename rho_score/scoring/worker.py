@@ -100,10 +100,11 @@ class ScoreUnit:
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
+        counts = as_numpy(flat_values(unit["counts"])) if "counts" in unit.column_names else None
         for name, values in (("loss", scored.loss), *scored.signals.items()):
             field = SIGNALS.get(name, SCORED.field("loss"))
             unit = unit.append_column(
-                field, list_column(_as_stored(values, field.type.value_type, self._precision), lengths)
+                field, list_column(_as_stored(values, counts, field.type.value_type, self._precision), lengths)
             )
         stats = UnitStats(
             rescored=scored.rescored,
@@ -129,13 +130,15 @@ def _does_not_load(error: Exception, model: str) -> str:
     )
 
 
-def _as_stored(values: list[np.ndarray], kind: pa.DataType, precision: Precision) -> pa.Array:
-    """The values of all documents as one array, with null for NaN.
+def _as_stored(
+    values: list[np.ndarray], counts: np.ndarray | None, kind: pa.DataType, precision: Precision
+) -> pa.Array:
+    """The values of all documents as one array, with null for NaN and for tokens that do not count.
 
-    Floats are rounded to `precision`, and ranks are integers.
+    counts: bool[n_tokens]; None if all tokens count. Floats are rounded to `precision`, and ranks are integers.
     """
     flat = np.concatenate([np.zeros(0, np.float32), *values])
-    missing = np.isnan(flat)
+    missing = np.isnan(flat) if counts is None else np.isnan(flat) | ~counts
     if pa.types.is_integer(kind):
         return pa.array(np.where(missing, 0, flat).astype(np.int32), kind, mask=missing)
     return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from rho_score.corpus.columns import Columns
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.files.parquet import read_table, readable
@@ -36,6 +37,14 @@ class ScoreSet(Store):
         See `unit_file.parts`, also for the errors.
         """
         return unit_file.parts(self._file(unit), columns)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the corpus that was scored."""
+        parts = self.manifest["parts"]
+        text, doc_id, group = (parts.get(name) for name in ("text_column", "id_column", "group_column"))
+        kind, rejected = parts.get("content_kind", "text"), parts.get("rejected_column")
+        return Columns(text, doc_id, group, context=parts.get("context_column"), kind=kind, rejected=rejected)
 
     @property
     def held(self) -> dict[str, int]:

@@ -30,6 +30,9 @@ class ScoreParts(TypedDict):
     text_column: str
     id_column: str | None
     group_column: str | None
+    content_kind: NotRequired[Literal["ids", "prefixed", "response", "messages", "pair"]]
+    context_column: NotRequired[str]
+    rejected_column: NotRequired[str]
 
 
 class SelectionParts(TypedDict):

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from rho_score.config.corpus import WHOLE
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import read_unchanged
 from rho_score.corpus.plan import Plan
@@ -74,7 +75,7 @@ class TextSource(Reopened):
 
     @property
     def key(self) -> JsonObject:
-        return {"plan_sha256": self.plan.digest, "columns": list(self.columns), "tokenizer": self.tokenizer_sha256}
+        return {"plan_sha256": self.plan.digest, "columns": list(self.columns[:3]), "tokenizer": self.tokenizer_sha256}
 
     @property
     def unit_names(self) -> Sequence[str]:
@@ -103,7 +104,7 @@ class TextSource(Reopened):
 
 @dataclass(frozen=True)
 class ScoreSource(Reopened):
-    """Score sets of one corpus: every token is a target and has the references' combined loss."""
+    """Score sets of one corpus: every token that counts is a target and has the references' combined loss."""
 
     scores: Mapping[str, str]
     """URLs of the score sets by the references' names."""
@@ -148,8 +149,9 @@ class ScoreSource(Reopened):
                     "with the same tokenizer."
                 )
         losses = [as_numpy(flat_values(one["loss"])).astype(np.float32) for one in (table, *(one for one, _ in others))]
-        n_tokens = int(list_lengths(table["input_ids"]).sum())
-        return _within(self._within, unit, table, np.ones(n_tokens, bool), combined_losses(losses, self.combine))
+        whole = self.sets[next(iter(self.sets))].columns.kind in WHOLE
+        targets = np.ones(len(losses[0]), bool) if whole else ~np.isnan(losses[0])
+        return _within(self._within, unit, table, targets, combined_losses(losses, self.combine))
 
 
 @dataclass(frozen=True)

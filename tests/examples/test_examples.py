@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from rho_score.config import ExportConfig, SelectConfig
 from rho_score.exporting.job import export
 from rho_score.selecting.job import select
-from tests.ray.conftest import scores  # noqa: F401
+from tests.ray.conftest import score_into, scores  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -67,6 +67,24 @@ def test_plain_pytorch(
     losses = [float(found) for found in re.findall(r"selected tokens ([\d.]+)", said)]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
+    assert moved(make_model(2), tmp_path / "out")
+
+
+def test_trl_dpo(run: Callable[..., str], ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path) -> None:
+    rows = [{"prompt": "the model", "chosen": f" learns {i}", "rejected": " a loss"} for i in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt_column": "prompt", "chosen_column": "chosen", "rejected_column": "rejected"}
+    score_into(
+        tmp_path / "pairs.jsonl", tmp_path / "scores", make_model(1), id_column=None, group_column=None, **columns
+    )
+    run(
+        "trl_dpo",
+        make_model(2),
+        exported(tmp_path / "scores", tmp_path / "dpo", format="dpo"),
+        tmp_path / "out",
+        "--steps",
+        2,
+    )
     assert moved(make_model(2), tmp_path / "out")
 
 

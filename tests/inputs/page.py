@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rho_score.corpus.lines import LARGEST_SHARD, LONGEST_LINE
+from tests.inputs.content_kinds import CONTENT
 from tests.inputs.jsonl_kinds import JSONL, TEXT
 from tests.inputs.kinds import Kind
 from tests.inputs.model_kinds import MODELS
@@ -42,7 +43,14 @@ def _table(title: str, kinds: Sequence[Kind]) -> str:
 def page() -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION]
-    parts += [_table("Parquet", PARQUET), _table("JSONL", JSONL), _table("Texts", TEXT), _table("Paths", PATHS)]
+    tables = {
+        "Parquet": PARQUET,
+        "JSONL": JSONL,
+        "Texts": TEXT,
+        "Ids, chats, prompts, prefixes and pairs": CONTENT,
+        "Paths": PATHS,
+    }
+    parts += [_table(title, kinds) for title, kinds in tables.items()]
     models = "\n".join(kind.page_line for kind in MODELS)
     note = "Exit code 1: found by the worker as it loads the model; no unit is scored.\n"
     parts.append(f"\n## Models and tokenizers\n\n{note}\n| model | exit code | answer |\n|---|---|---|\n{models}\n")

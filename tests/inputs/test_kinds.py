@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,18 +14,21 @@ from transformers import PreTrainedTokenizerFast
 from rho_score.config import CorpusConfig
 from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards
 from rho_score.corpus.columns import Columns
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.models.content import Encoder
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.scoring.read import read_unit
 from rho_score.scoring.tokenize import tokenize_unit
+from tests.inputs.content_kinds import CONTENT, TEMPLATE
 from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
 
-KINDS = [*PARQUET, *JSONL, *TEXT, *PATHS]
+KINDS = [*PARQUET, *JSONL, *TEXT, *CONTENT, *PATHS]
 MOST_MEMORY = 400 << 20  # bytes on top of what the process had: a few times the longest line
 SPECIAL_IDS = {0, 1, 2}
 
@@ -38,24 +42,32 @@ def _rows(kind: Kind, folder: Path, model: Path) -> list[dict[str, object]]:
     """The documents of a kind as the scorer would get them: doc_id, group, error, text, input_ids."""
     config = CorpusConfig(input=kind.make(folder) or str(folder), **kind.options)  # type: ignore[arg-type]
     plan = make_plan(config)
-    columns = Columns(config.text_column, config.id_column, config.group_column)
+    columns = columns_of(config)
+    encoder = Encoder(kind=columns.kind, template=TEMPLATE, vocabulary=400)
     digest = hash_tokenizer(load_tokenizer(str(model)))
     rows = []
     for unit in plan.units:
         read = read_unit(Folder(plan.root), unit, columns)
-        tokenized = tokenize_unit(read, model=str(model), trust_remote_code=False, tokenizer_sha256=digest)
+        tokenized = tokenize_unit(
+            read, model=str(model), trust_remote_code=False, tokenizer_sha256=digest, encoder=encoder
+        )
         rows += tokenized.append_column("text", read["text"]).to_pylist()
     return [row for row in rows if row["doc_id"] is not None]
 
 
-def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast) -> None:
+def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast, kind: str = "text") -> None:
     assert row["text"] == doc.text
     if doc.reason is None:
         assert row["error"] is None
         ids = row["input_ids"]
-        assert (
-            tokenizer.decode(ids, clean_up_tokenization_spaces=False) == doc.text
-        )  # a byte-level tokenizer loses nothing
+        if kind == "ids":
+            assert ids == orjson.loads(str(doc.text))
+        if kind in ("ids", "pair"):
+            return
+        text = doc.text if kind == "text" else _written(str(doc.text))
+        # a byte-level tokenizer loses nothing
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+        assert len(row.get("counts", ids)) == len(ids)  # type: ignore[arg-type]
         assert not SPECIAL_IDS & set(ids)  # type: ignore[call-overload]
     elif doc.reason.endswith("…"):
         assert doc.reason.removesuffix("…") in str(row["error"])
@@ -63,6 +75,12 @@ def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast)
         assert row["error"] == doc.reason
     assert doc.id in (None, row["doc_id"])
     assert row["group"] == doc.group
+
+
+def _written(content: str) -> str:
+    """A prefix and a text one after the other, or a chat by `TEMPLATE`."""
+    values = orjson.loads(content)
+    return "".join(of if isinstance(of, str) else f"{of['role']}: {of['content']}\n" for of in values)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -90,7 +108,7 @@ def test_answer(
             _check(row, doc, tokenizer)
         return
     for row, doc in zip(rows, kind.answer, strict=True):
-        _check(row, doc, tokenizer)
+        _check(row, doc, tokenizer, columns_of(CorpusConfig(input="", **kind.options)).kind)  # type: ignore[arg-type]
     assert len({str(row["doc_id"]) for row in rows}) == len(rows) or kind.options.get("id_column")
 
 

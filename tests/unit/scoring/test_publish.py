@@ -7,7 +7,7 @@ import pytest
 
 from rho_score.errors import RhoScoreError, StorageError
 from rho_score.files.folder import Folder
-from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.blocks import COUNTS, SCORED
 from rho_score.scoring.publish import PublishSettings, publish_unit
 from rho_score.stores.schema import FLOATS
 
@@ -21,9 +21,11 @@ ROWS = [
 def _publish(
     rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3, again: bool = False
 ) -> dict[str, Any]:
-    table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=SCORED)
+    whole = not any("counts" in row for row in rows)
+    schema = SCORED if whole else SCORED.append(COUNTS)
+    table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=schema)
     settings = PublishSettings(
-        output=str(output), fingerprint="f", grouped=False, signals=(), prefix=prefix, again=again
+        output=str(output), fingerprint="f", grouped=False, signals=(), prefix=prefix, whole=whole, again=again
     )
     counts: dict[str, Any] = publish_unit(table, settings=settings, expected_rows={"u": planned}).to_pylist()[0][
         "counts"
@@ -43,15 +45,28 @@ def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:
 
 def test_a_missing_loss_behind_a_prefix_is_refused(tmp_path: Path) -> None:
     rows = [{"doc_id": "a", "input_ids": [1, 2], "loss": [None, 1.5]}, *ROWS[1:]]
-    with pytest.raises(
-        RhoScoreError, match=r"unit u: 1 tokens have no loss, although each document has a prefix.* Nothing was written"
-    ):
+    with pytest.raises(RhoScoreError, match=r"unit u: 1 tokens have a loss, but 2 must have one\. Nothing was written"):
         _publish(rows, tmp_path)
     assert not list(tmp_path.iterdir())
     assert _publish(rows, tmp_path, prefix=False)["losses"] == 1
     found = pq.ParquetFile(tmp_path / "data" / "u.parquet").read()["loss"]
     assert found.type.equals(FLOATS)
     assert found.to_pylist() == [[None, 1.5], []]
+
+
+def test_every_token_that_counts_has_a_loss(tmp_path: Path) -> None:
+    rows = [
+        {"doc_id": "a", "input_ids": [1, 2, 3], "loss": [None, 1.5, None], "counts": [False, True, False]},
+        {"doc_id": "b", "input_ids": [1, 2], "loss": [None, 0.5], "counts": [True, True]},
+        {"doc_id": "c", "input_ids": [], "loss": [], "counts": []},
+    ]
+    with pytest.raises(RhoScoreError, match="unit u: 2 tokens have a loss, but 3 must have one"):
+        _publish(rows, tmp_path)
+    counts = _publish(rows, tmp_path, prefix=False)  # nothing is before the first token of the second document
+    assert (counts["tokens"], counts["losses"]) == (5, 2)
+    file = pq.ParquetFile(tmp_path / "data" / "u.parquet")
+    assert file.schema_arrow.names == ["doc_id", "input_ids", "loss"]
+    assert file.read()["loss"].to_pylist() == [[None, 1.5, None], [None, 0.5], []]
 
 
 def test_other_rows_than_planned_are_refused(tmp_path: Path) -> None:
