@@ -125,12 +125,13 @@ text of the target alone stands at the left end of the one and at the right end 
 
 def price(proof: Published) -> str:
     """What general loss and what arithmetic are paid."""
-    rows = []
+    rows, times = [], []
     for c in proof.main:
         budget = proof.outcome.longest(c.name)
         for arm in [a for a in (*ARMS, ORACLE) if a in proof.outcome.arms(c.name)]:
             training = proof.outcome.mean(c.name, arm, budget, "flops_training")
             before = proof.outcome.mean(c.name, arm, budget, "flops_before")
+            times += [before / training] if before else []
             price = proof.outcome.gain(c.name, arm, budget, column="others")
             rows.append(
                 (f"`{c.name}`", f"`{arm}`", f"{proof.outcome.mean(c.name, arm, budget, 'others'):.3f}",
@@ -140,6 +141,8 @@ def price(proof: Published) -> str:
 
 What is not wanted gets worse: the loss of held-out interface texts and source. And a reference has to be trained and run.
 Operations are 6 a parameter and token for training and 2 for scoring; a reference that serves many runs is paid once.
+At this scale it is most of the bill: reference, base model and scores cost {min(times):.1f} to {max(times):.1f} times as much as the
+longest runs themselves. What these runs save in tokens pays for a reference only if it serves longer runs, or several.
 
 {table(("condition", "arm", "loss of other text", "gain over all", "operations of training", "before it"), rows)}
 """

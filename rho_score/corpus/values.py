@@ -41,14 +41,14 @@ def is_text(kind: pa.DataType) -> bool:
 def is_ids(kind: pa.DataType) -> bool:
     """True for lists of integers, or of nothing."""
     if not any(fits(kind) for fits in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
-        return pa.types.is_null(kind)
-    return pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type)
+        return bool(pa.types.is_null(kind))
+    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def is_chat(kind: pa.DataType) -> bool:
     """True for lists of structs or of nothing, and for strings, which may hold the JSON of a chat."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.types.is_struct(kind.value_type) or pa.types.is_null(kind.value_type)
+        return bool(pa.types.is_struct(kind.value_type) or pa.types.is_null(kind.value_type))
     return is_text(kind)
 
 

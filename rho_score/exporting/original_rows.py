@@ -78,7 +78,9 @@ def rows_to_keep(corpus: Corpus, selection: Selection, unit: Unit) -> np.ndarray
     """
     table = selection.unit_table(unit.unit, ["doc_id", "kept"])
     places = scored_places(corpus, table["doc_id"].to_pylist(), unit)
-    return (places >= 0) & np.append(as_numpy(table["kept"]), False)[places]
+    kept = np.append(as_numpy(table["kept"]), False)  # the place -1 has none
+    found: np.ndarray = kept[places]
+    return found
 
 
 def scored_places(corpus: Corpus, chosen: list[str], unit: Unit) -> np.ndarray:

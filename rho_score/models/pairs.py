@@ -40,7 +40,7 @@ def pair_tokens(
     def tokens(content: Any, *, ask: bool = False) -> list[int]:
         if isinstance(content, str):
             return list(tokenizer(content, verbose=False)["input_ids"])
-        written = tokenizer.apply_chat_template(
+        written: Any = tokenizer.apply_chat_template(
             content, chat_template=template, add_generation_prompt=ask, return_dict=True
         )
         return list(written["input_ids"])

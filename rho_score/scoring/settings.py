@@ -134,8 +134,9 @@ def _content(
     )
     if columns.kind == "text":
         return {}, encoder
-    about = {"context_column": columns.context, "rejected_column": columns.rejected}
-    about = {"content_kind": columns.kind} | {name: column for name, column in about.items() if column is not None}
+    named = {"context_column": columns.context, "rejected_column": columns.rejected}
+    about: JsonObject = {"content_kind": columns.kind}
+    about |= {name: column for name, column in named.items() if column is not None}
     if columns.kind == "messages":
         about["roles"] = sorted(config.roles)
     if encoder.template:
