@@ -252,7 +252,8 @@ def test_units_are_cut_by_all_that_a_document_holds(tmp_path: Path) -> None:
         ({"prompt_column": "a"}, "^--prompt-column is no kind of document. Give --ids-column, or"),
         ({"messages_column": "a", "prefix_column": "b"}, "--messages-column with --prefix-column is no kind"),
         ({"messages_column": "a", "text_column": "b"}, "--text-column b does not go with --messages-column"),
-        ({"roles": ("user",)}, "--roles and --chat-date are for chats"),
+        ({"roles": ("user",)}, "--roles is for chats"),
+        ({"chat_date": "2026-01-02"}, "--chat-date is for chats"),
         ({"messages_column": "messages", "chat_date": "today"}, "--chat-date takes a day as YYYY-MM-DD, got 'today'"),
         (
             {"messages_column": "chat"},
