@@ -31,20 +31,20 @@ def pair_rows(
     """
     table = scores.unit_table(unit.unit, ["doc_id", "input_ids", "loss"])
     places = scored_places(corpus, table["doc_id"].to_pylist(), unit).reshape(-1, 2)
-    logps, lengths = log_probabilities(table), list_lengths(table["input_ids"])
+    (logps, n_losses), lengths = _sums(table), list_lengths(table["input_ids"])
     whole = (places >= 0).all(axis=1)
     chosen, rejected = (np.append(logps, np.nan)[column] for column in places.T)  # the place -1 has none
     keep = whole & (chosen - rejected >= margins[0]) & (chosen - rejected <= margins[1])
     n_tokens = int(lengths[places[keep]].sum())
-    n_losses = int(_n_losses(table)[places[keep]].sum())
+    n_trained = int(n_losses[places[keep]].sum())
     counts = ExportCounts(
         documents=len(table),
         documents_exported=2 * int(keep.sum()),
         tokens=int(lengths.sum()),
         tokens_exported=n_tokens,
-        tokens_kept=n_losses,
+        tokens_kept=n_trained,
         tokens_written=n_tokens,
-        tokens_trained=n_losses,
+        tokens_trained=n_trained,
     )
     rows = jsonl_rows(corpus, unit, keep)
     return (
@@ -53,16 +53,13 @@ def pair_rows(
     ), counts
 
 
-def log_probabilities(table: pa.Table) -> np.ndarray:
-    """The sum of the log-probabilities of each document's tokens that have a loss, nats, float64[n_docs]."""
+def _sums(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of each document's log-probabilities, nats, float64[n_docs], and how many tokens have one, int64[n_docs]."""
     documents = np.repeat(np.arange(len(table)), list_lengths(table["loss"]))
-    losses = np.nan_to_num(as_numpy(flat_values(table["loss"])).astype(np.float64))
-    return -np.bincount(documents, losses, len(table))
-
-
-def _n_losses(table: pa.Table) -> np.ndarray:
-    documents = np.repeat(np.arange(len(table)), list_lengths(table["loss"]))
-    return np.bincount(documents, ~np.isnan(as_numpy(flat_values(table["loss"]))), len(table)).astype(np.int64)
+    losses = as_numpy(flat_values(table["loss"])).astype(np.float64)
+    has_loss = ~np.isnan(losses)
+    logps = -np.bincount(documents[has_loss], losses[has_loss], len(table))
+    return logps, np.bincount(documents[has_loss], minlength=len(table))
 
 
 def _line(row: bytes, columns: Columns, chosen: float, rejected: float) -> bytes:

@@ -106,8 +106,8 @@ def _content(render: Render, messages: Sequence[Message], i: int, text: str, don
         if content.strip() and content.strip() not in text:
             raise ValueError(f"it does not write the content of message {i}")
         return None
-    start = _shared(text, other)
-    rest = _shared(text[start:][::-1], other[start:][::-1])
+    start = shared(text, other)
+    rest = shared(text[start:][::-1], other[start:][::-1])
     return (start, len(text) - rest) if start >= done else None
 
 
@@ -122,7 +122,7 @@ def _turn(
     start, stop = content or (None, None)
     if messages[i]["role"] == "assistant":
         with suppress(Exception):  # a template may refuse a chat that stops here
-            asked = _shared(render(messages[:i], ask=True), text)
+            asked = shared(render(messages[:i], ask=True), text)
             if done <= asked and (start is None or asked <= start):
                 start = asked
         with suppress(Exception):
@@ -134,12 +134,12 @@ def _turn(
     return start, stop
 
 
-def _shared(left: str, right: str) -> int:
-    """The number of characters that both begin with."""
+def shared(left: Sequence[Any], right: Sequence[Any]) -> int:
+    """The number of characters, or of other items, that both begin with."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if left.startswith(right[low:middle], low) else (low, middle - 1)
+        low, high = (middle, high) if left[low:middle] == right[low:middle] else (low, middle - 1)
     return low
 
 

@@ -1,7 +1,8 @@
 """Turns what documents hold into token ids, and tells which of these count.
 
-A text counts whole, and so does a list of ids, which comes as JSON. A text behind a prefix, or a response behind a prompt, comes as the JSON of
-`[prefix, text]`, a chat as the JSON of its messages, and a response of a pair as that of
+A text counts whole, and so does a list of ids, which comes as JSON. A text behind a prefix, or a
+response behind a prompt, comes as the JSON of `[prefix, text]`, a chat as the JSON of its messages,
+and a response of a pair as that of
 `["chosen" or "rejected", prompt, chosen, rejected]` (`rho_score.corpus.content`).
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 CHARACTERS_TOGETHER = 4 << 20
 
@@ -14,7 +14,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.
     Nothing is added (no BOS, no EOS) and nothing is cut. A text that spells a special token, such
     as `<|im_end|>`, is tokenized as the characters it is made of.
     """
-    return [ids for some in together(texts) for ids in _encode(tokenizer, some)]
+    return [
+        np.asarray(ids, np.int32)
+        for some in _together(texts)
+        for ids in _encode(tokenizer, some, special=False, places=False)["input_ids"]
+    ]
 
 
 def encode_with_places(
@@ -24,23 +28,13 @@ def encode_with_places(
 
     The places are characters, (start, stop). special: True if what spells a special token is one.
     """
-    for some in together(texts):
-        encoded = tokenizer(
-            some,
-            add_special_tokens=False,
-            split_special_tokens=not special,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_offsets_mapping=True,
-            truncation=False,
-            padding=False,
-            verbose=False,
-        )
+    for some in _together(texts):
+        encoded = _encode(tokenizer, some, special=special, places=True)
         for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             yield np.asarray(ids, np.int32), np.asarray(places, np.int64).reshape(-1, 2)
 
 
-def together(texts: Sequence[str]) -> Iterator[list[str]]:
+def _together(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yields the texts in lists of a few megabytes.
 
     A tokenizer takes about a hundred bytes of memory per token while it works.
@@ -57,15 +51,16 @@ def together(texts: Sequence[str]) -> Iterator[list[str]]:
         yield some
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[np.ndarray]:
-    encoded = tokenizer(
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool, places: bool) -> BatchEncoding:
+    encoded: BatchEncoding = tokenizer(
         texts,
         add_special_tokens=False,
-        split_special_tokens=True,
+        split_special_tokens=not special,
         return_attention_mask=False,
         return_token_type_ids=False,
+        return_offsets_mapping=places,
         truncation=False,
         padding=False,
         verbose=False,
     )
-    return [np.asarray(ids, np.int32) for ids in encoded["input_ids"]]
+    return encoded

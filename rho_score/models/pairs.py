@@ -1,12 +1,13 @@
 """The tokens of preference pairs, as TRL's DPOTrainer makes them."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-Content = str | list[dict[str, Any]]
+from rho_score.models.chat import Message, shared
+
+Content = str | list[Message]
 """A text, or the messages of a chat."""
 
 
@@ -47,7 +48,7 @@ def pair_tokens(
 
     asked = tokens(prompt, ask=True) if prompt else []
     whole = [tokens(prompt + _ended(tokenizer, response)) for response in (chosen, rejected)]  # type: ignore[operator]
-    n_prompt = min(_shared(asked, ids) for ids in whole)
+    n_prompt = min(shared(asked, ids) for ids in whole)
     return Pair(np.array(whole[0], np.int32), np.array(whole[1], np.int32), n_prompt)
 
 
@@ -63,12 +64,7 @@ def _shared_prompt(chosen: Content, rejected: Content) -> int:
     A space before the place where they differ belongs to the responses, because tokens begin with
     it. If one is the beginning of the other, its last character or message is its response.
     """
-    n = _shared(chosen, rejected)
+    n = shared(chosen, rejected)
     if n == min(len(chosen), len(rejected)):
         return max(n - 1, 0)
     return n - 1 if n and chosen[n - 1] == " " else n
-
-
-def _shared(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """How many items both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
