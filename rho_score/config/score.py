@@ -62,6 +62,10 @@ class ScoreConfig(CorpusConfig):
     """What the first token of a document is conditioned on. auto takes the tokenizer's BOS token,
     else its EOS token, else one that the model's config.json names. none takes nothing, so the
     first token has no loss. ID is the id of a token."""
+    hide_context: Annotated[bool, _SCORES] = False
+    """With prompts, prefixes, chats or pairs: do not show the context to the model, so that the
+    tokens that count are all that it reads. `rho-score select` with such a set as --base and one
+    that saw the context as --ref ranks tokens by what the context tells about them."""
     precision: Annotated[Precision | None, _SCORES] = None
     """The precision in which losses are stored and ranked. float16, the default, takes about 1.8
     bytes per token, and float32 nearly twice that. Pairs are stored as float32 by default, because

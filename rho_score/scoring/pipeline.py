@@ -109,6 +109,7 @@ def _worker_settings(settings: ScoringSettings) -> WorkerSettings:
         threads=settings.cpus,
         gpus=settings.gpus,
         precision=settings.precision,
+        hide_context=settings.config.hide_context,
         output=settings.config.output,
         run=uuid.uuid4().hex[:8],
         limit_s=settings.unit_timeout_s,
@@ -123,5 +124,6 @@ def _publish_settings(settings: ScoringSettings) -> PublishSettings:
         signals=settings.scorer.signals,
         prefix=settings.scorer.prefix_id is not None,
         whole=settings.encoder.counts_all,
+        hidden=settings.config.hide_context,
         again=settings.config.only_quarantined,
     )

@@ -17,6 +17,7 @@ from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.files.retries import retries_counted
+from rho_score.ranking.scores import run_sums
 from rho_score.scoring.unit_stats import UnitStats, read_retries, read_stats
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name
@@ -36,6 +37,8 @@ class PublishSettings:
     """True if each document has a prefix before it, so that every token that counts has a loss."""
     whole: bool
     """True if every token counts."""
+    hidden: bool
+    """True if the model read only the tokens that count."""
     again: bool
     """True if the unit is published already and its files are replaced."""
 
@@ -97,13 +100,20 @@ def _counts(scored: pa.Table, n_quarantined: int, stats: UnitStats) -> ScoreCoun
 
 
 def _n_counting(scored: pa.Table, settings: PublishSettings) -> int:
-    """The number of tokens that must have a loss: those that count, without the first if nothing is before it."""
+    """The number of tokens that must have a loss.
+
+    These are the tokens that count, without the first that the model read if nothing is before it.
+    """
     lengths = list_lengths(scored["input_ids"])
     first = (np.cumsum(lengths) - lengths)[lengths > 0]
     if settings.whole:
         return int(lengths.sum()) - (0 if settings.prefix else len(first))
     counts = as_numpy(flat_values(scored["counts"]))
-    return int(counts.sum()) - (0 if settings.prefix else int(counts[first].sum()))
+    if settings.prefix:
+        return int(counts.sum())
+    if settings.hidden:
+        return int(counts.sum()) - int((run_sums(counts, lengths) > 0).sum())
+    return int(counts.sum()) - int(counts[first].sum())
 
 
 def _publish_quarantined(folder: Folder, name: str, quarantined: pa.Table) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rho_score.config import Precision, ScoreConfig, Signal
+from rho_score.config.corpus import WHOLE
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
@@ -99,10 +100,13 @@ def resolve_settings(
     gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
     cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
     columns = columns_of(config)
+    if config.hide_context and columns.kind in WHOLE:
+        raise InputError("--hide-context is for prompts, prefixes, chats and pairs. Here every token counts.")
     scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
     content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
     identity = model_identity(config.model)
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
+    named |= _hidden(config, columns, scorer)
     about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
     manifest = _manifest(config, plan, scorer, named, identity | about)
     return ScoringSettings(
@@ -144,6 +148,23 @@ def _content(
     return about | ({"chat_date": date} if encoder.dated else {}), encoder
 
 
+def _brings_prefix(config: ScoreConfig, columns: Columns) -> bool:
+    """Returns True if the tokens of a document begin with a prefix of their own, if they have any."""
+    return columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
+
+
+def _hidden(config: ScoreConfig, columns: Columns, scorer: ScorerSettings) -> JsonObject:
+    """Returns the parts of the manifest on a context that is hidden.
+
+    `prefix_id` stays what is before a document's first token, so that the set can be compared with
+    one that saw the context.
+    """
+    if not config.hide_context:
+        return {}
+    own = {"prefix_id": None} if _brings_prefix(config, columns) else {}
+    return {"context_hidden": True, "hidden_prefix_id": scorer.prefix_id} | own
+
+
 def _scorer_settings(
     config: ScoreConfig, columns: Columns, begun: JsonObject | None, gpus: float
 ) -> tuple[ScorerSettings, Any, int]:
@@ -160,8 +181,7 @@ def _scorer_settings(
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     context, overlap = _windows(config, model_config)
     vocabulary = model_config.get_text_config().vocab_size
-    # ids, chats and pairs bring their own prefix
-    own = columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
+    own = _brings_prefix(config, columns) and not config.hide_context
     prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
     _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     if config.dtype == "auto" and begun is not None:

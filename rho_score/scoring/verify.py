@@ -21,6 +21,7 @@ from rho_score.inference.windows import windows
 from rho_score.models.content import Encoded, Encoder
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer
+from rho_score.scoring.hidden import without_context
 from rho_score.scoring.settings import ScorerSettings
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,10 @@ def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, encoder: Enc
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
     encoded = [one for one in encoder.encode(tokenizer, _random_texts(config, plan)) if isinstance(one, Encoded)]
     ids = [one.ids for one in encoded]
+    counts = [np.ones(len(one.ids), bool) if one.counts is None else one.counts for one in encoded]
+    if config.hide_context:
+        ids = without_context(ids, counts)
+        counts = [np.ones(len(of), bool) for of in ids]
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
     found = ours.score_documents(ids)
     layout = f"{ours.layout} in {scorer.dtype}"
@@ -102,14 +107,12 @@ def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, encoder: Enc
         plain_losses(model, document, context=scorer.context, overlap=scorer.overlap, prefix_id=scorer.prefix_id)
         for document in ids
     ]
-    return compare(_counting(found, encoded), _counting(plain, encoded), layout)
+    return compare(_counting(found, counts), _counting(plain, counts), layout)
 
 
-def _counting(losses: list[np.ndarray], encoded: list[Encoded]) -> list[np.ndarray]:
+def _counting(losses: list[np.ndarray], counts: list[np.ndarray]) -> list[np.ndarray]:
     """Returns the losses with NaN for tokens that do not count."""
-    return [
-        of if one.counts is None else np.where(one.counts, of, np.nan) for of, one in zip(losses, encoded, strict=True)
-    ]
+    return [np.where(which, of, np.nan) for of, which in zip(losses, counts, strict=True)]
 
 
 @torch.inference_mode()

@@ -25,6 +25,7 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.hidden import in_place, without_context
 from rho_score.scoring.live import Reporter
 from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
@@ -44,6 +45,8 @@ class WorkerSettings:
     threads: int
     gpus: float
     precision: Precision
+    hide_context: bool
+    """True if the model reads only the tokens that count."""
     output: str
     run: str
     """A name for this run of the driver, see `attempts`."""
@@ -59,6 +62,7 @@ class ScoreUnit:
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(settings.threads)
         self._precision, self._reporter = settings.precision, reporter
+        self._hide_context = settings.hide_context
         self._refusal: RhoScoreError | None = None
         self._attempts = Attempts(
             output=Folder(settings.output),
@@ -84,11 +88,14 @@ class ScoreUnit:
         started = time.time()
         lengths = list_lengths(unit["input_ids"])
         tokens = as_numpy(flat_values(unit["input_ids"]))
-        ids = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        counts = as_numpy(flat_values(unit["counts"])) if "counts" in unit.column_names else None
+        ids = _documents(tokens, lengths)
+        which = None if counts is None or not self._hide_context else _documents(counts, lengths)
+        read = ids if which is None else without_context(ids, which)
         before = time.perf_counter()
         name = unit["unit"][0].as_py()
-        told = self._reporter.unit(name, len(tokens))
-        scored, poisoned = self._attempts.score(name, ids, partial(self._scorer.score, on_tokens=told))
+        told = self._reporter.unit(name, sum(map(len, read)))
+        scored, poisoned = self._attempts.score(name, read, partial(self._scorer.score, on_tokens=told))
         told.finished()
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
@@ -100,11 +107,11 @@ class ScoreUnit:
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
-        counts = as_numpy(flat_values(unit["counts"])) if "counts" in unit.column_names else None
         for name, values in (("loss", scored.loss), *scored.signals.items()):
+            placed = values if which is None else in_place(values, which)
             field = SIGNALS.get(name, SCORED.field("loss"))
             unit = unit.append_column(
-                field, list_column(_as_stored(values, counts, field.type.value_type, self._precision), lengths)
+                field, list_column(_as_stored(placed, counts, field.type.value_type, self._precision), lengths)
             )
         stats = UnitStats(
             rescored=scored.rescored,
@@ -117,6 +124,11 @@ class ScoreUnit:
             note=self._weight_note,
         )
         return attach_stats(unit, stats)
+
+
+def _documents(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """The values of each document, from those of all tokens."""
+    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def _does_not_load(error: Exception, model: str) -> str:

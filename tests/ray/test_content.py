@@ -195,6 +195,43 @@ def test_a_response_is_scored_behind_its_prompt(
         np.testing.assert_allclose(np.array(scored[row["id"]]["loss"], np.float32), losses, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["response", "messages"])
+def test_what_a_context_tells_of_a_response_can_be_ranked(
+    kind: str, ray_cluster: str, chat_model: Path, chats: Path, tmp_path: Path
+) -> None:
+    """The gain of a token is its loss without the context minus its loss behind it."""
+    source, options = chats / "a.parquet", {"messages_column": "messages", **COLUMN}
+    if kind == "response":
+        source = tmp_path / "pairs.parquet"
+        pq.write_table(pa.Table.from_pylist(PAIRS), source)
+        options = {"prompt_column": "prompt", "response_column": "answer", **COLUMN}
+    options |= {"precision": "float32"}
+    score_into(source, tmp_path / "seen", chat_model, **options)
+    score_into(source, tmp_path / "hidden", chat_model, hide_context=True, **options)
+    command = SelectConfig(
+        output=str(tmp_path / "gain"), ref=str(tmp_path / "seen"), base=str(tmp_path / "hidden"), ratio=0.4
+    )
+    total = select(command).total
+    seen, hidden = (ScoreSet.open(str(tmp_path / name)) for name in ("seen", "hidden"))
+    assert seen.summary["losses"] == hidden.summary["losses"] == total.tokens_scored
+    assert hidden.manifest["parts"]["prefix_id"] == seen.manifest["parts"]["prefix_id"]
+    model, behind, alone = load_float32(chat_model), _rows(seen), _rows(hidden)
+    every: list[np.ndarray] = []
+    for doc_id, row in _rows(Selection.open(command.output)).items():
+        counts = np.array([loss is not None for loss in behind[doc_id]["loss"]])
+        ids = np.array(row["input_ids"])
+        expected = np.full(len(ids), np.nan)
+        expected[counts] = plain_losses(model, ids[counts].tolist(), prefix=0, context=32, overlap=8)
+        np.testing.assert_allclose(np.array(alone[doc_id]["loss"], float), expected, rtol=1e-4, atol=1e-4)
+        if kind == "response":
+            expected -= np.where(counts, plain_losses(model, ids.tolist(), prefix=0, context=32, overlap=8), np.nan)
+            np.testing.assert_allclose(np.array(row["excess"], float), expected, rtol=1e-3, atol=1e-3)
+        every.append(np.array(row["excess"], float)[np.array(row["mask"], bool)])
+    gains = np.concatenate([np.array(row["excess"], float) for row in _rows(Selection.open(command.output)).values()])
+    best = np.sort(gains[~np.isnan(gains)])[::-1][: total.tokens_kept]
+    np.testing.assert_array_equal(np.sort(np.concatenate(every))[::-1], best)
+
+
 @pytest.mark.parametrize("prefix", ["auto", "0"])
 def test_token_ids_are_scored_as_they_are(
     prefix: str, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
@@ -235,7 +272,10 @@ def test_verify_compares_the_tokens_that_count(
     options = ["--id-column", "id", "--context", "32", "--no-compile", "--dtype", "float32", "--gpus-per-worker", "0"]
     assert main([*command, *options, "--verify", "100"]) == 0
     said = capsys.readouterr().out
-    assert f"verified 40 documents, {ScoreSet.open(str(chat_scores)).summary['losses']:,} tokens" in said
+    losses = f"{ScoreSet.open(str(chat_scores)).summary['losses']:,}"
+    assert f"verified 40 documents, {losses} tokens" in said
+    assert main([*command, *options, "--verify", "100", "--hide-context"]) == 0
+    assert f"verified 40 documents, {losses} tokens" in capsys.readouterr().out
 
 
 def test_units_are_cut_by_all_that_a_document_holds(tmp_path: Path) -> None:
@@ -261,6 +301,7 @@ def test_units_are_cut_by_all_that_a_document_holds(tmp_path: Path) -> None:
         ),
         ({"prompt_column": "prompt", "response_column": "id"}, r"no column 'prompt'; .* with --prompt-column"),
         ({"prefix_column": "messages", "text_column": "id"}, "has type list.*, not string"),
+        ({"text_column": "id", "hide_context": True}, "^--hide-context is for prompts, prefixes, chats and pairs"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
