@@ -39,11 +39,12 @@ class ExportConfig:
     block_size: Annotated[int | None, _FORMAT, metavar("TOKENS")] = None
     """With --format labels: pack the documents into blocks of exactly this many tokens. By default,
     each document is a row."""
-    columns: Annotated[tuple[Literal["score", "ref-loss"], ...], _FORMAT] = ()
+    columns: Annotated[tuple[Literal["score", "ref-loss", "weight"], ...], _FORMAT] = ()
     """With --format labels or bin: write further numbers of each token. score is what the tokens
     were ranked by (a column excess, loss or delta), and ref-loss is the reference's loss, for a
     live selection in another trainer. They are float32 columns in Parquet, with null where a token
-    has none, and files of float16 beside a .bin, with NaN."""
+    has none, and files of float16 beside a .bin, with NaN. weight is that of `select --weights`, and
+    every token with a weight above 0 is then trained on; --format levanter takes it too."""
     join: Annotated[bool, _FORMAT] = False
     """With --format bin or megatron: join the parts into one file, train.bin. It is put together on
     this machine's disk."""

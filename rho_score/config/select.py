@@ -104,11 +104,15 @@ class SelectConfig:
     has the weight exp(s / temperature). random draws evenly, as a control of the same size."""
     temperature: Annotated[float, _SAMPLING, metavar("NATS")] = 1.0
     """The temperature of --sample gumbel. Near 0 the best are drawn; a large value draws almost
-    evenly."""
+    evenly. It is also the scale of --weights sigmoid and linear."""
     seed: Annotated[int, _SAMPLING, metavar("N")] = 0
     """The seed of --sample. The same seed draws the same tokens, whatever the units and workers
     are."""
 
+    weights: Annotated[Literal["linear", "sigmoid", "rank"] | None, _OUTPUT] = None
+    """Also write a weight from 0 to 1 for each token, in a column weight. sigmoid and linear grow
+    with the distance of a token's score from the cut, in units of --temperature, and are 1/2 at the
+    cut. rank is the share of tokens that score worse. Documents weigh what their scores do."""
     min_run: Annotated[int, _OUTPUT, metavar("N")] = 1
     """Remove runs of fewer than N kept tokens from the mask; 2 removes kept tokens that stand
     alone. Fewer tokens than you asked for are then kept."""

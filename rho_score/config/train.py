@@ -46,6 +46,9 @@ class TrainConfig:
     references."""
     selection: Annotated[str | None, _DATA, metavar("SELECTION")] = None
     """A selection. The tokens of its mask are trained on, the others are context."""
+    weighted: Annotated[bool, _DATA] = False
+    """With --selection: every token with a weight above 0 is trained on, and the loss is the mean of
+    the tokens' losses by the weights of `rho-score select --weights`."""
     within: Annotated[str | None, _DATA, metavar("SELECTION")] = None
     """With --scores or --selection: another selection of the same score sets. Only documents of
     which it keeps a token are read."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rho_score.files.arrow import list_column
 from rho_score.stores.framing import IGNORED, Documents, Frame
-from rho_score.stores.schema import FLOATS, IDS
+from rho_score.stores.schema import FLOATS, IDS, WEIGHT
 
 
 class LabelsWriter:
@@ -53,18 +53,20 @@ class WeightsWriter:
 
     loss_weights[i] is 1 if the prediction of token i + 1 is trained on, else 0: the weights are
     shifted already, as Levanter's `prebuilt` format takes them. The last weight of a row is 0.
+    weighted: the weights of a selection, from 0 to 1, are taken in place of the mask.
     """
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, *, weighted: bool = False) -> None:
         schema = pa.schema([_DOC_ID, ("input_ids", IDS), ("loss_weights", FLOATS)])
-        self._frame, self._rows = frame, _Rows(schema)
+        self._frame, self._weighted, self._rows = frame, weighted, _Rows(schema)
         self.written = self.trained = 0
 
     def add(self, documents: Documents) -> None:
         framed = self._frame.around(documents)
         mask = framed.mask.copy()
         mask[framed.starts] = False  # nothing comes before it
-        weights = np.append(mask[1:], False).astype(np.float32)
+        own = np.where(mask, framed.values[WEIGHT], 0) if self._weighted else mask
+        weights = np.append(own[1:], False).astype(np.float32)
         self.written += len(mask)
         self.trained += int(mask.sum())
         columns = [list_column(values, framed.lengths) for values in (framed.input_ids, weights)]

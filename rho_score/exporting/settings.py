@@ -19,6 +19,7 @@ from rho_score.files.json import JsonObject
 from rho_score.stores.framing import REF_LOSS, Frame
 from rho_score.stores.lineage import covers, noted_score_set, open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
+from rho_score.stores.schema import WEIGHT
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
@@ -109,7 +110,7 @@ class ExportSettings:
         if self.format == "olmo":
             return OlmoWriter(self.frame, dtype=self.token_dtype)
         if self.format == "levanter":
-            return WeightsWriter(self.frame)
+            return WeightsWriter(self.frame, weighted=WEIGHT in columns)
         if self.format == "megatron":
             return MegatronWriter(self.frame, dtype=self.token_dtype)
         if self.block_size:
@@ -194,8 +195,11 @@ def _check_options(config: ExportConfig) -> None:
         raise InputError(f"--val-share must be at least 0 and below 1, got {config.val_share}.")
     if (config.join or config.val_share) and config.format not in ("bin", "megatron"):
         raise InputError(f"--join and --val-share are for --format bin and megatron, not {config.format}.")
-    if config.columns and (config.format not in ("labels", "bin") or config.order != "corpus"):
-        raise InputError("--columns is for --format labels and bin, in the order of the corpus.")
+    formats = ("labels", "bin", "levanter") if config.columns == ("weight",) else ("labels", "bin")
+    if config.columns and (config.format not in formats or config.order != "corpus"):
+        raise InputError(
+            "--columns is for --format labels and bin, in the order of the corpus. --format levanter takes --columns weight."
+        )
     if config.compression != "none" and config.format not in ("jsonl", "dpo"):
         raise InputError("--compression is for --format jsonl and dpo. Parquet files are always compressed.")
     if config.format != "dpo" and (config.min_margin is not None or config.max_margin is not None):
@@ -204,7 +208,11 @@ def _check_options(config: ExportConfig) -> None:
 
 def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSource:
     """Where tokens are read, and the references whose losses are exported."""
-    names = {"score": store.score_column, "ref-loss": REF_LOSS}
+    names = {"score": store.score_column, "ref-loss": REF_LOSS, "weight": WEIGHT}
+    if "weight" in config.columns and not (isinstance(store, Selection) and store.weighted):
+        raise InputError(
+            f"--columns weight: {config.selection} has no weights. Make a selection with `rho-score select … --weights`."
+        )
     columns = tuple(dict.fromkeys(names[column] for column in config.columns))
     if REF_LOSS not in columns or isinstance(store, ScoreSet):
         return TokenSource(config.selection, columns)

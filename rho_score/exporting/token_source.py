@@ -13,6 +13,7 @@ from rho_score.ranking.scores import combined_losses
 from rho_score.stores.framing import REF_LOSS, Documents
 from rho_score.stores.open import open_store
 from rho_score.stores.reopened import Reopened
+from rho_score.stores.schema import WEIGHT
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -42,23 +43,26 @@ class TokenSource(Reopened):
     def read(self, unit: str) -> tuple[Documents, np.ndarray]:
         """The documents of a unit, and the scores of their tokens, float32[n_tokens], NaN without one.
 
-        In a score set, the mask is True for each token that has a loss.
+        In a score set, the mask is True for each token that has a loss and, if weights are wanted,
+        for each token with a weight above 0.
 
         Raises:
             RhoScoreError: a file is damaged, or a reference holds other documents.
         """
         store, score = self.store, self.store.score_column
+        weighted = [WEIGHT] if WEIGHT in self.columns else []
         masked = ["mask"] if isinstance(store, Selection) else []
-        table = store.unit_table(unit, ["doc_id", "input_ids", score, *masked])
+        table = store.unit_table(unit, ["doc_id", "input_ids", score, *masked, *weighted])
         scores = as_numpy(flat_values(table[score])).astype(np.float32)
-        values = {score: scores}
+        values = {score: scores} | {name: as_numpy(flat_values(table[name])) for name in weighted}
         if REF_LOSS in self.columns:
             values[REF_LOSS] = self._reference(unit, table, scores)
+        mask = as_numpy(flat_values(table["mask"])) if masked else ~np.isnan(scores)
         found = Documents(
             doc_ids=table["doc_id"].combine_chunks(),
             lengths=list_lengths(table["input_ids"]),
             input_ids=as_numpy(flat_values(table["input_ids"])),
-            mask=as_numpy(flat_values(table["mask"])) if masked else ~np.isnan(scores),
+            mask=values[WEIGHT] > 0 if weighted else mask,
             values={name: values[name] for name in self.columns},
         )
         return found, scores

@@ -17,6 +17,7 @@ from rho_score.ranking.cuts import BudgetCut, Cut
 from rho_score.ranking.histogram import NO_COUNTS, Group, Ranking, by_ranking, refine, without_groups
 from rho_score.ranking.keys import keys_of
 from rho_score.ranking.rules import KeptRange, Rule, kept_range, share_budget, share_ties
+from rho_score.ranking.weights import Weighting
 from rho_score.selecting.batches import Batch, fetched, histogram_in_turn, histogram_of
 from rho_score.selecting.count import BatchCounter
 from rho_score.selecting.options import parse_quotas
@@ -126,6 +127,28 @@ class GlobalCut:
             tied = [n for batch in lengths[ranking] for n in batch[0]]
             self._dropped_tokens[ranking] = int(tokens[drop.before(keys)].sum()) + sum(tied[: drop.ties])
         return True
+
+    def weightings(self) -> dict[Ranking, Weighting]:
+        """What the items of each ranking weigh; empty without --weights."""
+        config, ranker = self._config, self._ranker
+        if config.weights is None:
+            return {}
+        return {
+            ranking: Weighting.of(
+                config.weights,
+                counts,
+                threshold=self._threshold(ranking),
+                high=ranker.best_high,
+                bits=ranker.bits,
+                temperature=config.temperature,
+            )
+            for ranking, counts in self._tables.items()
+        }
+
+    def _threshold(self, ranking: Ranking) -> float:
+        """The threshold that was given, or the score at the cut; NaN if nothing is kept."""
+        given = self._rule_of(ranking).threshold
+        return self.ranges[ranking].keep.value(self._ranker.bits) if given is None else given
 
     def ties(self) -> dict[Ranking, np.ndarray]:
         """How many of its items at each cut every batch keeps, int64[n_batches, n_cuts].

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from rho_score.config import SelectConfig
+from rho_score.config.corpus import WHOLE
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
@@ -24,8 +25,8 @@ from rho_score.stores.selection import Selection
 
 COLUMNS = ["text_column", "id_column", "group_column", "content_kind", "context_column", "rejected_column", "roles"]
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS, "chat_date", "chat_template_sha256"]
-# these options do not determine the masks
-NO_RULE = ("output", "ref", "base", "within", "allow_unfinished", "dry_run", "workers")
+# these options do not determine the masks, or are noted apart
+NO_RULE = ("output", "ref", "base", "within", "allow_unfinished", "dry_run", "workers", "weights")
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,14 @@ def prepare(config: SelectConfig) -> Prepared:
         "group_column": main.manifest["parts"]["group_column"],
         "tokenizer_sha256": main.tokenizer_sha256,
         **({"unfinished": unfinished} if unfinished else {}),
+        **({"weights": config.weights} if config.weights else {}),
         **({"within": Selection.open(join.within).manifest["fingerprint"]} if join.within else {}),
     }
     where = {name: relative_url(url, config.output) for name, url in places.items()}
     inside = {"within": relative_url(join.within, config.output)} if join.within else {}
     manifest = new_manifest("selection", parts, scores=where, **inside)
-    ranker = Ranker(config=config, join=join, grouped=main.grouped, high=high)
+    context = main.columns.kind not in WHOLE
+    ranker = Ranker(config=config, join=join, grouped=main.grouped, context=context, high=high)
     return Prepared(ranker, manifest, some, main.n_units, others)
 
 

@@ -100,7 +100,8 @@ def _run(ranker: Ranker, fingerprint: str, batches: Sequence[Batch]) -> tuple[Js
         approximate = any(c.partial for one in cut.ranges.values() for c in one.cuts)
         return summary_content(ranker, n_units, cut.ranges, kept, groups) | {"approximate": approximate}, 0
     ties = cut.ties()
-    computed, groups = _write(MaskWriter(ranker=ranker, fingerprint=fingerprint, ranges=cut.ranges), batches, ties)
+    writer = MaskWriter(ranker=ranker, fingerprint=fingerprint, ranges=cut.ranges, weightings=cut.weightings())
+    computed, groups = _write(writer, batches, ties)
     if not config.dry_run:
         Folder(config.output).publish(HISTOGRAM, histogram_file(cut.histogram, ranker.bits))
     kept = {ranking: one.kept(_in_budget(one, ties.get(ranking))) for ranking, one in cut.ranges.items()}

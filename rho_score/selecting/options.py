@@ -50,6 +50,10 @@ def check_rule(config: SelectConfig, refs: list[str]) -> None:
         "--sample draws a --ratio or a number of --tokens. It does not go with --threshold or --drop-top": config.sample
         is not None
         and (config.threshold is not None or config.drop_top > 0),
+        "--weights grow from the worst score to the best of the whole corpus. They do not go with --scope document or batch, "
+        "--sample, --drop-top or --min-run":
+        config.weights is not None
+        and (config.scope != "corpus" or config.sample is not None or config.drop_top > 0 or config.min_run > 1),
         "--min-run is for tokens and does not go with --level document": config.min_run > 1 and config.level == "document",
     }  # fmt: skip
     for words, wrong in together.items():

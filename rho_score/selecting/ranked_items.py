@@ -13,7 +13,7 @@ from rho_score.ranking.histogram import Group
 from rho_score.ranking.keys import Bits, round_score
 from rho_score.ranking.rules import Rule
 from rho_score.ranking.sampling import gumbel, uniforms
-from rho_score.ranking.scores import UnitScores, document_means, document_rates
+from rho_score.ranking.scores import UnitScores, document_means, document_rates, run_sums
 from rho_score.selecting.group_counts import group_codes
 from rho_score.selecting.join import Join
 from rho_score.selecting.options import parse_shares, rule_of_reference
@@ -42,6 +42,8 @@ class Ranker:
     join: Join
     grouped: bool
     """True if the score sets have a column `group`."""
+    context: bool
+    """True if the documents hold tokens that do not count, which are never kept."""
     high: bool
     """True if high scores are kept."""
     token_cuts: Mapping[str | None, Cut] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class Ranker:
         else:
             values = round_score(self.document_scores(scores, reference), self.join.bits)
             lengths, tokens = np.ones(len(scores.lengths), np.int64), scores.lengths
+            if self.context:
+                tokens = run_sums(~np.isnan(scores.tokens), scores.lengths).astype(np.int64)
         if self.config.sample:
             values = self._sampled(values, lengths, scores, reference)
         return RankedItems(values, lengths, tokens)

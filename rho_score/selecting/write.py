@@ -1,7 +1,7 @@
 """Writes the masks of a unit: its items in the kept range of their ranking, some ties included."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +16,14 @@ from rho_score.ranking.histogram import Group, Ranking
 from rho_score.ranking.keys import round_score
 from rho_score.ranking.rules import KeptRange, local_mask
 from rho_score.ranking.scores import UnitScores, longer_runs, score_lists
+from rho_score.ranking.weights import Weighting
 from rho_score.selecting.batches import Batch
 from rho_score.selecting.group_counts import byte_columns, count_groups
 from rho_score.selecting.ranked_items import RankedItems, Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
 from rho_score.stores.counts import GroupCounts, add_groups, group_counts_in
 from rho_score.stores.layout import data_name
-from rho_score.stores.schema import SCHEMA_VERSION, selection_schema
+from rho_score.stores.schema import SCHEMA_VERSION, WEIGHT, selection_schema
 from rho_score.stores.unit_file import footers
 
 Ties = Mapping[Ranking, Sequence[int]]
@@ -51,6 +52,8 @@ class MaskWriter:
     fingerprint: str
     ranges: Mapping[Ranking, KeptRange]
     """What each ranking keeps. Not used if each document or batch of tokens is ranked by itself."""
+    weightings: Mapping[Ranking, Weighting] = field(default_factory=dict)
+    """What items weigh, by ranking; empty without --weights."""
 
     @cached_property
     def _output(self) -> Folder:
@@ -89,7 +92,8 @@ class MaskWriter:
             kept = {reference: self._kept(scores, reference, ties) for reference in self.ranker.references}
             masks = kept
             if config.level == "document":
-                masks = {reference: np.repeat(items, scores.lengths) for reference, items in kept.items()}
+                counts = ~np.isnan(scores.tokens) if self.ranker.context else np.True_
+                masks = {reference: np.repeat(items, scores.lengths) & counts for reference, items in kept.items()}
             mask = longer_runs(np.logical_or.reduce(list(masks.values())), scores.lengths, config.min_run)
             add_groups(groups, count_groups(scores, mask))
             if not config.dry_run:
@@ -114,13 +118,33 @@ class MaskWriter:
         if self.ranker.config.scope != "corpus":
             rule = self.ranker.local_rules[reference]
             return local_mask(items.values, self._local_runs(items.lengths), rule, high=self.ranker.best_high)
+        kept = np.zeros(len(items.values), bool)
+        for ranking, mine in self._rankings(scores, reference, items):
+            self._keep(kept, mine, ranking, items, ties)
+        return kept
+
+    def _rankings(
+        self, scores: UnitScores, reference: str | None, items: RankedItems
+    ) -> Iterator[tuple[Ranking, slice | np.ndarray]]:
+        """Yields the rankings of some documents under a reference, and the places of their items."""
         owners, groups = self.ranker.owners(scores)
         owner = np.repeat(owners, items.lengths) if len(groups) > 1 else None
-        kept = np.zeros(len(items.values), bool)
         for i, group in enumerate(groups):
-            mine = slice(None) if owner is None else np.flatnonzero(owner == i)
-            self._keep(kept, mine, Ranking(reference, group), items, ties)
-        return kept
+            yield Ranking(reference, group), slice(None) if owner is None else np.flatnonzero(owner == i)
+
+    def _weights(self, scores: UnitScores) -> np.ndarray:
+        """The weight of each token, float32[n_tokens]: the highest that a reference gives it."""
+        weights = np.zeros(len(scores.tokens), np.float32)
+        for reference in self.ranker.references:
+            items = self.ranker.items(scores, reference)
+            own = np.zeros(len(items.values), np.float32)
+            for ranking, mine in self._rankings(scores, reference, items):
+                if ranking in self.weightings:  # it has an item in the corpus
+                    own[mine] = self.weightings[ranking].weights(items.values[mine])
+            if self.ranker.config.level == "document":
+                own = np.repeat(own, scores.lengths)
+            weights = np.maximum(weights, own)
+        return np.where(np.isnan(scores.tokens), np.float32(0), weights)
 
     def _keep(
         self, kept: np.ndarray, mine: slice | np.ndarray, ranking: Ranking, items: RankedItems, ties: _Ties
@@ -156,6 +180,7 @@ class MaskWriter:
             experts=[name for name in ranker.references if name is not None] if ranker.config.expert_masks else [],
             by_bytes=bool(ranker.join.vocabularies),
             based=ranker.join.base is not None,
+            weighted=ranker.config.weights is not None,
         )
 
     def _table(
@@ -168,6 +193,8 @@ class MaskWriter:
         columns["mask"] = list_column(mask, scores.lengths)
         if config.expert_masks:
             columns |= {f"mask_{name}": list_column(own & mask, scores.lengths) for name, own in masks.items()}
+        if config.weights is not None:
+            columns[WEIGHT] = list_column(self._weights(scores), scores.lengths)
         if config.level == "document":
             values = self._best_document_scores(scores)
             columns["doc_score"] = pa.array(values.astype(np.float32) + np.float32(0), mask=np.isnan(values))

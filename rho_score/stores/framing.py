@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.ranking.scores import run_sums
+from rho_score.stores.schema import WEIGHT
 
 IGNORED = -100
 """The label that losses in PyTorch and Hugging Face leave out."""
@@ -74,7 +75,11 @@ class Frame:
         return Frame(eos_id=self.eos_id, train_eos=self.train_eos)
 
     def around(self, documents: Documents) -> Documents:
-        """The documents with prefix and EOS, which have NaN for all further numbers."""
+        """The documents with prefix and EOS.
+
+        These have NaN for all further numbers, but a weight: an EOS that is trained on weighs 1,
+        and what is not weighs 0.
+        """
         prefix, eos = self.prefix_id, self.eos_id
         front, back = prefix is not None, eos is not None
         lengths = documents.lengths + front + back
@@ -90,6 +95,6 @@ class Frame:
             mask[starts + lengths - 1] = self.train_eos
         values = {}
         for name, numbers in documents.values.items():
-            values[name] = np.full(n_tokens, np.nan, numbers.dtype)
+            values[name] = mask.astype(numbers.dtype) if name == WEIGHT else np.full(n_tokens, np.nan, numbers.dtype)
             values[name][own] = numbers
         return Documents(doc_ids=documents.doc_ids, lengths=lengths, input_ids=input_ids, mask=mask, values=values)

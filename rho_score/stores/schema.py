@@ -14,12 +14,14 @@ FLOATS = pa.list_(pa.float32())
 LOSSES = pa.list_(pa.field("item", pa.float32(), nullable=False))
 MASK = pa.list_(pa.bool_())
 CATEGORY = pa.list_(pa.int8())
+WEIGHT = "weight"
+"""The column of the weights of tokens in a selection."""
 SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)}
 
 
 COLUMN_TYPES = {
     "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
-    "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(),
+    "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(), WEIGHT: FLOATS,
 }  # fmt: skip
 """Types of the columns that are read back from the units of score sets and selections."""
 
@@ -55,12 +57,13 @@ def selection_schema(
     experts: Sequence[str] = (),
     by_bytes: bool = False,
     based: bool = False,
+    weighted: bool = False,
 ) -> pa.Schema:
     """Columns of a unit of a selection.
 
     score: "excess", "loss" or "delta". level: "token" or "document". experts: the references that
     have a mask of their own. by_bytes: adds the bytes and the reference's bits per byte. based:
-    adds the base model's bits per byte too.
+    adds the base model's bits per byte too. weighted: adds the weights of tokens.
     """
     group = [pa.field("group", pa.string())] if grouped else []
     document = [pa.field("doc_score", pa.float32()), pa.field("kept", pa.bool_(), nullable=False)]
@@ -74,6 +77,7 @@ def selection_schema(
             pa.field(score, FLOATS),
             pa.field("mask", MASK),
             *(pa.field(f"mask_{expert}", MASK) for expert in experts),
+            *([pa.field(WEIGHT, LOSSES)] if weighted else []),
             *(document if level == "document" else []),
             *(in_bytes if by_bytes else []),
         ]

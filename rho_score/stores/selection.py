@@ -34,6 +34,11 @@ class Selection(Store):
         """The column with the tokens' scores: "excess" (with a base model), "loss" or "delta"."""
         return str(self.manifest["parts"]["score"])
 
+    @property
+    def weighted(self) -> bool:
+        """True if it has the weights of tokens."""
+        return self.manifest["parts"].get("weights") is not None
+
     def documents_kept(self, unit: str, doc_ids: pa.ChunkedArray) -> np.ndarray:
         """True for each document of a unit of which a token is kept, bool[n_docs].
 

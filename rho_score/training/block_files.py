@@ -3,6 +3,7 @@
     DIR/input_ids.bin    int32 per token: documents one after the other, each with prefix and EOS
     DIR/targets.bin      a byte per token: 1 if it may be trained on
     DIR/ref_loss.bin     float32 per token, nats; NaN where a token has none. Only with references
+    DIR/weight.bin       float32 per token: what it weighs in the loss. Only with weights
     DIR/starts.bin       int64: the place of each document's first token, and the number of tokens
     DIR/groups.bin       int32 per document: its place in the list of groups
     DIR/about.json       the list of groups, and counts; written last
@@ -29,6 +30,7 @@ from rho_score.errors import InputError
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.ranking.scores import run_sums
 from rho_score.stores.framing import REF_LOSS, Frame
+from rho_score.stores.schema import WEIGHT
 from rho_score.training.sources import Source, UnitDocuments
 
 LAYOUT_VERSION = 2  # version 1 kept documents without a token to train on
@@ -72,6 +74,7 @@ class BlockFiles:
     ref_loss: np.ndarray | None
     starts: np.ndarray
     groups: np.ndarray
+    weight: np.ndarray | None = None
 
     @classmethod
     def open(cls, directory: Path) -> "BlockFiles":
@@ -85,15 +88,18 @@ class BlockFiles:
             found: np.ndarray = np.memmap(path, kind, "r", shape=(n,))
             return found
 
-        has_losses = (directory / f"{REF_LOSS}.bin").exists()
+        def maybe(name: str) -> np.ndarray | None:
+            return mapped(name, "<f4", counts.tokens) if (directory / f"{name}.bin").exists() else None
+
         return cls(
             directory,
             counts,
             mapped("input_ids", "<i4", counts.tokens),
             mapped("targets", "?", counts.tokens),
-            mapped(REF_LOSS, "<f4", counts.tokens) if has_losses else None,
+            maybe(REF_LOSS),
             mapped("starts", "<i8", counts.documents + 1),
             mapped("groups", "<i4", counts.documents),
+            maybe(WEIGHT),
         )
 
 
@@ -185,6 +191,8 @@ def _append(
     if (ref_loss := framed.values.get(REF_LOSS)) is not None:
         columns[REF_LOSS] = ref_loss.astype("<f4", copy=False)
         counts.referenced += int((targets & ~np.isnan(ref_loss)).sum())
+    if (weight := framed.values.get(WEIGHT)) is not None:
+        columns[WEIGHT] = np.where(targets, weight, 0).astype("<f4")
     for name, values in columns.items():
         _file(files, directory, name).write(values.tobytes())
     if counts.group_bytes is not None:

@@ -12,6 +12,7 @@ from rho_score.files.folder import Folder
 from rho_score.files.urls import absolute
 from rho_score.stores.framing import IGNORED, Frame
 from rho_score.stores.manifest import read_manifest
+from rho_score.stores.schema import WEIGHT
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
@@ -50,6 +51,7 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
         within: str | None = None,
         eos_id: int | None = None,
         train_eos: bool = False,
+        weighted: bool = False,
         cache: str | None = None,
     ) -> None:
         """Opens a store; the first time on this machine, its tokens are written into the cache.
@@ -57,7 +59,8 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
         store: a score set, a selection, or several score sets by the names of their references. In
         blocks of score sets every token is a target. within: a selection; only documents of which
         it keeps a token are taken. eos_id: the token that ends each document; the tokenizer's EOS
-        by default. cache: a local folder.
+        by default. weighted: for a selection with weights, which blocks then hold as `weight`,
+        float32[block_size]; every token with a weight above 0 is a target. cache: a local folder.
 
         Raises:
             InputError: the store is not finished, or the options do not fit it.
@@ -68,8 +71,11 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
         source: Source
         kept = None if within is None else absolute(within)
         if len(urls) == 1 and read_manifest(Folder(opened))["kind"] == "selection":
-            source = SelectionSource(opened, kept)
+            source = SelectionSource(opened, kept, weighted)
+            source.check()
             first: Selection | ScoreSet = source.store
+        elif weighted:
+            raise InputError(f"{opened} is no selection, so it has no weights. Leave weighted out.")
         else:
             source = ScoreSource(urls, within=kept)
             first = next(iter(source.sets.values()))
@@ -115,13 +121,18 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
         if n_real < size:
             lengths.append(size - n_real)
         starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
-        return {
+        block = {
             "input_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(labels),
             "ref_loss": torch.from_numpy(ref_loss),
             "position_ids": torch.from_numpy(np.arange(size) - starts),
             "seq_lengths": lengths,
         }
+        if files.weight is not None:
+            weight = np.zeros(size, np.float32)
+            weight[:n_real] = files.weight[first:stop]
+            block["weight"] = torch.from_numpy(np.where(labels == IGNORED, np.float32(0), weight))
+        return block
 
     def groups_of(self, index: int) -> np.ndarray:
         """The place of each token's group in `files.counts.groups`, int64[block_size]; -1 in padding."""
@@ -164,7 +175,7 @@ def frame_of(store: ScoreSet | Selection, *, eos_id: int | None, train_eos: bool
     return Frame(prefix_id=scored_prefix(store, tokenizer), eos_id=eos, train_eos=train_eos)
 
 
-_FLOATS = ("ref_loss", "excess", "loss", "delta")
+_FLOATS = ("ref_loss", WEIGHT, "excess", "loss", "delta")
 _TENSORS = ("input_ids", "labels", "position_ids", "attention_mask", *_FLOATS)
 
 

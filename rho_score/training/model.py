@@ -21,7 +21,8 @@ TOLERANCE = 1e-3
 class TrainingOutput(ModelOutput):
     """What the forward pass of a model in training returns.
 
-    loss: the sum of the losses of the selected tokens, a scalar with gradients. statistics: see
+    loss: the sum of the losses of the selected tokens, by their weights if they have any, a scalar
+    with gradients. statistics: see
     `TokenSelection.statistics`, float64[n]. token_loss: nats, float32[batch, block_size], 0 where
     there is no target.
     """
@@ -45,6 +46,7 @@ def select_in_forward(model: Any, selection: TokenSelection) -> None:
         ref_loss: torch.Tensor,
         position_ids: torch.Tensor,
         noise: torch.Tensor | None = None,
+        weight: torch.Tensor | None = None,
         **_: Any,
     ) -> TrainingOutput:
         hidden: torch.Tensor = body_of(self)(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
@@ -57,7 +59,8 @@ def select_in_forward(model: Any, selection: TokenSelection) -> None:
             losses = losses_of(rows, wanted, head)
             return TrainingOutput(token_loss=_placed(losses, valid, labels))
         if selection.rule.takes_all:
-            total, losses = weighted_loss(*_at_least_one(rows, wanted, hidden), head)
+            weights = None if weight is None else weight[:, 1:][valid]
+            total, losses = weighted_loss(*_at_least_one(rows, wanted, hidden, weights), head)
             losses = losses[: len(wanted)]
             chosen = selection.choose(losses, reference, None)
             return TrainingOutput(loss=total, statistics=selection.statistics(losses, chosen))
@@ -76,14 +79,14 @@ def body_of(model: Any) -> Any:
 
 
 def _at_least_one(
-    rows: torch.Tensor, wanted: torch.Tensor, hidden: torch.Tensor
+    rows: torch.Tensor, wanted: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, targets and weights; without any rows, one row of weight 0.
+    """Rows, targets and weights, 1 each if not given; without any rows, one row of weight 0.
 
     Every rank then has gradients for the same parameters, as data parallelism needs them.
     """
     if len(rows):
-        return rows, wanted, torch.ones(len(rows), device=rows.device)
+        return rows, wanted, torch.ones(len(rows), device=rows.device) if weights is None else weights
     return hidden[0, :1], wanted.new_zeros(1), torch.zeros(1, device=rows.device)
 
 

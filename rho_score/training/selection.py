@@ -66,18 +66,19 @@ class TokenSelection:
         if self.loss is not None and state["ema"] is not None:
             self.loss.ema.fill_(state["ema"])
 
-    def planned(self, eligible: list[int], ranks: Ranks, device: torch.device) -> torch.Tensor:
+    def planned(self, eligible: list[float], ranks: Ranks, device: torch.device) -> torch.Tensor:
         """How many tokens the micro-batches of a step will select on all ranks, a float64 scalar.
 
         It is exact for all rules but a threshold and scope ema, where it is the number of eligible
-        tokens, or the ratio of it. At least 1.
+        tokens, or the ratio of it. 1 in place of 0.
 
-        eligible: the eligible tokens of this rank in each micro-batch.
+        eligible: the eligible tokens of this rank in each micro-batch, or the sum of their weights.
         """
-        counts = ranks.sum(torch.tensor(eligible, dtype=torch.int64, device=device))
+        counts = ranks.sum(torch.tensor(eligible, dtype=torch.float64, device=device))
         if self.loss is not None:
             counts = self.loss.expected(counts)
-        return counts.sum().clamp_min(1).to(torch.float64)
+        planned = counts.sum().to(torch.float64)
+        return torch.where(planned > 0, planned, torch.ones_like(planned))
 
     def is_planned_exactly(self) -> bool:
         """True if `planned` is what will be selected."""

@@ -36,7 +36,7 @@ GPU_TOKENS, CPU_TOKENS = 8192, 4096
 _NO_PART = (
     "model", "output", "text", "scores", "selection", "within", "combine", "text_column", "group_column", "tokenizer", "eval",
     "steps", "epochs", "tokens", "batch_tokens", "micro_batch", "dtype", "save_every", "keep", "log_every", "eval_every",
-    "dry_run", "workers", "gpus_per_worker", "cpus_per_worker", "max_failures", "cache", "decay",
+    "dry_run", "workers", "gpus_per_worker", "cpus_per_worker", "max_failures", "cache", "decay", "weighted",
 )  # fmt: skip
 
 
@@ -172,6 +172,7 @@ def _check_options(config: TrainConfig) -> None:
         and (config.ratio is not None or config.threshold is not None or config.pick != "excess"),
         "--pick needs --ratio": config.pick != "excess" and config.ratio is None,
         "--scope ema needs --ratio": config.scope == "ema" and config.ratio is None,
+        "--weighted is for --selection": config.weighted and config.selection is None,
         "--within is for --scores and --selection": config.within is not None and config.text is not None,
         "--combine needs several --scores": config.combine != "min" and len(config.scores) < 2,
         "--train-eos is for --scores and --selection; --text always trains on it": config.train_eos
@@ -223,7 +224,8 @@ def _source(config: TrainConfig) -> tuple[Source, ScoreSet | Selection | None]:
     if config.text is not None:
         return _text_source(config.text, config), None
     if config.selection is not None:
-        selection = SelectionSource(config.selection, config.within)
+        selection = SelectionSource(config.selection, config.within, weighted=config.weighted)
+        selection.check()
         return selection, selection.store
     named = parse_named(config.scores, "--scores")
     scores = ScoreSource(named, config.combine, config.within)

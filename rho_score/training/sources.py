@@ -21,6 +21,7 @@ from rho_score.models.tokenizer import load_tokenizer
 from rho_score.ranking.scores import combined_losses
 from rho_score.stores.framing import REF_LOSS, Documents
 from rho_score.stores.reopened import Reopened
+from rho_score.stores.schema import WEIGHT
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
@@ -151,16 +152,22 @@ class ScoreSource(Reopened):
         losses = [as_numpy(flat_values(one["loss"])).astype(np.float32) for one in (table, *(one for one, _ in others))]
         whole = self.sets[next(iter(self.sets))].columns.kind in WHOLE
         targets = np.ones(len(losses[0]), bool) if whole else ~np.isnan(losses[0])
-        return _within(self._within, unit, table, targets, combined_losses(losses, self.combine))
+        return _within(self._within, unit, table, targets, {REF_LOSS: combined_losses(losses, self.combine)})
 
 
 @dataclass(frozen=True)
 class SelectionSource(Reopened):
-    """A selection: the tokens of its mask are targets."""
+    """A selection: the tokens of its mask are targets or, if weighted, those with a weight above 0."""
 
     selection: str
     within: str | None = None
     """Another selection, of which only the documents with a kept token are taken."""
+    weighted: bool = False
+
+    def check(self) -> None:
+        """Raises InputError if weights are wanted and the selection has none."""
+        if self.weighted and not self.store.weighted:
+            raise InputError(f"{self.selection} has no weights. Make a selection with `rho-score select … --weights`.")
 
     @property
     def url(self) -> str:
@@ -169,7 +176,8 @@ class SelectionSource(Reopened):
     @property
     def key(self) -> JsonObject:
         within = self._within.manifest["fingerprint"] if self._within else None
-        return {"selection": self.store.manifest["fingerprint"], "within": within}
+        weighted = {"weighted": True} if self.weighted else {}
+        return {"selection": self.store.manifest["fingerprint"], "within": within, **weighted}
 
     @cached_property
     def _within(self) -> Selection | None:
@@ -186,8 +194,14 @@ class SelectionSource(Reopened):
 
     def read(self, index: int) -> UnitDocuments:
         unit = self.unit_names[index]
-        table = self.store.unit_table(unit, ["doc_id", "input_ids", "mask", *(["group"] if self.store.grouped else [])])
-        return _within(self._within, unit, table, as_numpy(flat_values(table["mask"])), None)
+        numbers = WEIGHT if self.weighted else "mask"
+        table = self.store.unit_table(
+            unit, ["doc_id", "input_ids", numbers, *(["group"] if self.store.grouped else [])]
+        )
+        found = as_numpy(flat_values(table[numbers]))
+        if self.weighted:
+            return _within(self._within, unit, table, found > 0, {WEIGHT: found})
+        return _within(self._within, unit, table, found, {})
 
 
 def names_of(store: ScoreSet | Selection) -> list[str]:
@@ -197,7 +211,7 @@ def names_of(store: ScoreSet | Selection) -> list[str]:
 
 
 def _within(
-    within: Selection | None, unit: str, table: pa.Table, mask: np.ndarray, ref_loss: np.ndarray | None
+    within: Selection | None, unit: str, table: pa.Table, mask: np.ndarray, values: Mapping[str, np.ndarray]
 ) -> UnitDocuments:
     """The documents of a unit's table or, with `within`, those that this selection keeps a token of."""
     keep = np.ones(len(table), bool)
@@ -208,7 +222,7 @@ def _within(
         lengths=list_lengths(table["input_ids"]),
         input_ids=as_numpy(flat_values(table["input_ids"])),
         mask=mask,
-        values={} if ref_loss is None else {REF_LOSS: ref_loss},
+        values=values,
     )
     groups = table["group"].to_pylist() if "group" in table.column_names else [None] * len(table)
     kept_groups = [group for group, kept in zip(groups, keep.tolist(), strict=True) if kept]

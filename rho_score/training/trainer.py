@@ -21,6 +21,7 @@ from transformers import (
 
 from rho_score.errors import RhoScoreError
 from rho_score.stores.framing import IGNORED
+from rho_score.stores.schema import WEIGHT
 from rho_score.training.blocks import Block, ScoredBlocks, collate_blocks
 from rho_score.training.held_out import HeldOut
 from rho_score.training.log import RunLog, mean
@@ -60,7 +61,7 @@ class SelectiveTrainer(Trainer):
     """A Trainer of a model that `select_in_forward` changed.
 
     The loss of a step is the sum over its selected tokens on all ranks and in all micro-batches,
-    divided by their number.
+    divided by their number or, if they have weights, the weighted mean.
     """
 
     def __init__(
@@ -106,15 +107,19 @@ class SelectiveTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Block], num_batches: int, device: torch.device
     ) -> tuple[list[Block], torch.Tensor]:
-        """The micro-batches of a step, and how many tokens they will select on all ranks."""
+        """The micro-batches of a step, and how many tokens they will select on all ranks.
+
+        If tokens have weights, it is the sum of these.
+        """
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        eligible = []
+        eligible: list[float] = []
         for batch in batches:
             self._read += batch.pop("n_read")
             valid = batch["labels"][:, 1:] != IGNORED
             if not self.selection.rule.takes_all:
                 valid &= ~torch.isnan(batch["ref_loss"][:, 1:])
-            eligible.append(int(valid.sum()))
+            counted = valid if WEIGHT not in batch else batch[WEIGHT][:, 1:].double()[valid]
+            eligible.append(float(counted.sum()))
         self._step_kept.zero_()
         return batches, self.selection.planned(eligible, self.ranks, device)
 

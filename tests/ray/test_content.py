@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,17 @@ def test_the_documents_that_are_kept_are_exported_with_their_chats(
     chat_scores: Path, chats: Path, tmp_path: Path
 ) -> None:
     config = SelectConfig(ref=str(chat_scores), output=str(tmp_path / "half"), ratio=0.5, level="document")
-    n_kept = select(config).total.documents_kept
+    total = select(config).total
+    n_kept = total.documents_kept
     assert 0 < n_kept < 40
+    scores, n_tokens = _rows(ScoreSet.open(str(chat_scores))), 0
+    for doc_id, row in _rows(Selection.open(config.output)).items():
+        counts = [loss is not None for loss in scores[doc_id]["loss"]]
+        assert row["mask"] == (counts if row["kept"] else [False] * len(counts))
+        n_tokens += sum(row["mask"])
+    assert total.tokens_kept == n_tokens
+    budget = replace(config, output=str(tmp_path / "budget"), ratio=None, tokens=n_tokens)
+    assert select(budget).total.tokens_kept == n_tokens
     export(ExportConfig(selection=config.output, output=str(tmp_path / "rows"), format="jsonl"))
     lines = [
         json.loads(line) for path in (tmp_path / "rows").rglob("*.jsonl") for line in path.read_text().splitlines()

@@ -269,6 +269,45 @@ def test_a_selections_mask_is_what_is_trained_on(
     assert log_of(run)[-1]["loss_dropped"] is None
 
 
+def test_the_weights_of_a_selection_weigh_the_losses(
+    here: Callable[..., Any], cache: str, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    chosen = str(tmp_path / "selection")
+    select(SelectConfig(output=chosen, ref=(str(scores["ref"]),), ratio=0.5, weights="sigmoid", temperature=0.2))
+    run, _ = here(selection=chosen, weighted=True, steps=1)
+    blocks = ScoredBlocks(chosen, block_size=BLOCK, cache=cache, weighted=True)
+    order = Order(len(blocks), 0)
+    model = AutoModelForCausalLM.from_pretrained(make_model(2), dtype=torch.float32).eval()
+    total, divisor, n_trained = torch.zeros(()), 0.0, 0
+    for place in range(4):
+        row = blocks[order.at(place)]
+        logits = model(row["input_ids"][None], position_ids=row["position_ids"][None], use_cache=False).logits[0]
+        losses = torch.nn.functional.cross_entropy(logits[:-1], row["input_ids"][1:], reduction="none")
+        weight = row["weight"][1:]
+        assert torch.equal(weight > 0, row["labels"][1:] != IGNORED)
+        total = total + (losses * weight).sum()
+        divisor += float(weight.sum())
+        n_trained += int((weight > 0).sum())
+    assert 0 < divisor < n_trained
+    (total / divisor).backward()
+    [logged] = log_of(run)
+    assert logged["tokens_trained"] == n_trained
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert logged["grad_norm"] == pytest.approx(float(norm), rel=1e-3)
+    flat = {
+        doc: weights
+        for unit in Selection.open(chosen).units
+        for doc, weights in zip(
+            *(Selection.open(chosen).unit_table(unit.unit)[name].to_pylist() for name in ("doc_id", "weight")),
+            strict=True,
+        )
+    }
+    every = np.concatenate([row["weight"].numpy() for row in (blocks[i] for i in range(len(blocks)))])
+    assert float(every.sum()) == pytest.approx(sum(map(sum, flat.values())), rel=1e-5)
+    with pytest.raises(InputError, match="is no selection, so it has no weights"):
+        ScoredBlocks(str(scores["ref"]), block_size=BLOCK, cache=cache, weighted=True)
+
+
 def test_a_model_from_scratch_on_text_and_its_held_out_loss(
     here: Callable[..., Any], corpus: Path, make_model: Callable[[int], Path]
 ) -> None:
@@ -406,6 +445,7 @@ def test_two_workers_and_a_death_among_them(
         ({"scope": "ema"}, "--scope ema needs --ratio"),
         ({"combine": "mean"}, "several --scores"),
         ({"merge": True}, "--merge needs --lora-rank"),
+        ({"weighted": True}, "--weighted is for --selection"),
         ({"block_size": 128}, "beyond the 64 positions"),
         ({"batch_tokens": 3 * BLOCK, "workers": 2}, "Give 128 or 256"),
         ({"micro_batch": 3}, "does not divide the 4 rows"),
