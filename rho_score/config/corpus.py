@@ -47,6 +47,9 @@ class CorpusConfig:
     """The column that holds a chat in place of a text: a list of messages, each with a role and a
     content. The model's own chat template writes it out, and the tokens of the assistant's turns
     count, each with the token that ends it."""
+    tools_column: Annotated[str | None, _COUNTED, metavar("COLUMN")] = None
+    """With --messages-column: the column that holds the tools of a chat, for the chat template: a
+    list of JSON schemas or a string of their JSON. A chat without a value has no tools."""
     roles: Annotated[tuple[str, ...], _COUNTED, metavar("ROLE")] = ("assistant",)
     """With --messages-column: the roles whose turns count."""
     chat_date: Annotated[str | None, _COUNTED, metavar("YYYY-MM-DD")] = None

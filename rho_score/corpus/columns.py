@@ -26,7 +26,7 @@ class Columns(NamedTuple):
     id: str | None = None
     group: str | None = None
     context: str | None = None
-    """What comes before the text and does not count."""
+    """What comes before the text and does not count: a prompt, a prefix, or the tools of a chat."""
     kind: ContentKind = "text"
     rejected: str | None = None
     """In pairs, of which `text` is the chosen response: the rejected one."""
@@ -56,7 +56,7 @@ class Columns(NamedTuple):
     @property
     def context_flag(self) -> str:
         """The option that names the column of what comes before the text."""
-        return "--prefix-column" if self.kind == "prefixed" else "--prompt-column"
+        return {"prefixed": "--prefix-column", "messages": "--tools-column"}.get(self.kind, "--prompt-column")
 
     @property
     def id_parts(self) -> list[str]:

@@ -1,7 +1,7 @@
 """What a document holds besides a text: token ids, a chat, a text behind one that does not count, a pair.
 
-Such a document travels as JSON: the list of its ids, the list of a chat's messages, `[prefix, text]`,
-or `["chosen" or "rejected", prompt, chosen, rejected]`.
+Such a document travels as JSON: the list of its ids, the list of a chat's messages or
+`{"messages": …, "tools": …}`, `[prefix, text]`, or `["chosen" or "rejected", prompt, chosen, rejected]`.
 `rho_score.models.content` makes tokens of it.
 """
 
@@ -20,6 +20,7 @@ _KINDS: dict[tuple[str, ...], ContentKind] = {
     (): "text",
     ("ids",): "ids",
     ("messages",): "messages",
+    ("messages", "tools"): "messages",
     ("prefix",): "prefixed",
     ("prompt", "response"): "response",
     ("chosen", "rejected"): "pair",
@@ -55,7 +56,7 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         next((named[name] for name in ("ids", "messages", "response", "chosen") if name in given), corpus.text_column),
         corpus.id_column,
         corpus.group_column,
-        context=named["prompt"] or named["prefix"],
+        context=named["prompt"] or named["prefix"] or named["tools"],
         kind=kind,
         rejected=named["rejected"],
     )
@@ -72,7 +73,7 @@ def packed(columns: Columns, text: Any, context: Any, rejected: Any) -> Any:
     if columns.kind == "ids":
         return _ids(text)
     if columns.kind == "messages":
-        return _json(_messages(text))
+        return _json(_chat(text, context, columns.context))
     if columns.kind == "pair":
         return _pair(columns, text, context, rejected)
     if columns.kind == "prefixed" and (context is MISSING or context is None):
@@ -146,6 +147,34 @@ def _ids(value: Any) -> Any:
             shown = repr(one) if isinstance(one, int | float) else type(one).__name__
             return Unusable(f"wrong: token {i} is {'null' if one is None else shown}, not an id")
     return orjson.dumps(value).decode()
+
+
+def _chat(messages: Any, tools: Any, column: str | None) -> Any:
+    """The messages of a chat, and its tools if it has any. column: that of the tools, for messages."""
+    found = _messages(messages)
+    if found is None or isinstance(found, Unusable) or tools is MISSING or tools is None:
+        return found
+    schemas = _tools(tools)
+    if isinstance(schemas, Unusable):
+        return Unusable(schemas.reason, column)
+    return {"messages": found, "tools": schemas} if schemas else found
+
+
+def _tools(value: Any) -> Any:
+    """The JSON schemas of tools, without keys that are null."""
+    if isinstance(value, Unusable):
+        return value
+    try:
+        value = orjson.loads(value) if isinstance(value, str) else value
+        schemas = [orjson.loads(one) if isinstance(one, str) else one for one in value or []]
+    except orjson.JSONDecodeError as error:
+        return Unusable(f"not the JSON of tools: {error}")
+    except TypeError:
+        return Unusable(f"{type(value).__name__}, not a list of tools")
+    for i, schema in enumerate(schemas):
+        if not isinstance(schema, Mapping):
+            return Unusable(f"wrong: tool {i} is {type(schema).__name__}, not an object")
+    return without_nulls(schemas)
 
 
 def _messages(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns, folder_values, splits
-from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_scalar, is_text
+from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_scalar, is_text, is_tools
 from rho_score.errors import InputError
 
 
@@ -123,6 +123,8 @@ def _check_type(fields: list[pa.Field], path: tuple[str, ...], name: str, flag: 
         fields = list(kind) if pa.types.is_struct(kind) else []
     is_content = flag in [of for _, of in columns.contents]
     fits, wanted = _FITS.get(columns.kind, (is_text, "string")) if is_content else (is_scalar, SCALARS)
+    if flag == "--tools-column":
+        fits, wanted = is_tools, "a list of JSON schemas"
     try:
         if fits(kind):
             return

@@ -52,6 +52,13 @@ def is_chat(kind: pa.DataType) -> bool:
     return is_text(kind)
 
 
+def is_tools(kind: pa.DataType) -> bool:
+    """True for lists of structs, of strings or of nothing, and for strings."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return is_chat(kind) or is_text(kind.value_type)
+    return is_text(kind)
+
+
 def is_scalar(kind: pa.DataType) -> bool:
     """True if `texts_of` has a text for values of this type.
 

@@ -54,13 +54,18 @@ def dated(template: str, date: str) -> str:
 
 
 def spans(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, roles: Sequence[str], template: str
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    roles: Sequence[str],
+    template: str,
+    tools: Sequence[Message] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """A chat as the template writes it, and where in it the turns of these roles are, (start, stop).
 
     An assistant's turn is what the model would generate: it begins behind what the template writes
     to ask for it, and ends with the token that ends the turn. Of other roles, the content counts,
-    and the token that ends the turn.
+    and the token that ends the turn. tools: the JSON schemas of the chat's tools.
 
     Raises:
         ValueError: the template does not write one of the turns where it can be found.
@@ -69,7 +74,13 @@ def spans(
 
     def render(chat: Sequence[Message], *, ask: bool = False) -> str:
         return str(
-            tokenizer.apply_chat_template(list(chat), chat_template=template, tokenize=False, add_generation_prompt=ask)
+            tokenizer.apply_chat_template(
+                list(chat),
+                tools=None if tools is None else list(tools),
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=ask,
+            )
         )
 
     text = render(messages)
@@ -81,7 +92,7 @@ def spans(
         if message["role"] not in roles:
             done = max(done, content[1] if content else done)
             continue
-        start, stop = _turn(render, messages, i, text, content, done)
+        start, stop = _turn(render, messages, i, text, content, done, ends)
         done = _ended(text, start, stop, ends)
         found.append((start, done))
     return text, found
@@ -112,7 +123,13 @@ def _content(render: Render, messages: Sequence[Message], i: int, text: str, don
 
 
 def _turn(
-    render: Render, messages: Sequence[Message], i: int, text: str, content: tuple[int, int] | None, done: int
+    render: Render,
+    messages: Sequence[Message],
+    i: int,
+    text: str,
+    content: tuple[int, int] | None,
+    done: int,
+    ends: Sequence[str],
 ) -> tuple[int, int]:
     """Where a turn begins and stops; the token that ends it may come behind.
 
@@ -126,12 +143,31 @@ def _turn(
             if done <= asked and (start is None or asked <= start):
                 start = asked
         with suppress(Exception):
+            stop = _calls_end(render, messages, i, text, ends) or stop
+        with suppress(Exception):
             upto = render(messages[: i + 1]).rstrip()
             if text.startswith(upto) and len(upto) >= (stop or start or 0):
                 stop = len(upto)
     if start is None or stop is None:
         raise ValueError(f"it does not write message {i} where it can be found")
     return start, stop
+
+
+def _calls_end(render: Render, messages: Sequence[Message], i: int, text: str, ends: Sequence[str]) -> int | None:
+    """Where the tool calls of a message stop: in front of the special token behind the last one's arguments.
+
+    None if it has no calls, or if the template does not write them.
+    """
+    if not (calls := messages[i].get("tool_calls")):
+        return None
+    last = calls[-1]
+    arguments = {"arguments": {_PROBE: _PROBE}}
+    changed = {**last, "function": {**last["function"], **arguments}} if "function" in last else {**last, **arguments}
+    other = render([*messages[:i], {**messages[i], "tool_calls": [*calls[:-1], changed]}, *messages[i + 1 :]])
+    if _PROBE not in other:
+        return None
+    stop = len(text) - shared(text[::-1], other[::-1])
+    return min((at for token in ends if (at := text.find(token, stop)) >= 0), default=None)
 
 
 def shared(left: Sequence[Any], right: Sequence[Any]) -> int:

@@ -1,8 +1,8 @@
 """Turns what documents hold into token ids, and tells which of these count.
 
 A text counts whole, and so does a list of ids, which comes as JSON. A text behind a prefix, or a
-response behind a prompt, comes as the JSON of `[prefix, text]`, a chat as the JSON of its messages,
-and a response of a pair as that of
+response behind a prompt, comes as the JSON of `[prefix, text]`, a chat as the JSON of its messages
+or of `{"messages": …, "tools": …}`, and a response of a pair as that of
 `["chosen" or "rejected", prompt, chosen, rejected]` (`rho_score.corpus.content`).
 """
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.config.corpus import WHOLE, ContentKind
 from rho_score.errors import InputError
-from rho_score.models.chat import dated, marks_turns, spans, template_of
+from rho_score.models.chat import Message, dated, marks_turns, spans, template_of
 from rho_score.models.encode import encode, encode_with_places
 from rho_score.models.pairs import Pair, pair_tokens
 
@@ -143,10 +143,12 @@ class Encoder:
         for i, content in enumerate(contents):
             found.append("")
             try:
+                chat = orjson.loads(content)
+                messages, tools = (chat["messages"], chat["tools"]) if isinstance(chat, dict) else (chat, None)
                 if marked:
-                    found[i] = _marked(tokenizer, orjson.loads(content), self.template)
+                    found[i] = _marked(tokenizer, messages, tools, self.template)
                 else:
-                    written[i] = spans(tokenizer, orjson.loads(content), roles=self.roles, template=self.template)
+                    written[i] = spans(tokenizer, messages, tools=tools, roles=self.roles, template=self.template)
             except Exception as error:  # a template may raise anything
                 found[i] = _refusal(error)
         encoded = encode_with_places(tokenizer, [text for text, _ in written.values()], special=True)
@@ -162,9 +164,9 @@ def _refusal(error: Exception) -> str:
     return f"the chat template refuses it: {type(error).__name__}: {str(error)[:300]}"
 
 
-def _marked(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], template: str) -> Encoded:
+def _marked(tokenizer: PreTrainedTokenizerBase, chat: list[Message], tools: Any, template: str) -> Encoded:
     """The tokens of a chat whose template marks the assistant's turns with `{% generation %}`."""
     written: Any = tokenizer.apply_chat_template(
-        chat, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+        chat, tools=tools, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
     )
     return Encoded(np.asarray(written["input_ids"], np.int32), np.asarray(written["assistant_masks"], bool))

@@ -16,6 +16,8 @@ IDS, CHATS, ANSWERS, PAGES, PAIRS, IMPLIED = (
     {"prompt_column": "prompt", "chosen_column": "chosen", "rejected_column": "rejected"},
     {"chosen_column": "chosen", "rejected_column": "rejected"},
 )
+TOOLED = {**CHATS, "tools_column": "tools"}
+TOOL = [{"type": "function", "function": {"name": "add"}}]
 ONE = [{"role": "user", "content": "one"}]
 TWO = [*ONE, {"role": "assistant", "content": "two"}]
 
@@ -35,6 +37,7 @@ def _line(**record: object) -> bytes:
 
 
 CHAT, BOTH = _doc(*ONE), _doc(*TWO)
+WITH_TOOL = Doc(orjson.dumps({"messages": ONE, "tools": TOOL}).decode())
 TOOLS = pa.array(
     [[{"role": "user", "content": "one", "name": None}, {"role": "assistant", "content": "two", "name": "x"}]]
 )
@@ -55,6 +58,11 @@ CONTENT = [
     Kind("a message without a role", lines(_line(messages=[{"from": "human", "value": "one"}])), [lost("line 1, byte 0: column 'messages' is wrong: message 0 has no role (its keys: from, value). Name them role and content")], options=CHATS),
     Kind("a content that is a number", lines(_line(messages=[{"role": "user", "content": 1}])), [lost("line 1, byte 0: column 'messages' is wrong: the content of message 0 is int, not a string")], options=CHATS),
     Kind("a chat that is an object", lines(_line(messages={"role": "user"})), [lost("line 1, byte 0: column 'messages' is dict, not a list of messages")], options=CHATS),
+    Kind("tools of chats", lines(_line(messages=ONE, tools=TOOL), _line(messages=ONE, tools=orjson.dumps(TOOL).decode()), _line(messages=ONE, tools=None), _line(messages=ONE), _line(messages=ONE, tools=[])), [WITH_TOOL] * 2 + [CHAT] * 3, options=TOOLED),
+    Kind("tools as structs", table({"messages": [ONE, ONE], "tools": [[{**TOOL[0], "x": None}], None]}), [WITH_TOOL, CHAT], options=TOOLED),
+    Kind("tools as strings", table({"messages": [ONE], "tools": [[orjson.dumps(TOOL[0]).decode()]]}), [WITH_TOOL], options=TOOLED),
+    Kind("tools that are none", lines(_line(messages=ONE, tools=5), _line(messages=ONE, tools=["a"]), _line(messages=ONE, tools=[1])), [lost("line 1, byte 0: column 'tools' is int, not a list of tools"), lost("line 2, byte 57: column 'tools' is not the JSON of tools: …"), lost("line 3, byte 118: column 'tools' is wrong: tool 0 is int, not an object")], options=TOOLED),
+    Kind("a column of numbers for tools", table({"messages": [ONE], "tools": [1]}), refused("column 'tools' has type int64", "a list of JSON schemas", "--tools-column"), options=TOOLED),
     Kind("a column of numbers for chats", table({"messages": [1]}), refused("a.parquet: column 'messages' has type int64", "a list of messages (structs with role and content)", "--messages-column"), options=CHATS),
     Kind("no column of chats", table({"text": ["one"]}), refused("no column 'messages'", "--messages-column"), options=CHATS),
     Kind("prompts and responses", table({"prompt": ["one", ""], "response": ["two", "two"]}), [_doc("one", "two"), _doc("", "two")], options=ANSWERS),

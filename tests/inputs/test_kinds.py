@@ -78,8 +78,9 @@ def _check(row: dict[str, object], doc: Doc, tokenizer: PreTrainedTokenizerFast,
 
 
 def _written(content: str) -> str:
-    """A prefix and a text one after the other, or a chat by `TEMPLATE`."""
+    """A prefix and a text one after the other, or a chat by `TEMPLATE`, which writes no tools."""
     values = orjson.loads(content)
+    values = values["messages"] if isinstance(values, dict) else values
     return "".join(of if isinstance(of, str) else f"{of['role']}: {of['content']}\n" for of in values)
 
 

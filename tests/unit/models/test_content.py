@@ -112,6 +112,44 @@ def test_the_tokens_are_those_of_apply_chat_template(family: str) -> None:
         assert _encoded(encoder, template, chat).ids.tolist() == expected
 
 
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds numbers.",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+        },
+    }
+]
+CALL = [
+    {"role": "user", "content": "What is 2+2?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}],
+    },
+    {"role": "tool", "name": "add", "content": "it gives four"},
+    {"role": "assistant", "content": "It is four."},
+]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5", "qwen3", "glm4moe"])
+def test_the_tools_of_a_chat_are_told_and_its_calls_count(family: str) -> None:
+    content = orjson.dumps({"messages": CALL, "tools": TOOLS}).decode()
+    for template in (_template(family), (TEMPLATES / f"{family}_training.jinja").read_text()):
+        tokenizer = tokenizer_of(template)
+        (found,) = Encoder(kind="messages", template=template).encode(tokenizer, [content])
+        assert isinstance(found, Encoded), found
+        assert found.ids.tolist() == tokenizer.apply_chat_template(CALL, tools=TOOLS)["input_ids"]
+        assert "Adds numbers." in tokenizer.decode(found.ids)
+        call, answer = (piece for piece in _pieces(template, found) if piece.strip())
+        assert '"a": 2' in call or ">a<" in call
+        assert "Adds numbers." not in call
+        assert "it gives four" not in call + answer
+        assert "It is four." in answer
+
+
 WORDS = st.text(st.sampled_from("ab c\n<>|_é界"), max_size=12)
 
 
