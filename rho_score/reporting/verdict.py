@@ -1,0 +1,69 @@
+"""What a comparison says, in words. `docs/guides/compare.md` has the rules."""
+
+import math
+
+from rho_score.ranking.effects import Estimate
+from rho_score.reporting.compared import Comparison
+from rho_score.safe_text import visible
+
+
+def sentences(found: Comparison) -> list[str]:
+    """The comparison in words; the last sentence is the verdict."""
+    label, against = visible(found.label), visible(found.against)
+    return [
+        f"{label} {_harder(found.difference, f'than {against}')}.",
+        f"A random document of it is harder than one of {against} with probability {_probability(found.superiority)}.",
+        _at_like_length(found),
+        f"{found.above:.1%} of its documents are above the 99 % quantile of {against}, and {found.below:.1%} are below "
+        "the 1 % quantile.",
+        f"Verdict: {_conclusion(found)}",
+    ]
+
+
+def _harder(of: Estimate, than: str) -> str:
+    """A difference of bits per byte, after a name."""
+    if math.isinf(of.low):
+        return (
+            f"is {abs(of.value):.3f} bits per byte {_word(of.value)} {than}, and has too few documents for an interval"
+        )
+    if of.low <= 0 <= of.high:
+        return f"is about as hard {than.replace('than', 'as')}: {of.value:+.3f} bits per byte (95 %: {of.low:+.3f} to {of.high:+.3f})"
+    low, high = sorted((abs(of.low), abs(of.high)))
+    return f"is {abs(of.value):.3f} bits per byte {_word(of.value)} {than} (95 %: {low:.3f} to {high:.3f})"
+
+
+def _word(difference: float) -> str:
+    return "harder" if difference > 0 else "easier"
+
+
+def _probability(of: Estimate) -> str:
+    return f"{of.value:.3f} (95 %: {of.low:.3f} to {of.high:.3f})"
+
+
+def _at_like_length(found: Comparison) -> str:
+    if found.matched is None:
+        return "No two documents of each are of like length, so that length alone may make the difference."
+    of = found.matched
+    text = (
+        f"Among documents of like length ({of.share:.0%} of it), it {_harder(of.difference, f'than {visible(found.against)}')}, with probability "
+        f"{_probability(of.superiority)}."
+    )
+    if not found.at_like_length:
+        return f"{text} These are too few, so the verdict is about all documents, and length may make the difference."
+    sure = not found.difference.low <= 0 <= found.difference.high
+    if sure and of.difference.value / found.difference.value < 0.5:
+        return f"{text} Length makes more than half of the difference."
+    return text
+
+
+def _conclusion(found: Comparison) -> str:
+    if found.verdict == "alike":
+        return "alike. To this model, it is about as predictable."
+    if found.verdict == "more spread":
+        return (
+            f"more spread. Its middle is alike, but {found.outside.value:.1%} of its documents lie outside those two quantiles, "
+            "as 2 % should."
+        )
+    if found.verdict == "undecided":
+        return f"undecided. The difference looks {found.size}, but there are too few documents to be sure of that."
+    return f"{found.verdict}. The difference is {found.size}."
