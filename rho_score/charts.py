@@ -48,8 +48,8 @@ def histogram_figure(
     """Distributions of scores.
 
     values: the scores and their counts, by the name of the distribution; at most ten are drawn.
-    label: the kind of score. threshold: drawn as a line. high: True tints the side above the threshold as kept, False the
-    side below it.
+    label: the kind of score. threshold: drawn as a line. high: True tints the side above the
+    threshold as kept, False the side below it.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()

@@ -9,19 +9,28 @@ from rho_score import charts
 from rho_score.ranking.rates import Rates
 from rho_score.reporting.compared import Comparison
 
-MOST_BINS = 80
+FEWEST_BINS, MOST_BINS = 8, 80
 PERCENTS = np.arange(1, 100) / 100
 
 
 def distributions(rates: Mapping[str, Rates]) -> Figure:
     """The distributions of the documents' bits per byte, by name.
 
-    The smallest sample determines the number of bins, by Rice's rule: 2 · n^(1/3).
+    Bins are as wide as the rule of Freedman and Diaconis (1981), 2 · IQR / n^(1/3), says for the
+    sample with the narrowest.
     """
-    values = {name: of.values() for name, of in rates.items()}
-    bins = int(np.clip(2 * min(of.documents for of in rates.values()) ** (1 / 3), 8, MOST_BINS))
+    ends = [of.quantiles((0.002, 0.25, 0.75, 0.998)) for of in rates.values()]
+    width = min(
+        2 * (high - low) / of.documents ** (1 / 3) for of, (_, low, high, _) in zip(rates.values(), ends, strict=True)
+    )
+    span = max(end[3] for end in ends) - min(end[0] for end in ends)
+    bins = int(np.clip(span / width if width else MOST_BINS, FEWEST_BINS, MOST_BINS))
     return charts.histogram_figure(
-        values, label="loss of a document", items="documents", unit="bits per byte", bins=bins
+        {name: of.values() for name, of in rates.items()},
+        label="loss of a document",
+        items="documents",
+        unit="bits per byte",
+        bins=bins,
     )
 
 

@@ -55,6 +55,9 @@ def write_page(
     publish_page(
         config.page,
         "comparison.html.j2",
+        title=f"Comparison with {_name(first)}"
+        if len(summary.sets) > 1
+        else f"Groups of {_name(summary.sets[0].label)}",
         first=_name(first),
         place=visible(" · ".join(without_credentials(url) for url in config.scores)),
         version=__version__,
@@ -129,23 +132,24 @@ def _figure(title: str, note: str, figure: Figure) -> dict[str, str]:
     return {"title": title, "note": note, "url": charts.data_url(figure)}
 
 
-def _cells(found: Comparison) -> list[str]:
+def _cells(found: Comparison) -> list[tuple[str, str]]:
+    """The cells of a row, each with its interval, which may be empty."""
     matched = found.matched
     return [
-        _name(found.label),
+        (_name(found.label), ""),
         _shown(found.difference, "+.3f"),
         _shown(found.weighted_difference, "+.3f"),
         _shown(found.superiority, ".3f"),
-        "–" if matched is None else f"{_shown(matched.difference, '+.3f')}, {matched.share:.0%} of it",
-        "–" if matched is None else _shown(matched.superiority, ".3f"),
-        f"{found.outside.value:.1%}",
-        found.verdict,
+        (f"{matched.share:.0%}" if matched else "0%", ""),
+        _shown(matched.difference, "+.3f") if matched else ("–", ""),
+        _shown(matched.superiority, ".3f") if matched else ("–", ""),
+        _shown(found.outside, ".1%"),
+        (found.verdict, ""),
     ]
 
 
-def _shown(of: Estimate, form: str) -> str:
-    interval = "" if math.isinf(of.low) else f" ({of.low:{form}} … {of.high:{form}})"
-    return f"{of.value:{form}}{interval}"
+def _shown(of: Estimate, form: str) -> tuple[str, str]:
+    return f"{of.value:{form}}", "" if math.isinf(of.low) else f"{of.low:{form}} … {of.high:{form}}"
 
 
 def _documents(documents: Sequence[ShownDocument], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from rho_score.safe_text import visible
 from rho_score.stores.score_set import ScoreSet
 
 EXCERPT = 160
-"""Characters of a document's beginning."""
+"""Characters of a document's beginning, from as many tokens at most."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ShownDocument:
     """A document, with why it is shown."""
 
@@ -63,7 +63,8 @@ def shown_documents(
                 continue
             tokens = _tokens(scores, candidate)
             text = " ".join(str(tokenizer.decode(tokens.input_ids[:EXCERPT].tolist())).split())
-            excerpt = visible(text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…")
+            cut = len(text) > EXCERPT or len(tokens.input_ids) > EXCERPT
+            excerpt = visible(text[:EXCERPT]) + ("…" if cut else "")
             found.append(ShownDocument(of=of, kind=kind, bits_per_byte=candidate.rate, excerpt=excerpt, tokens=tokens))
     return found
 
