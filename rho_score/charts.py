@@ -18,6 +18,7 @@ from rho_score.safe_text import visible
 
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
 _COLOURS = (REF, BASE, KEPT, "#e8a33d", "#7b5ea7", "#8c6d46", "#c05a9e", GREY, "#5aa9a5", INK)
+MOST_INTERVALS = 40
 
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a group may have the name $x$
@@ -206,13 +207,13 @@ def lines_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
 
 
 def intervals_figure(intervals: Sequence[tuple[str, float, float, float]], *, label: str, middle: float) -> Figure:
-    """Points with their intervals, from the top down; only the first 40 are drawn.
+    """Points with their intervals, from the top down; the first `MOST_INTERVALS` are drawn.
 
     intervals: name, value, low and high; an infinite interval is not drawn. middle: the value of no
     difference, drawn as a dashed line.
     """
     with mpl.rc_context(_STYLE):
-        shown = intervals[:40]
+        shown = intervals[:MOST_INTERVALS]
         figure, axes = _figure(height=0.34 * len(shown) + 1.0)
         for row, (_, value, low, high) in enumerate(shown):
             axes.plot([value], [row], "o", color=REF, markersize=5)

@@ -14,7 +14,7 @@ _OUTPUT = Group("Output and workers")
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Tell how far other data is from yours, by one model's bits per byte.
+    """Tell how far other data is from yours, by bits per byte.
 
     The first score set is your data; each other one is compared with it. All must be made with the
     same model, precision, tokenizer and context. With --per-group, each group of the others is
@@ -37,7 +37,8 @@ class CompareConfig:
 
     documents: Annotated[int, _SHOWN, metavar("N")] = 5
     """How many documents of each kind are shown of each set: the hardest and the easiest that lie
-    outside nearly all of yours, and those that are nearest to the middle of yours."""
+    outside nearly all of yours, and those that are nearest to the middle of yours. If groups of
+    one set are compared, they are shown of each of the 20 largest."""
     min_tokens: Annotated[int, _SHOWN, metavar("N")] = 32
     """Show only documents with at least this many tokens that have a loss. Very short ones are hard
     for any model."""

@@ -31,6 +31,8 @@ SAME = (
 )  # fmt: skip
 """The parts of the manifests that must be equal: all that determines losses, but not the corpus."""
 REST = "the other documents"
+MOST_GROUPS = 20
+"""Groups of a set alone of which documents are shown, the largest first."""
 _MERGED = 32  # samples of a group that wait until they are added up
 
 
@@ -218,6 +220,8 @@ def _documents(
 ) -> list[ShownDocument]:
     """The documents to show of each set, or of each group of a set alone."""
     alone = len(counted) == 1
+    if alone:
+        pairs = sorted(pairs, key=lambda pair: -pair[2].documents)[:MOST_GROUPS]
     found = []
     for comparison, first, _ in pairs:
         if alone or comparison.whole:

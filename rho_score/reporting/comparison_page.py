@@ -66,6 +66,7 @@ def write_page(
             {"title": _name(found.label), "sentences": sentences(found)}
             for found in _whole_first(summary.comparisons)[:MOST_VERDICTS]
         ],
+        n_verdicts=len(summary.comparisons),
         figures=_figures(summary, rates),
         shares=[f"{share:.0%}" for share in QUANTILES],
         parts=[{**vars(part), "label": _name(part.label)} for part in parts[:MOST_ROWS]],
@@ -116,6 +117,8 @@ def _figures(summary: CompareSummary, rates: Mapping[str, Rates]) -> list[dict[s
         note = "Each point is a percentile, from 1 % to 99 %. Above the line, a set is harder."
         figures.append(_figure("Percentiles", note, comparison_figures.quantiles(shown)))
     against = f"Against {_name(summary.comparisons[0].against)}, with 95 % intervals."
+    if len(summary.comparisons) > charts.MOST_INTERVALS:
+        against += f" The first {charts.MOST_INTERVALS} of {len(summary.comparisons):,}."
     figures.append(_figure("Difference of the means", against, comparison_figures.differences(summary.comparisons)))
     note = f"{against} At 0.5 both are as hard."
     figures.append(

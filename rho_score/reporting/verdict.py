@@ -11,7 +11,7 @@ def sentences(found: Comparison) -> list[str]:
     """The comparison in words; the last sentence is the verdict."""
     label, against = visible(found.label), visible(found.against)
     return [
-        f"{label} {_harder(found.difference, f'than {against}')}.",
+        f"{label} {_harder(found.difference, against)}.",
         f"A random document of it is harder than one of {against} with probability {_probability(found.superiority)}.",
         _at_like_length(found),
         f"{found.above:.1%} of its documents are above the 99 % quantile of {against}, and {found.below:.1%} are below "
@@ -20,16 +20,15 @@ def sentences(found: Comparison) -> list[str]:
     ]
 
 
-def _harder(of: Estimate, than: str) -> str:
+def _harder(of: Estimate, against: str) -> str:
     """A difference of bits per byte, after a name."""
+    if of.low <= 0 <= of.high and math.isfinite(of.low):
+        return f"is about as hard as {against}: {of.value:+.3f} bits per byte (95 %: {of.low:+.3f} to {of.high:+.3f})"
+    text = f"is {abs(of.value):.3f} bits per byte {_word(of.value)} than {against}"
     if math.isinf(of.low):
-        return (
-            f"is {abs(of.value):.3f} bits per byte {_word(of.value)} {than}, and has too few documents for an interval"
-        )
-    if of.low <= 0 <= of.high:
-        return f"is about as hard {than.replace('than', 'as')}: {of.value:+.3f} bits per byte (95 %: {of.low:+.3f} to {of.high:+.3f})"
+        return f"{text}, and has too few documents for an interval"
     low, high = sorted((abs(of.low), abs(of.high)))
-    return f"is {abs(of.value):.3f} bits per byte {_word(of.value)} {than} (95 %: {low:.3f} to {high:.3f})"
+    return f"{text} (95 %: {low:.3f} to {high:.3f})"
 
 
 def _word(difference: float) -> str:
@@ -45,7 +44,7 @@ def _at_like_length(found: Comparison) -> str:
         return "No two documents of each are of like length, so that length alone may make the difference."
     of = found.matched
     text = (
-        f"Among documents of like length ({of.share:.0%} of it), it {_harder(of.difference, f'than {visible(found.against)}')}, with probability "
+        f"Among documents of like length ({of.share:.0%} of it), it {_harder(of.difference, visible(found.against))}, with probability "
         f"{_probability(of.superiority)}."
     )
     if not found.at_like_length:

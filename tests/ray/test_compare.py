@@ -1,6 +1,7 @@
 """`rho-score compare`: its numbers are those of the documents' own bytes and losses, and its page is harmless."""
 
 import csv
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,9 @@ from rho_score.config import CompareConfig
 from rho_score.errors import InputError
 from rho_score.reporting.compared import CompareSummary, PartStats
 from rho_score.reporting.comparison import compare
+from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
+from tests.ray.conftest import score_into
 from tests.security.test_page import assert_harmless
 from tests.stores import Doc, cut, write_scores
 
@@ -277,7 +280,49 @@ def test_the_page_of_one_set_is_about_its_groups(write: Write, some: Some, tmp_p
     assert len(page.images) == 3
 
 
+def test_many_groups_are_cut_on_the_page_alone(write: Write, some: Some, tmp_path: Path) -> None:
+    docs = [replace(doc, group=f"g{i % 110:03}") for i, doc in enumerate(some(330, 1, 2.0))]
+    config = CompareConfig(scores=(write("a", docs),), per_group=True, min_tokens=1, documents=1)
+    summary = compare(replace(config, page=f"{tmp_path}/page.html", csv=f"{tmp_path}/table.csv"))
+    assert len(summary.comparisons) == len(summary.groups) == 110
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 112
+    assert len({document.of for document in summary.documents}) <= 20
+    page = assert_harmless((tmp_path / "page.html").read_text())
+    for note in (
+        "The first 12 of 110 comparisons",
+        "The first 100 of 111 rows",
+        "The first 40 of 110.",
+        "The 6 largest of 110.",
+    ):
+        assert note in page.text
+
+
 def test_the_same_in_tasks_of_a_cluster(write: Write, some: Some, ray_cluster: str) -> None:
     config = CompareConfig(scores=(write("mine", some(30, 1, 2.0)), write("extra", some(30, 100, 2.6))))
     summary = compare(config)
     assert [part.documents for part in summary.sets] == [30, 30]
+
+
+def test_two_corpora_that_one_model_scored(
+    scores: dict[str, Path],
+    corpus: Path,
+    make_model: Callable[[int], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The bytes are those of the texts in the corpus, and the losses those of the files."""
+    (tmp_path / "other").mkdir()
+    rows = [{"id": f"x{i}", "source": "new", "text": f"{some_text(4 + i, i)} 0123 €{i}"} for i in range(30)]
+    (tmp_path / "other" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_into(tmp_path / "other", tmp_path / "new", make_model(1))
+    summary = compare(CompareConfig(scores=(str(scores["ref"]), f"{tmp_path}/new")))
+    new = summary.sets[1]
+    assert new.bytes == sum(len(str(row["text"]).encode()) for row in rows)
+    total = ScoreSet.open(f"{tmp_path}/new").summary
+    assert new.tokens == total["losses"]
+    assert new.bits_per_byte == pytest.approx(total["total_nats"] / math.log(2) / new.bytes)
+    assert main(["compare", f"mine={scores['ref']}", f"{tmp_path}/new", "--page", f"{tmp_path}/page.html"]) == 0
+    assert f"{new.bits_per_byte:.4f}" in capsys.readouterr().out
+    assert_harmless((tmp_path / "page.html").read_text())
+    assert main(["compare", str(scores["base"]), f"{tmp_path}/new"]) == 2
+    assert "weights_sha256: base" in capsys.readouterr().err
