@@ -1,7 +1,7 @@
 """Compares the bits per byte of score sets, or of the groups of one, under one model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +18,7 @@ from rho_score.ranking.rates import Rates
 from rho_score.reporting.compared import TAILS, CompareSummary, Comparison, PartStats
 from rho_score.reporting.comparison_csv import csv_of
 from rho_score.reporting.shown_documents import ShownDocument, shown_documents
-from rho_score.reporting.tally import Candidates, Tallied, Tally, best_of
+from rho_score.reporting.tally import Candidates, Tally, best_of
 from rho_score.stores.layout import published_units
 from rho_score.stores.manifest import difference
 from rho_score.stores.names import named_or_told_apart
@@ -34,6 +34,8 @@ REST = "the other documents"
 MOST_GROUPS = 20
 """Groups of a set alone of which documents are shown, the largest first."""
 _MERGED = 32  # samples of a group that wait until they are added up
+_Pair = tuple[Comparison, Rates, Rates]
+"""A comparison with the first's rates and the other's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,6 @@ def compare(config: CompareConfig) -> CompareSummary:
     )
     _publish(config, summary, {name: of.whole for name, of in counted.items()}, pairs, main, tokenizer)
     return summary
-
-
-_Pair = tuple[Comparison, Rates, Rates]
-"""A comparison with the first's rates and the other's."""
 
 
 def _check(config: CompareConfig, n_sets: int) -> None:
@@ -137,18 +135,9 @@ def _all_counted(config: CompareConfig, sets: Mapping[str, ScoreSet], vocabulary
                 min_tokens=config.min_tokens,
                 middle=middle,
             )
-            found = _counted(tally, units[name], progress, config.workers)
-            whole = Rates.total(list(found.groups.values()))
-            if not whole.documents:
+            counted[name] = found = _counted(tally, scores, units[name], progress, config.workers)
+            if not found.whole.documents:
                 raise InputError(f"{scores.folder.url} has no document with a loss and text. Nothing can be compared.")
-            counted[name] = _Counted(
-                scores=scores,
-                units=units[name],
-                groups=found.groups,
-                whole=whole,
-                left_out=found.left_out,
-                candidates=found.candidates,
-            )
             [middle] = next(iter(counted.values())).whole.quantiles((0.5,))
     return counted
 
@@ -162,7 +151,7 @@ def _units(scores: ScoreSet) -> list[str]:
     return [name for name in names if name in published]
 
 
-def _counted(tally: Tally, units: list[str], progress: Progress, workers: int | None) -> Tallied:
+def _counted(tally: Tally, scores: ScoreSet, units: list[str], progress: Progress, workers: int | None) -> _Counted:
     size = max(1, min(64, len(units) // 64))
     batches = [units[i : i + size] for i in range(0, len(units), size)]
     groups: dict[Group, list[Rates]] = {}
@@ -180,7 +169,15 @@ def _counted(tally: Tally, units: list[str], progress: Progress, workers: int | 
         tokens = sum(round(rates.added.tokens) for rates in found.groups.values())
         progress.add(tokens=tokens, units=len(batches[index]))
     names = sorted(groups, key=lambda group: (group is None, group or ""))
-    return Tallied(groups={name: Rates.total(groups[name]) for name in names}, left_out=left_out, candidates=candidates)
+    merged = {name: Rates.total(groups[name]) for name in names}
+    return _Counted(
+        scores=scores,
+        units=units,
+        groups=merged,
+        whole=Rates.total(list(merged.values())),
+        left_out=left_out,
+        candidates=candidates,
+    )
 
 
 def _pairs(counted: Mapping[str, _Counted], *, per_group: bool) -> list[_Pair]:
@@ -195,8 +192,7 @@ def _pairs(counted: Mapping[str, _Counted], *, per_group: bool) -> list[_Pair]:
         ]
     pairs = []
     for name, of in others:
-        whole = _pair(first.whole, of.whole, name, None, name, first_name)
-        pairs.append((replace(whole[0], whole=True), *whole[1:]))
+        pairs.append(_pair(first.whole, of.whole, name, None, name, first_name, whole=True))
         if per_group:
             pairs += [
                 _pair(first.whole, rates, name, group, _label(name, group, True), first_name)
@@ -205,8 +201,10 @@ def _pairs(counted: Mapping[str, _Counted], *, per_group: bool) -> list[_Pair]:
     return pairs
 
 
-def _pair(first: Rates, other: Rates, name: str, group: Group, label: str, against: str) -> _Pair:
-    found = Comparison.of(first, other, name=name, group=group, whole=False, label=label, against=against)
+def _pair(
+    first: Rates, other: Rates, name: str, group: Group, label: str, against: str, *, whole: bool = False
+) -> _Pair:
+    found = Comparison.of(first, other, name=name, group=group, whole=whole, label=label, against=against)
     return found, first, other
 
 
