@@ -21,9 +21,9 @@ class CompareConfig:
     compared with the first set too; with one score set alone, each group is compared with all the
     other documents.
 
-    Documents that are short, or in another language, have more bits per byte under any model.
-    Therefore documents of like length are compared as well. The result says how predictable a text
-    is to the model, and not what it is about.
+    Documents that are short or in another language often have more bits per byte, whatever they are
+    about. Therefore documents of like length are compared as well. The result says how predictable
+    a text is to the model, and not what it is about.
     """
 
     scores: Annotated[Positional[tuple[str, ...]], metavar("[NAME=]SCORES")]

@@ -65,4 +65,5 @@ def _conclusion(found: Comparison) -> str:
         )
     if found.verdict == "undecided":
         return f"undecided. The difference looks {found.size}, but there are too few documents to be sure of that."
-    return f"{found.verdict}. The difference is {found.size}."
+    caution = "" if found.at_like_length else " Length is not ruled out as its cause."
+    return f"{found.verdict}. The difference is {found.size}.{caution}"

@@ -72,7 +72,9 @@ def test_length_alone_can_make_a_difference() -> None:
 def test_lengths_that_do_not_meet_are_told() -> None:
     first = _sample(_normal(500, 2.0), 256)
     other = _sample(_normal(500, 3.0, seed=1), 16)
-    assert "length alone may make the difference" in sentences(_compared(first, other))[2]
+    said = sentences(_compared(first, other))
+    assert "length alone may make the difference" in said[2]
+    assert said[4] == "Verdict: harder. The difference is large. Length is not ruled out as its cause."
     few = Rates.total([other, _sample(_normal(20, 2.0), 256)])
     found = _compared(first, few)
     assert not found.at_like_length
