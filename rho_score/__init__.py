@@ -18,6 +18,7 @@ from rho_score.version import __version__
 
 if TYPE_CHECKING:
     from rho_score.config import (
+        CompareConfig,
         CurveConfig,
         DynamicsConfig,
         ExportConfig,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
+    from rho_score.reporting.compared import CompareSummary, Comparison, PartStats
+    from rho_score.reporting.comparison import compare
     from rho_score.reporting.curve import Curves, load_curves
     from rho_score.reporting.page import report
     from rho_score.reporting.sample import sample_tokens
@@ -50,12 +53,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CompareConfig", "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
+    "reporting.compared": ("CompareSummary", "Comparison", "PartStats"),
+    "reporting.comparison": ("compare",),
     "reporting.curve": ("Curves", "load_curves"),
     "reporting.page": ("report",),
     "reporting.sample": ("sample_tokens",),
@@ -75,6 +80,9 @@ _MODULES = {
 _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "CompareConfig",
+    "CompareSummary",
+    "Comparison",
     "CurveConfig",
     "Curves",
     "DynamicsConfig",
@@ -85,6 +93,7 @@ __all__ = [
     "KeptLoss",
     "LossesConfig",
     "LossesSummary",
+    "PartStats",
     "PlanConfig",
     "ReportConfig",
     "RhoScoreError",
@@ -104,6 +113,7 @@ __all__ = [
     "TuneSummary",
     "__version__",
     "collate_blocks",
+    "compare",
     "dynamics",
     "export",
     "load_curves",

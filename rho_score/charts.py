@@ -17,6 +17,8 @@ from rho_score.files.paths import check_writable
 from rho_score.safe_text import visible
 
 INK, GREY, BASE, REF, KEPT = "#1b1f24", "#8a929b", "#4393c3", "#d6604d", "#2f7d5b"
+_COLOURS = (REF, BASE, KEPT, "#e8a33d", "#7b5ea7", "#8c6d46", "#c05a9e", GREY, "#5aa9a5", INK)
+MOST_INTERVALS = 40
 
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a group may have the name $x$
@@ -41,20 +43,22 @@ def histogram_figure(
     threshold: float | None = None,
     high: bool = True,
     items: str = "tokens",
+    unit: str = "nats",
+    bins: int = 80,
 ) -> Figure:
-    """Distributions of scores, in nats.
+    """Distributions of scores.
 
-    values: the scores and their counts, by the name of the distribution. label: the kind of score.
-    threshold: drawn as a line. high: True tints the side above the threshold as kept, False the
-    side below it.
+    values: the scores and their counts, by the name of the distribution; at most ten are drawn.
+    label: the kind of score. threshold: drawn as a line. high: True tints the side above the
+    threshold as kept, False the side below it.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
         every = np.concatenate([scores[counts > 0] for scores, counts in values.values()])
         weights = np.concatenate([counts[counts > 0] for _, counts in values.values()])
         low, top = weighted_quantiles(every, weights, (0.002, 0.998))
-        edges = np.linspace(low, max(top, low + 1e-3), 81)
-        for (name, (scores, counts)), colour in zip(values.items(), (REF, BASE, KEPT), strict=False):
+        edges = np.linspace(low, max(top, low + 1e-3), bins + 1)
+        for (name, (scores, counts)), colour in zip(values.items(), _COLOURS, strict=False):
             share = np.histogram(np.clip(scores, low, top), edges, weights=counts / counts.sum())[0]
             axes.stairs(
                 share * 100, edges, fill=len(values) == 1, color=colour, alpha=0.75, label=_label(name), linewidth=1.5
@@ -67,7 +71,7 @@ def histogram_figure(
                 xytext=(6, 0), textcoords="offset points", color=INK, va="top",
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_xlabel(f"{label} (nats)")
+        axes.set_xlabel(f"{label} ({unit})")
         axes.set_ylabel(f"% of {items}")
         if len(values) > 1:
             axes.legend()
@@ -199,6 +203,27 @@ def lines_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
         if len(lines) > 1:
             axes.legend(fontsize=8)
         figure.tight_layout()
+    return figure
+
+
+def intervals_figure(intervals: Sequence[tuple[str, float, float, float]], *, label: str, middle: float) -> Figure:
+    """Points with their intervals, from the top down; the first `MOST_INTERVALS` are drawn.
+
+    intervals: name, value, low and high; an infinite interval is not drawn. middle: the value of no
+    difference, drawn as a dashed line.
+    """
+    with mpl.rc_context(_STYLE):
+        shown = intervals[:MOST_INTERVALS]
+        figure, axes = _figure(height=0.34 * len(shown) + 1.0)
+        for row, (_, value, low, high) in enumerate(shown):
+            axes.plot([value], [row], "o", color=REF, markersize=5)
+            if np.isfinite([low, high]).all():
+                axes.plot([low, high], [row, row], color=REF, linewidth=1.6)
+        axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_yticks(range(len(shown)), [_label(name) for name, *_ in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(label)
+        axes.grid(axis="x", alpha=0.25)
     return figure
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rho_score.config import (
+    CompareConfig,
     CurveConfig,
     DynamicsConfig,
     ExportConfig,
@@ -202,6 +203,41 @@ def _losses(config: LossesConfig) -> int:
     return 0
 
 
+def _compare(config: CompareConfig) -> int:
+    from rho_score.reporting.compared import QUANTILES
+    from rho_score.reporting.comparison import compare
+    from rho_score.reporting.verdict import sentences
+
+    summary = compare(config)
+    quantiles = "".join(f" {f'{share:.0%}':>7}" for share in QUANTILES)
+    _say(f"{'':<24} {'documents':>12} {'tokens':>16} {'bits per byte':>14} {'nats/token':>11}{quantiles}")
+    for part in [*summary.sets, *summary.groups]:
+        _say(
+            f"{visible(part.label):<24.24} {part.documents:>12,} {part.tokens:>16,} {part.bits_per_byte:>14.4f} "
+            f"{part.mean_loss:>11.4f}" + "".join(f" {value:>7.3f}" for value in part.quantiles)
+        )
+    _say("The percentages are quantiles of the documents' bits per byte.")
+    for found in summary.comparisons:
+        _say()
+        for sentence in sentences(found):
+            _say(sentence)
+    for document in summary.documents:
+        _say(
+            f"\n{visible(document.of)}, {document.kind}: {visible(document.doc_id)[:80]}, {document.bits_per_byte:.3f}"
+        )
+        _say(f"  {document.excerpt}")
+    _say()
+    for name, (used, planned) in summary.units.items():
+        if used < planned:
+            _say(f"{visible(name)}: {used:,} of {planned:,} units are used, those that are published")
+        if n := summary.left_out[name]:
+            _say(f"{visible(name)}: {n:,} documents are left out: they have no loss, no text, or an infinite loss")
+    for path in (config.page, config.csv, config.plot):
+        if path:
+            _say(f"wrote {path}")
+    return 0
+
+
 def _export(config: ExportConfig) -> int:
     from rho_score.exporting.job import export
     from rho_score.exporting.settings import trap
@@ -364,6 +400,14 @@ COMMANDS = {
         {
             "What a run did to the tokens that were kept, and to the others": "rho-score losses selection "
             "--scores step-1000=scores/step-1000 --scores step-5000=scores/step-5000",
+        },
+    ),
+    "compare": Command(
+        CompareConfig,
+        _compare,
+        {
+            "Is this data like mine": "rho-score compare scores/mine scores/extra --page compare.html",
+            "Which groups of a corpus differ from the rest": "rho-score compare scores/ref --per-group --csv groups.csv",
         },
     ),
     "export": Command(

@@ -14,10 +14,10 @@ from typing import Any
 from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraphs
 
 _ABOUT = "Score every token of a corpus, and select the tokens worth training on."
-_MORE = [
-    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined.",
-    "Run `rho-score COMMAND --help` for the options of a command, with examples.",
-]
+_MORE = (
+    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined. "
+    "Run `rho-score COMMAND --help` for more."
+)
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
 """They replace spaces and hyphens where no line may be broken, until the lines are made."""
 
@@ -31,7 +31,7 @@ def overview(commands: Mapping[str, type], width: int) -> str:
     section = parser.add_argument_group("Options")
     section.add_argument("-h", "--help", action="store_true", help="Show this help. After a command, show its help.")
     section.add_argument("--version", action="store_true", help="Show the version.")
-    parser.epilog = _filled(_MORE, width)
+    parser.epilog = _filled([_MORE], width)
     return parser.format_help()
 
 

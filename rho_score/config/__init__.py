@@ -5,6 +5,7 @@ To add an option, add a field to the class of its command: a docstring under the
 does, and its annotation says which group it belongs to and how its value is written.
 """
 
+from rho_score.config.compare import CompareConfig
 from rho_score.config.corpus import CorpusConfig
 from rho_score.config.curve import CurveConfig
 from rho_score.config.dynamics import DynamicsConfig
@@ -19,6 +20,7 @@ from rho_score.config.train import TrainConfig
 from rho_score.config.tune import TuneConfig
 
 __all__ = [
+    "CompareConfig",
     "CorpusConfig",
     "CurveConfig",
     "Dtype",

@@ -13,6 +13,7 @@ from rho_score.files.urls import without_credentials
 from rho_score.reporting.html import publish_page
 from rho_score.safe_text import visible
 from rho_score.stores.lineage import ancestry
+from rho_score.stores.names import told_apart
 from rho_score.stores.training_run import TrainingRun, before_and_after, held_out_name
 
 MOST_POINTS = 400
@@ -49,11 +50,10 @@ def run_report(config: ReportConfig) -> str:
 
 def _named(urls: list[str]) -> dict[str, TrainingRun]:
     """The runs by the shortest ends of their URLs that tell them apart."""
-    for n_parts in range(1, 32):
-        names = ["/".join(url.rstrip("/").split("/")[-n_parts:]) for url in urls]
-        if len(set(names)) == len(names):
-            return {name: TrainingRun.open(url) for name, url in zip(names, urls, strict=True)}
-    raise InputError("a training run is compared with itself. Name each run once.")
+    names = told_apart(urls)
+    if names is None:
+        raise InputError("a training run is compared with itself. Name each run once.")
+    return {name: TrainingRun.open(url) for name, url in zip(names, urls, strict=True)}
 
 
 def _facts(run: TrainingRun) -> list[tuple[str, str]]:

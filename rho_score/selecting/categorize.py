@@ -18,10 +18,10 @@ from rho_score.ranking.keys import round_score
 from rho_score.ranking.scores import UnitScores, score_lists
 from rho_score.ranking.trends import CATEGORIES, categories, fitted_change
 from rho_score.selecting.batches import Batch
-from rho_score.selecting.group_counts import count_groups, group_codes
+from rho_score.selecting.group_counts import count_groups
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
-from rho_score.stores.counts import GroupCounts, add_groups, group_counts_in
+from rho_score.stores.counts import GroupCounts, add_groups, group_codes, group_counts_in
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import SCHEMA_VERSION, dynamics_schema
 from rho_score.stores.selection import Selection

@@ -16,9 +16,9 @@ from rho_score.ranking.cuts import Cut
 from rho_score.ranking.histogram import COUNTS, Counter, Ranking
 from rho_score.ranking.rules import KeptRange
 from rho_score.selecting.batches import Batch
-from rho_score.selecting.group_counts import group_codes
 from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.row_ranges import JoinedUnit
+from rho_score.stores.counts import group_codes
 
 RefinedBins = Mapping[Ranking, Sequence[int]]
 """By ranking, the high halves of 32-bit keys whose items are also counted by their low halves."""

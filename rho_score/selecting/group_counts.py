@@ -3,16 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from rho_score.files.arrow import as_numpy
 from rho_score.ranking.histogram import Group
 from rho_score.ranking.scores import UnitScores, run_sums
-from rho_score.stores.counts import GroupCounts
-
-
-def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
-    """Index of each document's group, int64[n_docs], and the groups as they first appear."""
-    encoded = groups.dictionary_encode(null_encoding="encode")
-    return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
+from rho_score.stores.counts import GroupCounts, group_codes
 
 
 def count_groups(scores: UnitScores, mask: np.ndarray) -> dict[Group, GroupCounts]:

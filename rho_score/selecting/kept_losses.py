@@ -28,10 +28,10 @@ from rho_score.files.paths import check_writable
 from rho_score.ranking.histogram import Group
 from rho_score.safe_text import spreadsheet_cell
 from rho_score.selecting.batches import Batch, batches_of, fetched
-from rho_score.selecting.group_counts import group_codes
 from rho_score.selecting.inputs import comparable, cut_otherwise, of_its_units
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
+from rho_score.stores.counts import group_codes
 from rho_score.stores.names import absolute_named
 from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet

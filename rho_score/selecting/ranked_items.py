@@ -14,10 +14,10 @@ from rho_score.ranking.keys import Bits, round_score
 from rho_score.ranking.rules import Rule
 from rho_score.ranking.sampling import gumbel, uniforms
 from rho_score.ranking.scores import UnitScores, document_means, document_rates, run_sums
-from rho_score.selecting.group_counts import group_codes
 from rho_score.selecting.join import Join
 from rho_score.selecting.options import parse_shares, rule_of_reference
 from rho_score.selecting.row_ranges import JoinedUnit
+from rho_score.stores.counts import group_codes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
+import pyarrow as pa
+
+from rho_score.files.arrow import as_numpy
 from rho_score.files.json import JsonObject
 from rho_score.ranking.histogram import Group
 
@@ -59,6 +63,12 @@ def group_counts_in(metadata: JsonObject) -> dict[Group, GroupCounts]:
     """The counts in a footer's metadata, by group. Fields that other versions wrote are ignored."""
     names = [f.name for f in fields(GroupCounts)]
     return {row["group"]: GroupCounts(**{n: row[n] for n in names if n in row}) for row in metadata["groups"]}
+
+
+def group_codes(groups: pa.Array) -> tuple[np.ndarray, list[Group]]:
+    """Index of each document's group, int64[n_docs], and the groups as they first appear."""
+    encoded = groups.dictionary_encode(null_encoding="encode")
+    return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def add_groups(groups: dict[Group, GroupCounts], more: Mapping[Group, GroupCounts]) -> None:

@@ -33,7 +33,7 @@ class Store:
     """The content of a `plan.parquet` with some of the units, used in place of the store's own."""
     kind: ClassVar[Kind]
     done_name: ClassVar[str] = SUCCESS
-    hint: ClassVar[str] = " (With --allow-unfinished, `select` takes the units that are published.)"
+    hint: ClassVar[str] = " (With --allow-unfinished, `select` and `compare` take the units that are published.)"
     parts: ClassVar[type] = ScoreParts
     footer_fields: ClassVar[frozenset[str]] = frozenset({"fingerprint", "accounts", "content_sha256"})
 

@@ -69,6 +69,16 @@ for row in found.rows:
 """,
     ),
     Example(
+        ("compare", "CompareConfig", "CompareSummary", "Comparison", "PartStats"),
+        """
+groups = rho.compare(rho.CompareConfig(scores=("scores/ref",), per_group=True))
+for part in groups.groups:
+    print(part.label, part.documents, "documents,", part.bits_per_byte, "bits per byte")
+for found in groups.comparisons:
+    print(found.label, found.difference.value, found.superiority, found.verdict)
+""",
+    ),
+    Example(
         ("open_store",),
         """
 store = rho.open_store("selection")

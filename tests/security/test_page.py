@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from rho_score.config import ReportConfig, SelectConfig
+from rho_score.config import CompareConfig, ReportConfig, SelectConfig
+from rho_score.reporting.comparison import compare
 from rho_score.reporting.heatmap import heat_map
 from rho_score.reporting.page import report
 from rho_score.reporting.sample import DocumentTokens
@@ -103,6 +104,19 @@ def test_known_attacks_stay_text(page: Path) -> None:
     for payload in PAYLOADS[:4]:
         assert payload[:200] in found.text
     assert len(found.images) >= 3
+
+
+def test_known_attacks_stay_text_on_the_page_of_a_comparison(
+    tokenizer: PreTrainedTokenizerFast, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    for name, seed in (("mine", 1), ("<img src=x onerror=alert(1)>", 2)):
+        write_hostile(tmp_path / name, EVERY, tokenizer, make_model(1), seed=seed)
+    stores = (f"{tmp_path}/mine", f"{tmp_path}/<img src=x onerror=alert(1)>")
+    compare(CompareConfig(scores=stores, per_group=True, page=f"{tmp_path}/page.html", documents=100, min_tokens=1))
+    found = assert_harmless((tmp_path / "page.html").read_text())
+    for payload in PAYLOADS[:4]:
+        assert payload[:200] in found.text
+    assert len(found.images) == 4
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
