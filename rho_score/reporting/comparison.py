@@ -28,6 +28,7 @@ from rho_score.stores.tokenizer import load_store_tokenizer
 SAME = (
     "weights_sha256", "config_sha256", "code_sha256", "adapter_sha256", "random_from", "quantize", "dtype", "precision",
     "tokenizer_sha256", "context", "overlap", "prefix_id", "content_kind", "roles", "chat_template_sha256", "chat_date",
+    "context_hidden", "hidden_prefix_id",
 )  # fmt: skip
 """The parts of the manifests that must be equal: all that determines losses, but not the corpus."""
 REST = "the other documents"
