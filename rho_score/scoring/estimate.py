@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rho_score.config import PlanConfig
-from rho_score.corpus import jsonl_shards, parquet_shards
-from rho_score.corpus.columns import Columns, Document, folder_values
+from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.content import columns_of, documents_of
+from rho_score.corpus.formats import format_of
 from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
@@ -182,7 +182,8 @@ def _total(units: Sequence[Unit], found: list[tuple[_Part, int, int]]) -> float:
 def _weight(unit: Unit) -> int:
     """Returns the weight of a unit among the units of its format.
 
-    For Parquet it is the bytes of text by the footer, for JSON Lines the bytes of the file.
+    If the plan knows its rows, it is the bytes of text that the plan knows too, else the part of the
+    file from `start` to `stop`.
     """
     return max(unit.text_bytes, 1) if unit.rows is not None else unit.stop - unit.start
 
@@ -209,50 +210,31 @@ def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
     def read(unit: Unit) -> _Part:
         part = _Part(unit=unit, keep=config.sample_documents)
         most = max(READ_BYTES // len(units), EXPANDS * unit.text_bytes if small else 0)
-        (_read_parquet if parquet_shards.holds(unit) else _read_jsonl)(root, part, columns, most)
+        _read(root, part, columns, most)
         return part
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(read, units))
 
 
-def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Reads a unit until it ends or `most` bytes of its text are read."""
-    unit = part.unit
-    for row in parquet_shards.read(root, unit, columns):
-        part.add(row, columns)
-        if part.text_bytes + part.documents * ROW_BYTES >= most:
-            break
-    n_documents = columns.documents_per_row * (unit.rows or 0)
-    part.whole = part.documents == n_documents
-    part.note(_weight(unit) * part.documents / (n_documents or 1))
+def _read(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Reads a unit until it ends or `most` bytes of its text are read.
 
-
-def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Reads a unit until it ends or `most` bytes of its lines are read.
-
-    A compressed file is read ahead of its lines. Just before more of it is fetched, the lines so
-    far come from all that was fetched.
+    Where no place in the unit is known yet, it reads up to four times as much to find one.
     """
-    unit, folders = part.unit, folder_values(part.unit.shard)
-    plain, end = unit.format == jsonl_shards.PLAIN, unit.start
-    with root.open(unit.shard) as file:
-        fetched = 0
-        for line in jsonl_shards.lines_in(file, unit):
-            if not plain and file.tell() > fetched:
-                part.note(fetched)
-                fetched = file.tell()
-            part.add(jsonl_shards.document_of(line, unit, columns, folders), columns)
-            end = line.offset + len(line.content or b"")
-            read = end - unit.start
-            if read >= most and (plain or part.consumed or read >= 4 * most):
-                break
-        else:
-            part.whole = True
-        if part.whole or plain:
-            part.note(_weight(unit) if part.whole else min(end - unit.start, _weight(unit)))
-        elif not part.consumed:
-            part.note(file.tell())
+    unit, weight = part.unit, _weight(part.unit)
+    for row, before in format_of(unit).read(root, unit, columns):
+        if before is not None:
+            part.note(weight * before)
+        share = part.consumed / weight
+        read = max(part.text_bytes + part.documents * ROW_BYTES, share * unit.text_bytes)
+        if read >= most and (part.consumed or read >= 4 * most):
+            if not part.consumed:
+                part.note(weight * min(1.0, read / max(unit.text_bytes, 1)))
+            return
+        part.add(row, columns)
+    part.whole = True
+    part.note(weight)
 
 
 def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
