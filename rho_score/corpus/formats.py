@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus import jsonl_shards, parquet_shards
+from rho_score.corpus import jsonl_shards, parquet_shards, token_shards
 from rho_score.corpus.columns import Columns, Row
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import FileInfo, Folder
@@ -56,13 +56,16 @@ class Format(Protocol):
 
 
 FORMATS: tuple[Format, ...] = (parquet_shards, jsonl_shards)
+"""The formats of documents."""
+TOKEN_FORMATS: tuple[Format, ...] = (token_shards,)
+"""The formats of bare token ids. They are read if they are asked for, and then nothing else is."""
 
 
-def format_named(name: str) -> Format | None:
-    """The format of a file with this name; None if it is not a shard."""
-    return next((known for known in FORMATS if known.is_name(name)), None)
+def formats_for(corpus: CorpusConfig) -> tuple[Format, ...]:
+    """The formats that the shards of a corpus may have."""
+    return FORMATS if corpus.token_files is None else TOKEN_FORMATS
 
 
 def format_of(unit: Unit) -> Format:
     """The format of a unit's shard."""
-    return next(known for known in FORMATS if known.holds(unit))
+    return next(known for known in FORMATS + TOKEN_FORMATS if known.holds(unit))

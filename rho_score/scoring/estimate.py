@@ -14,12 +14,13 @@ from rho_score.config import PlanConfig
 from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.content import columns_of, documents_of
 from rho_score.corpus.formats import format_of
+from rho_score.corpus.layouts import hint
 from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.models.content import Encoded, Encoder
-from rho_score.models.tokenizer import load_tokenizer
+from rho_score.models.tokenizer import load_tokenizer, split_id
 from rho_score.safe_text import visible
 
 SAMPLED_UNITS = 8  # per format
@@ -118,15 +119,23 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
         InputError: the tokenizer cannot be read, or every document that was read would be
             quarantined.
     """
-    parts = _read_parts(config, plan)
-    sampled = _tokenize(config, parts)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code) if config.model else None
+    columns = _columns(config, tokenizer)
+    parts = _read_parts(config, plan, columns)
+    can_count = tokenizer is not None or columns.kind == "ids"
+    sampled = _tokenize(config, tokenizer, parts) if can_count else 0
     n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
     first_error = next((part.first_error for part in parts if part.first_error), "")
     if n_read and errors == n_read:
         raise InputError(
             f"every one of the {n_read:,} documents of {plan.root} that were read would be quarantined, the first: "
-            f"{visible(first_error)}. A run would score nothing. Name the right columns (--text-column, --id-column, "
-            "--group-column), or repair the corpus."
+            f"{visible(first_error)}. A run would score nothing. "
+            + (
+                "Give the right type with --token-files"
+                if config.token_files
+                else "Name the right columns (--text-column, --id-column, --group-column)"
+            )
+            + ", or repair the corpus."
         )
     by_format: dict[str, list[Unit]] = defaultdict(list)
     for unit in plan.units:
@@ -202,9 +211,20 @@ def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
     return chosen, False
 
 
-def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
-    units, small = _chosen(plan)
+def _columns(config: PlanConfig, tokenizer: Any) -> Columns:
+    """Returns the columns; raises InputError if they depend on a tokenizer that is not given."""
     columns = columns_of(config)
+    if config.token_files is None or columns.split_at is not None:
+        return columns
+    if tokenizer is None:
+        raise InputError(
+            "the id that ends a document is not known. Give --model, whose EOS token it is, or the id with --split-at."
+        )
+    return columns._replace(split_at=split_id(config.split_at, tokenizer, str(config.model)))
+
+
+def _read_parts(config: PlanConfig, plan: Plan, columns: Columns) -> list[_Part]:
+    units, small = _chosen(plan)
     root = Folder(plan.root)
 
     def read(unit: Unit) -> _Part:
@@ -237,11 +257,8 @@ def _read(root: Folder, part: _Part, columns: Columns, most: int) -> None:
     part.note(weight)
 
 
-def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
+def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part]) -> int:
     """Tokenizes all texts if they are few enough, or else some of each part. Returns how many."""
-    if not config.model:
-        return 0
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     scored = sum(part.documents - part.errors for part in parts)
     most = config.sample_documents if scored <= config.sample_documents else config.sample_documents // len(parts)
     encoder = Encoder.of(
@@ -249,7 +266,7 @@ def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
         tokenizer,
         roles=config.roles,
         date=config.chat_date or datetime.date.today().isoformat(),
-        model=config.model,
+        model=str(config.model),
     )
     return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1)) for part in parts)
 
@@ -277,13 +294,14 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
         if found.text_exact
         else "exact: from footers"
         if rows_known
-        else "exact: footers, and all JSON lines were read"
+        else "exact: from footers, and by reading all other shards"
     )
     tokens = "about: 4 bytes a token; give --model for a better figure"
+    counted = f"tokenizer of {config.model}" if config.model else "whose ids were counted"
     if found.tokens_exact:
-        tokens = f"exact: tokenizer of {config.model}"
+        tokens = f"exact: {counted}"
     elif found.sampled:
-        tokens = f"about: from {found.sampled:,} documents, tokenizer of {config.model}"
+        tokens = f"about: from {found.sampled:,} documents, {counted}"
     lines = [
         f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {visible(plan.root)}",
         f"units        {len(plan.units):>16,}  of about {config.unit_bytes:,} bytes of text; one file each",
@@ -299,7 +317,7 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
         lines.append(f"quarantine   {found.errors:>16,}  of {found.read:,} {of_read}, the first: {first}")
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
-            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}")
+            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}{hint(names, config)}")
     return [*lines, *_costs(config, found.tokens)]
 
 

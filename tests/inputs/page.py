@@ -9,6 +9,7 @@ from tests.inputs.kinds import Kind
 from tests.inputs.model_kinds import MODELS
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
+from tests.inputs.token_kinds import TOKENS
 
 INTRODUCTION = f"""# Input: what is read, quarantined, refused
 
@@ -48,6 +49,7 @@ def page() -> str:
         "JSONL": JSONL,
         "Texts": TEXT,
         "Ids, chats, prompts, prefixes and pairs": CONTENT,
+        "Files of token ids": TOKENS,
         "Paths": PATHS,
     }
     parts += [_table(title, kinds) for title, kinds in tables.items()]
