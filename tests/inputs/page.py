@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rho_score.corpus.lines import LARGEST_SHARD, LONGEST_LINE
+from tests.inputs.arrow_kinds import ARROW
 from tests.inputs.content_kinds import CONTENT
 from tests.inputs.jsonl_kinds import JSONL, TEXT
 from tests.inputs.kinds import Kind
@@ -20,7 +21,8 @@ that a test writes and reads: `python -m tests.inputs.page > docs/inputs.md`.
 - **Quarantined**: the document has a record in `OUT/quarantine/` with its id and this reason; the run ends with exit code 3.
 - **Refused**: exit code 2 before anything is run. The message names the file, the value and the remedy.
 
-Shards are `.parquet` files, and JSON Lines named `.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or
+Shards are `.parquet` files, Arrow files and streams (`.arrow`, `.arrows`, `.ipc`, `.feather`), and JSON Lines named
+`.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or
 `.xz` behind the name. The first bytes of a file tell how it is compressed, not its name. Files with a part of their name that
 begins with `_` are left out, and `rho-score plan` names them. Names that begin with a dot are ignored.
 
@@ -46,6 +48,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     tables = {
         "Parquet": PARQUET,
+        "Arrow, saved datasets, Delta and Iceberg tables": ARROW,
         "JSONL": JSONL,
         "Texts": TEXT,
         "Ids, chats, prompts, prefixes and pairs": CONTENT,

@@ -22,6 +22,7 @@ from rho_score.models.content import Encoder
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.scoring.read import read_unit
 from rho_score.scoring.tokenize import tokenize_unit
+from tests.inputs.arrow_kinds import ARROW
 from tests.inputs.content_kinds import CONTENT, TEMPLATE
 from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused
@@ -29,7 +30,7 @@ from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
 from tests.inputs.token_kinds import TOKENS
 
-KINDS = [*PARQUET, *JSONL, *TEXT, *CONTENT, *TOKENS, *PATHS]
+KINDS = [*PARQUET, *ARROW, *JSONL, *TEXT, *CONTENT, *TOKENS, *PATHS]
 MOST_MEMORY = 400 << 20  # bytes on top of what the process had: a few times the longest line
 SPECIAL_IDS = {0, 1, 2}
 
@@ -166,5 +167,5 @@ def test_a_folder_link_is_named_as_left_out(tmp_path: Path) -> None:
 
 
 def test_names_of_kinds_are_unique() -> None:
-    for table in (PARQUET, JSONL, TEXT, TOKENS, PATHS):
+    for table in (PARQUET, ARROW, JSONL, TEXT, TOKENS, PATHS):
         assert len({kind.name for kind in table}) == len(table)
