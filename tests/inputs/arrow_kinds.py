@@ -84,7 +84,7 @@ def _deletion_vectors(folder: Path) -> None:
     actions = [
         {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}},
         {"metaData": {"id": "1", "format": {"provider": "parquet", "options": {}}, "schemaString": json.dumps(schema), "partitionColumns": [], "configuration": {"delta.enableDeletionVectors": "true"}}},
-        {"add": {"path": "a.parquet", "partitionValues": {}, "size": 1, "modificationTime": 0, "dataChange": True, "stats": '{"numRecords": 2}', "deletionVector": vector}},
+        {"add": {"path": "a.parquet", "partitionValues": {}, "size": 1, "modificationTime": 0, "dataChange": True, "stats": '{"numRecords": 100}', "deletionVector": vector}},
     ]  # fmt: skip
     (folder / "_delta_log" / "00000000000000000000.json").write_text("\n".join(map(json.dumps, actions)))
 
