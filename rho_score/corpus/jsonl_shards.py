@@ -32,8 +32,8 @@ from rho_score.corpus.values import Unusable, Value, json_text
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
-NAMES = ".json, .jsonl or .ndjson (plain or followed by .gz, .zst, .bz2 or .xz)"
-_NAME = re.compile(r"(?i)\.(json|jsonl|ndjson)(\.(gz|gzip|zst|zstd|bz2|xz))?$")
+NAMES = ".json, .jsonl, .jsonlines or .ndjson (plain or followed by .gz, .zst, .lz4, .bz2 or .xz)"
+_NAME = re.compile(r"(?i)\.(json|jsonl|jsonlines|ndjson)(\.(gz|gzip|zst|zstd|lz4|bz2|xz))?$")
 ROWS: Final = "lines"
 PLAIN = ".jsonl"
 EXPANSION = 4  # typical bytes of text per compressed byte; only for estimates

@@ -18,7 +18,7 @@ class Unit:
     """The format of the shard's content, whatever its name says.
 
     It is `.parquet` or `.jsonl`, the latter followed by its compression: `.jsonl.gz`, `.jsonl.zst`,
-    `.jsonl.bz2` or `.jsonl.xz`, or
+    `.jsonl.lz4`, `.jsonl.bz2` or `.jsonl.xz`, or
     `.arrow` and `.arrows` for Arrow files and streams. Files of token ids have `tokens:TYPE@PLACE`, their numpy type and the
     byte where they begin, or `megatron:TYPE@0`.
     """
