@@ -24,7 +24,7 @@ FILE, STREAM = ".arrow", ".arrows"
 NAMES = ".arrow, .arrows, .ipc or .feather"
 ROWS: Final = "tables"
 _NAME = re.compile(r"(?i)\.(arrow|arrows|ipc|feather)$")
-_OF_CACHES = re.compile(r"(^|/)(cache|tmp|indices)-?[^/]*\.arrow$")  # what `datasets` leaves beside its data
+_OF_CACHES = re.compile(r"(^|/)(cache|indices)-[0-9a-f]{16}[^/]*\.arrow$")  # what `datasets` leaves beside its data
 _FEATHER_1 = b"FEA1"
 _HOP = 1 << 16  # bytes fetched at a time where most of the file is passed over
 

@@ -118,6 +118,7 @@ ARROW = [
     Kind("an Arrow file of 0 bytes", content(b"", "a.arrow"), refused("a.arrow", "0 bytes, so not even a header", "Replace it")),
     Kind("other bytes named .arrow", content(b"not Arrow at all", "a.arrow"), refused("a.arrow", "not readable", "Replace it")),
     Kind("a saved Dataset, with caches and files of an older save", _saved, [A, B], "its rows are scored; caches, and files that state.json does not name, are left out and named"),
+    Kind("caches of datasets without a state.json", both(arrow(TWO), arrow(TWO, "cache-0123456789abcdef.arrow"), arrow(TWO, "cache-0123456789abcdef_00000_of_00002.arrow")), [A, B], "left out and named; the other Arrow files are read"),
     Kind("a saved DatasetDict", _splits, [A, A, B], "the rows of all its splits are scored"),
     Kind("a saved Dataset with a list of indices", _indices, refused("is a dataset of which a list of indices chooses the rows", "dataset.flatten_indices().save_to_disk(…)")),
     Kind("a Delta table", delta, [Doc("two", group="de"), Doc("one", group="en")], "the rows of its newest version are scored; files of older versions are left out and named", options={"group_column": "lang"}),
