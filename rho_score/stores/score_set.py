@@ -45,7 +45,7 @@ class ScoreSet(Store):
         text, doc_id, group = (parts.get(name) for name in ("text_column", "id_column", "group_column"))
         kind, rejected = parts.get("content_kind", "text"), parts.get("rejected_column")
         context, split_at = parts.get("context_column"), parts.get("split_at")
-        return Columns(text, doc_id, group, context=context, kind=kind, rejected=rejected, split_at=split_at)
+        return Columns(text or "", doc_id, group, context=context, kind=kind, rejected=rejected, split_at=split_at)
 
     @property
     def held(self) -> dict[str, int]:
