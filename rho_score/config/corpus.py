@@ -14,6 +14,9 @@ one response of a preference pair."""
 WHOLE: tuple[ContentKind, ...] = ("text", "ids")
 """The kinds of documents of which every token counts."""
 
+TokenFiles = Literal["auto", "uint16", "uint32", "int32", "uint64", "int64"]
+"""Files of token ids are read, and those without a header hold this type; with auto there are none of these."""
+
 _CORPUS = Group("Corpus")
 _COUNTED = Group(
     "Chats, prompts and prefixes",
@@ -27,18 +30,28 @@ class CorpusConfig:
 
     input: Annotated[Positional[str], metavar("INPUT")]
     """The corpus: a folder that is searched recursively, a file or a glob, given as a path or as
-    any fsspec URL such as s3://bucket/corpus. Shards are .parquet files and JSON lines (.json,
-    .jsonl or .ndjson), which may be compressed (.gz, .zst, .bz2 or .xz)."""
+    any fsspec URL such as s3://bucket/corpus. Shards are .parquet files, Arrow files (.arrow or
+    .feather, as datasets.save_to_disk writes them) and JSON lines (.json, .jsonl or .ndjson), which
+    may be compressed (.gz, .zst, .lz4, .bz2 or .xz). Of a Delta table, the newest version is read."""
     text_column: Annotated[str, _CORPUS, metavar("COLUMN")] = "text"
     """The string column that holds a document's text. A dotted name reaches into structs and JSON
     objects (body.text)."""
     ids_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds the ids of a document's tokens in place of a text: a list of integers.
     They are scored as they are, without a prefix unless --prefix names one."""
+    token_files: Annotated[TokenFiles | None, _CORPUS] = None
+    """Read files of token ids (.bin, and .npy) in place of documents: nanoGPT's and OLMo's flat
+    files, llm.c's with their header, numpy's, and Megatron-LM's .bin with its .idx. The value is
+    the type of the ids in files without a header. auto is for files that tell it themselves. The ids are
+    scored as they are, like those of --ids-column."""
+    split_at: Annotated[str, _CORPUS, metavar("{eos,ID}")] = "eos"
+    """With --token-files: the id that ends a document in a flat file, whose last token it stays.
+    eos is the tokenizer's EOS token. A Megatron-LM dataset has its documents in its .idx."""
     id_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's id, of any scalar type. A dotted name (meta.id) and the
     KEY of folders named KEY=VALUE work too, and several names are joined with / (lang,id). By
-    default, the id is SHARD#ROW in Parquet and SHARD@BYTE in JSON lines."""
+    default, the id is SHARD#ROW in Parquet and Arrow, SHARD@BYTE in JSON lines, and SHARD@TOKEN in flat
+    files of token ids."""
     group_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's group, such as its source or domain. Selections report
     each group and can keep a share of each. A dotted name (meta.source) and the KEY of folders

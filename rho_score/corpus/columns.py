@@ -30,6 +30,8 @@ class Columns(NamedTuple):
     kind: ContentKind = "text"
     rejected: str | None = None
     """In pairs, of which `text` is the chosen response: the rejected one."""
+    split_at: int | None = None
+    """In files of token ids: the id that ends a document, see `rho_score.corpus.token_shards`."""
 
     @property
     def documents_per_row(self) -> int:
@@ -73,6 +75,14 @@ class Document(NamedTuple):
     """What `rho_score.models.content` makes tokens of; None if the document cannot be scored."""
     error: str | None
     """The reason why the document cannot be scored."""
+
+
+class Row(NamedTuple):
+    """A row of a shard as its format reads it."""
+
+    document: Document
+    before: float | None
+    """The share of the unit that the rows before this one are in, 0 to 1; None if it is not known."""
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:

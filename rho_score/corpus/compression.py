@@ -20,13 +20,14 @@ DAMAGE = (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 _MAGIC = {
     ".gz": re.compile(rb"\x1f\x8b"),
+    ".lz4": re.compile(rb"\x04\x22\x4d\x18"),
     ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a skippable one
     ".bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty stream
     ".xz": re.compile(rb"\xfd7zXZ\x00"),
 }
 MAGIC_BYTES = 10  # the length of the longest of these patterns
-_NAMES = {"gz": ".gz", "gzip": ".gz", "zst": ".zst", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
-TOOLS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+_NAMES = {"gz": ".gz", "gzip": ".gz", "zst": ".zst", "zstd": ".zst", "lz4": ".lz4", "bz2": ".bz2", "xz": ".xz"}
+TOOLS = {".gz": "gzip", ".zst": "zstd", ".lz4": "lz4", ".bz2": "bzip2", ".xz": "xz"}
 
 # pyarrow and bz2 use these words in errors about a broken file. Such errors have no errno; errors
 # of the storage have one.
@@ -46,7 +47,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 def compression_of(head: bytes) -> str:
-    """The compression of a file with these first bytes: `.gz`, `.zst`, `.bz2`, `.xz` or ""."""
+    """The compression of a file with these first bytes: `.gz`, `.zst`, `.lz4`, `.bz2`, `.xz` or ""."""
     return next((suffix for suffix, magic in _MAGIC.items() if magic.match(head)), "")
 
 
@@ -63,8 +64,9 @@ def decompressed(file: Any, suffix: str) -> Any:
     if suffix.endswith(".gz"):
         return gzip.GzipFile(fileobj=file)
     # With a small buffer, little of what was decoded before a break in the stream is lost.
-    if suffix.endswith(".zst"):
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), 4096)
+    for ending, codec in ((".zst", "zstd"), (".lz4", "lz4")):
+        if suffix.endswith(ending):
+            return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 4096)
     if suffix.endswith(".bz2"):
         return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor), 4096)
     if suffix.endswith(".xz"):

@@ -36,6 +36,10 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         InputError: the options contradict each other.
     """
     named = {name: getattr(corpus, f"{name}_column") for name in dict.fromkeys(name for of in _KINDS for name in of)}
+    if corpus.token_files is not None:
+        return _of_token_files(corpus, [name for name, value in named.items() if value is not None])
+    if corpus.split_at != "eos":
+        raise InputError("--split-at is for files of token ids. Give their type with --token-files.")
     given = tuple(name for name, value in named.items() if value is not None)
     kind = _KINDS.get(given)
     flags = [f"--{name}-column" for name in given]
@@ -60,6 +64,20 @@ def columns_of(corpus: CorpusConfig) -> Columns:
         kind=kind,
         rejected=named["rejected"],
     )
+
+
+def _of_token_files(corpus: CorpusConfig, given: list[str]) -> Columns:
+    """The columns of files of token ids, which have none; without `split_at` if a tokenizer must tell it."""
+    given = [name for name in (*given, "id") if getattr(corpus, f"{name}_column") is not None]
+    if given or corpus.text_column != "text":
+        flag = f"--{given[0] if given else 'text'}-column"
+        raise InputError(f"{flag} does not go with --token-files, which have no columns. Leave one of them out.")
+    if corpus.roles != ("assistant",) or corpus.chat_date is not None:
+        raise InputError("--roles and --chat-date are for chats. Leave them out, or --token-files.")
+    if corpus.split_at != "eos" and not corpus.split_at.isdecimal():
+        raise InputError(f"--split-at must be eos or the id of a token, got {corpus.split_at!r}.")
+    split_at = None if corpus.split_at == "eos" else int(corpus.split_at)
+    return Columns("", None, corpus.group_column, kind="ids", split_at=split_at)
 
 
 def packed(columns: Columns, text: Any, context: Any, rejected: Any) -> Any:

@@ -14,7 +14,7 @@ from rho_score.files.urls import without_credentials
 def documents(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
     """Yields the documents of a unit in input order. Those that cannot be scored have an error."""
     for row in format_of(unit).read(root, unit, columns):
-        yield from documents_of(row, columns)
+        yield from documents_of(row.document, columns)
 
 
 def read_unchanged(root: Folder, unit: Unit, columns: Columns) -> list[Document]:
@@ -40,7 +40,7 @@ def check_unchanged(root: Folder, unit: Unit) -> None:
         RhoScoreError: the shard is gone, or has another size, ETag or time of change.
     """
     try:
-        found = root.info(unit.shard)
+        found = format_of(unit).info(root, unit.shard)
     except FileNotFoundError:
         raise RhoScoreError(
             f"{unit.shard} is gone since the run was planned: it is not in {without_credentials(root.url)}. "

@@ -1,6 +1,7 @@
 """Refuses files that hold JSON values over several lines, which are not JSON Lines."""
 
 import json
+import re
 
 from rho_score.corpus.compression import TOOLS
 from rho_score.corpus.lines import BOM
@@ -9,6 +10,7 @@ from rho_score.errors import InputError
 _DECODER = json.JSONDecoder()
 _CUT_OFF = 12  # the longest escape or word that may be cut off at the end of the head
 _SPACE = " \t\r\n"
+_AROUND_ROWS = re.compile(r'\{\s*"(data|rows|examples|instances|records|documents)"\s*:\s*\[')
 
 
 def refuse_one_value(head: bytes, compression: str, *, whole: bool) -> None:
@@ -30,7 +32,8 @@ def refuse_one_value(head: bytes, compression: str, *, whole: bool) -> None:
     if text[0] == "[" and (over_lines or alone):
         what, query = "one JSON array", "'.[]'"
     elif text[0] == "{" and over_lines:
-        what, query = "a JSON object over several lines", "."
+        rows = _AROUND_ROWS.match(text)
+        what, query = "a JSON object over several lines", f"'.{rows[1]}[]'" if rows else "."
     else:
         return
     jq = f"{TOOLS[compression]} -dc FILE | jq -c {query}" if compression else f"jq -c {query} FILE"

@@ -6,12 +6,23 @@ The first bytes of a shard tell how it is compressed, whatever its name says.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus.columns import MISSING, Columns, Document, document, folder_values, joined_id, paths_in, value_at
+from rho_score.corpus.columns import (
+    MISSING,
+    Columns,
+    Document,
+    Row,
+    document,
+    folder_values,
+    joined_id,
+    paths_in,
+    value_at,
+)
 from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
 from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.json_heads import refuse_one_value
@@ -21,8 +32,9 @@ from rho_score.corpus.values import Unusable, Value, json_text
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
-NAMES = ".json, .jsonl or .ndjson (plain or followed by .gz, .zst, .bz2 or .xz)"
-_NAME = re.compile(r"(?i)\.(json|jsonl|ndjson)(\.(gz|gzip|zst|zstd|bz2|xz))?$")
+NAMES = ".json, .jsonl, .jsonlines or .ndjson (plain or followed by .gz, .zst, .lz4, .bz2 or .xz)"
+_NAME = re.compile(r"(?i)\.(json|jsonl|jsonlines|ndjson)(\.(gz|gzip|zst|zstd|lz4|bz2|xz))?$")
+ROWS: Final = "lines"
 PLAIN = ".jsonl"
 EXPANSION = 4  # typical bytes of text per compressed byte; only for estimates
 PEEK_BYTES = 1 << 18
@@ -42,6 +54,11 @@ def may_be_empty(name: str) -> bool:
 def holds(unit: Unit) -> bool:
     """True if the unit belongs to a JSON Lines shard."""
     return unit.format.startswith(PLAIN)
+
+
+def info(root: Folder, name: str) -> FileInfo:
+    """The size and version of a shard."""
+    return root.info(name)
 
 
 def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
@@ -135,11 +152,28 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
         )
 
 
-def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-    """Yields the documents of a unit in input order. Those that cannot be scored have an error."""
-    folders = folder_values(unit.shard)
-    for line in jsonl_lines(root, unit):
-        yield document_of(line, unit, columns, folders)
+def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Row]:
+    """Yields the rows of a unit in input order. Those that cannot be scored have an error.
+
+    A compressed file is read ahead of its lines. Just before more of it is fetched, the lines so
+    far come from all that was fetched.
+    """
+    folders, fetched = folder_values(unit.shard), 0
+    with root.open(unit.shard) as file:
+        for line in _lines_in(file, unit):
+            before = (line.offset - unit.start) / (unit.stop - unit.start) if unit.format == PLAIN else None
+            if unit.format != PLAIN and file.tell() > fetched:
+                before, fetched = fetched / unit.stop, file.tell()
+            yield Row(document_of(line, unit, columns, folders), before)
+
+
+def rows(root: Folder, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
+    """The kept rows of a unit, as the lines that they are."""
+    with root.open(unit.shard) as file:
+        for line, chosen in zip(_lines_in(file, unit), keep, strict=True):
+            if chosen:
+                assert line.content is not None  # a damaged line is quarantined
+                yield line.content.removeprefix(BOM).rstrip(b"\n") + b"\n"
 
 
 def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str | None]) -> Document:
@@ -153,13 +187,7 @@ def document_of(line: Line, unit: Unit, columns: Columns, folders: dict[str, str
     return _line_document(line.content, default_id, line.place, columns, folders)
 
 
-def jsonl_lines(root: Folder, unit: Unit) -> Iterator[Line]:
-    """Yields the lines of a unit that are not blank."""
-    with root.open(unit.shard) as file:
-        yield from lines_in(file, unit)
-
-
-def lines_in(file: Any, unit: Unit) -> Iterator[Line]:
+def _lines_in(file: Any, unit: Unit) -> Iterator[Line]:
     """Yields the lines of a unit that are not blank, from its open shard."""
     stop = unit.stop if unit.format == PLAIN else LARGEST_SHARD
     yield from lines_between(file, unit.format, unit.start, stop)

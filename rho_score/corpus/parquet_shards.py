@@ -3,29 +3,26 @@
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus.columns import Columns, Document, document, joined_id
+from rho_score.corpus.columns import Columns, Document, Row
 from rho_score.corpus.compression import DAMAGE, is_damage
-from rho_score.corpus.content import columns_of, packed
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.lines import LARGEST_SHARD
-from rho_score.corpus.parquet_columns import Source, Sources, find_sources
+from rho_score.corpus.parquet_columns import Sources, find_sources
+from rho_score.corpus.record_batches import BATCH_ROWS, MOST_ROWS, all_lost, documents_in, size_of
 from rho_score.corpus.units import Unit, new_unit
-from rho_score.corpus.values import Value, texts_of
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
 FORMAT = NAMES = ".parquet"
+ROWS: Final = "tables"
 FOOTER_SIGNATURE = 28  # bytes
-# The most rows of a row group. A unit has whole row groups, and all its rows are in memory at the
-# same time.
-MOST_ROWS = 1 << 24
-BATCH_ROWS = 1 << 13  # the most rows decoded at a time
 
 
 def is_name(name: str) -> bool:
@@ -41,6 +38,11 @@ def may_be_empty(name: str) -> bool:
 def holds(unit: Unit) -> bool:
     """True if the unit belongs to a Parquet shard."""
     return unit.format == FORMAT
+
+
+def info(root: Folder, name: str) -> FileInfo:
+    """The size and version of a shard."""
+    return root.info(name)
 
 
 def cut(root: Folder, name: str, info: FileInfo, corpus: CorpusConfig) -> list[Unit]:
@@ -137,13 +139,14 @@ def _refuse_encrypted(file: Any, size: int, metadata: pq.FileMetaData) -> None:
         raise InputError("it has encrypted columns. Write the file again without encryption.")
 
 
-def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
-    """Yields the documents of a unit in input order. Those that cannot be scored have an error.
+def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Row]:
+    """Yields the rows of a unit in input order. Those that cannot be scored have an error.
 
     At most `LARGEST_SHARD` characters are read, because a small file can hold much text: a
     dictionary holds one text for all rows.
     """
     assert unit.first_row is not None
+    assert unit.rows is not None
     row, size = unit.first_row, 0
     with root.open(unit.shard) as file:
         shard = pq.ParquetFile(file, page_checksum_verification=True)
@@ -152,9 +155,23 @@ def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Document]:
             n_rows = shard.metadata.row_group(group).num_rows
             default_ids = [f"{unit.shard}#{row + i}" for i in range(n_rows)]
             documents = _row_group(shard, group, default_ids, sources, columns, LARGEST_SHARD - size)
-            size += sum(map(_size, documents))
-            yield from documents
+            size += sum(map(size_of, documents))
+            for i, one in enumerate(documents):
+                yield Row(one, (row + i - unit.first_row) / unit.rows)
             row += n_rows
+
+
+def rows(root: Folder, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table]:
+    """The kept rows of a unit with all columns, a table for each row group that has such rows."""
+    row = 0
+    with root.open(unit.shard) as source:
+        shard = pq.ParquetFile(source, page_checksum_verification=True)
+        for group in range(unit.start, unit.stop):
+            n_rows = shard.metadata.row_group(group).num_rows
+            chosen = keep[row : row + n_rows]
+            row += n_rows
+            if chosen.any():
+                yield shard.read_row_group(group).filter(pa.array(chosen))
 
 
 def _row_group(
@@ -170,31 +187,22 @@ def _row_group(
         n_rows = _rows_at_once(shard, group)
         for batch in shard.iter_batches(n_rows, row_groups=[group], columns=sources.in_file):
             ids = default_ids[len(documents) : len(documents) + len(batch)]
-            for found in _batch_documents(batch, ids, sources, columns):
-                size += _size(found)
+            for found in documents_in(batch, ids, sources, columns):
+                size += size_of(found)
                 if size > most:
                     reason = (
                         f"row group {group}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not "
                         "read. Write the file again with smaller row groups, or cut it into smaller units (--unit-bytes)."
                     )
-                    return documents + _lost(default_ids[len(documents) :], reason)
+                    return documents + all_lost(default_ids[len(documents) :], reason)
                 documents.append(found)
         if len(documents) < len(default_ids):
             raise pa.ArrowInvalid(f"{len(documents)} rows, where the footer says {len(default_ids)}")
     except DAMAGE as error:
         if not is_damage(error):
             raise
-        return _lost(default_ids, f"row group {group} is damaged: {error}")
+        return all_lost(default_ids, f"row group {group} is damaged: {error}")
     return documents
-
-
-def _lost(ids: list[str], reason: str) -> list[Document]:
-    return [Document(doc_id, None, None, reason) for doc_id in ids]
-
-
-def _size(document: Document) -> int:
-    """The number of characters in a document's text, id and group."""
-    return sum(len(value) for value in document[:3] if value)
 
 
 def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
@@ -206,44 +214,3 @@ def _rows_at_once(shard: pq.ParquetFile, group: int) -> int:
     """
     size = int(shard.metadata.row_group(group).total_byte_size)
     return min(BATCH_ROWS, max(1, LARGEST_SHARD // max(1, size)))
-
-
-def _batch_documents(
-    batch: pa.RecordBatch, default_ids: list[str], sources: Sources, columns: Columns
-) -> Iterator[Document]:
-    texts, contexts, rejected = (
-        [None] * len(batch) if source is None else _content(batch, source)
-        for source in (sources.text, sources.context, sources.rejected)
-    )
-    groups = [None] * len(texts) if sources.group is None else _values(batch, sources.group)
-    parts = [_values(batch, source) for source in sources.id]
-    ids: list[Value] = list(default_ids)
-    if len(parts) == 1:
-        ids = parts[0]
-    elif parts:
-        names = [source.name for source in sources.id]
-        ids = [joined_id(list(zip(names, row, strict=True))) for row in zip(*parts, strict=True)]
-    contents = (packed(columns, *row) for row in zip(texts, contexts, rejected, strict=True))
-    for default_id, content, doc_id, group in zip(default_ids, contents, ids, groups, strict=True):
-        yield document(default_id, content, doc_id, group, columns)
-
-
-def _values(batch: pa.RecordBatch, source: Source) -> list[Value]:
-    """The column's values as text; None if the value, or a struct around it, is null."""
-    return [source.value] * len(batch) if source.path is None else texts_of(_column(batch, source))
-
-
-def _content(batch: pa.RecordBatch, source: Source) -> list[Any]:
-    """The column's values: lists as they are, all others as text."""
-    column = _column(batch, source)
-    is_list = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
-    return list(column.to_pylist()) if is_list else list(texts_of(column))
-
-
-def _column(batch: pa.RecordBatch, source: Source) -> pa.Array:
-    """The column, null where a struct around it is."""
-    assert source.path is not None
-    column = batch[source.path[0]]
-    for name in source.path[1:]:
-        column = pc.struct_field(column, [column.type.get_field_index(name)])
-    return column

@@ -1,7 +1,7 @@
 """Plans a corpus: lists its shards, checks them, and cuts them into units.
 
-The driver makes the plan once, from listings, Parquet footers and the heads of JSON Lines shards.
-A unit is some row groups of a Parquet shard, a byte range of a JSON Lines shard, or a whole
+The driver makes the plan once, from listings, footers and the heads of shards. A unit is some row
+groups of a Parquet shard, a range of a JSON Lines shard or of a file of token ids, or a whole
 compressed shard. The units depend only on the input and `unit_bytes`, never on workers, order or
 time.
 """
@@ -22,14 +22,14 @@ from fsspec.utils import glob_translate
 from rho_score.config import CorpusConfig
 from rho_score.corpus.compression import DAMAGE
 from rho_score.corpus.content import columns_of
-from rho_score.corpus.formats import FORMATS, Format, format_named
+from rho_score.corpus.formats import Format, formats_for
+from rho_score.corpus.layouts import PART, hint, other_files
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder, file_at
 from rho_score.files.parquet import read_table
 from rho_score.safe_text import visible
 
-SUCCESS = "_SUCCESS.json"  # marks a finished store
 NAMED = 5  # how many of the files that are left out `left_out` names
 
 
@@ -107,15 +107,16 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     if corpus.unit_bytes < 1:
         raise InputError(f"--unit-bytes must be at least 1, got {corpus.unit_bytes}")
     columns_of(corpus)
-    root, files = _list_corpus(corpus.input)
-    notes = _export_notes(files)
-    formats = {name: _shard_format(name) for name in files if not name.startswith(notes)}
+    root, files, listed = _list_corpus(corpus.input)
+    others = other_files(root, listed, corpus)
+    formats = {name: _shard_format(name, corpus) for name in files if name not in others}
     shards = {name: known for name, known in formats.items() if known is not None}
     if not shards:
+        names = ", ".join(known.NAMES for known in formats_for(corpus))
         raise InputError(
-            f"no shards in {corpus.input}: none of the {len(files)} files there ends with {', '.join(known.NAMES for known in FORMATS)}; "
+            f"no shards in {corpus.input}: none of the {len(files)} files there ends with {names}; "
             "files with a part of their name that begins with _ are left out. "
-            "Check the path, or convert the corpus to one of these formats."
+            f"Check the path, or convert the corpus to one of these formats{hint(files, corpus)}."
         )
     if unreadable := [name for name in shards if not _is_utf8(name)]:
         raise InputError(f"the name of the shard {visible(unreadable[0])} is not UTF-8. Rename it.")
@@ -133,7 +134,11 @@ def make_plan(corpus: CorpusConfig) -> Plan:
     return Plan(
         root=root.url,
         units=units,
-        not_shards=tuple(name if _is_utf8(name) else visible(name) for name in files if name not in shards),
+        not_shards=tuple(
+            name if _is_utf8(name) else visible(name)
+            for name in files
+            if name not in shards and others.get(name) is not PART
+        ),
         empty_shards=tuple(name for name in shards if name not in cut_shards),
     )
 
@@ -156,30 +161,29 @@ def root_of(url: str) -> tuple[Folder, Literal["glob", "file", "folder"]]:
     return folder, "folder"
 
 
-def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo]]:
-    """The folder that the names of shards are relative to, and the files that `url` stands for."""
+def _list_corpus(url: str) -> tuple[Folder, dict[str, FileInfo], dict[str, FileInfo]]:
+    """The folder that the names of shards are relative to, the files that `url` stands for, and those
+    that are listed to find them."""
     root, kind = root_of(url)
     if kind == "glob":
         wanted = re.compile(glob_translate(root.fs._strip_protocol(url)))
-        return root, {name: info for name, info in root.listing().items() if wanted.match(root.name(name))}
+        listed = root.listing()
+        return root, {name: info for name, info in listed.items() if wanted.match(root.name(name))}, listed
     if kind == "file":
         _, name = file_at(url.rstrip("/"))
-        return root, {name: root.info(name)}
+        files = {name: root.info(name)}
+        return root, files, files
     files = root.listing()
     if not files and not root.exists():
         raise InputError(f"there is nothing at {url}. Check the path; for s3:// check the endpoint and credentials.")
-    return root, files
+    return root, files, files
 
 
-def _export_notes(files: Iterable[str]) -> tuple[str, ...]:
-    """The beginnings of the names of an export's files other than its documents."""
-    folders = (name.removesuffix(SUCCESS) for name in files if name.endswith(f"/{SUCCESS}") or name == SUCCESS)
-    return tuple(f"{folder}{name}" for folder in folders for name in ("manifest.json", "parts/"))
-
-
-def _shard_format(name: str) -> Format | None:
+def _shard_format(name: str, corpus: CorpusConfig) -> Format | None:
     """The format of a shard; None if the file's name has no ending of a format, or a part that begins with `_`."""
-    return None if any(part.startswith("_") for part in name.split("/")) else format_named(name)
+    if any(part.startswith("_") for part in name.split("/")):
+        return None
+    return next((known for known in formats_for(corpus) if known.is_name(name)), None)
 
 
 def _is_utf8(name: str) -> bool:
@@ -194,7 +198,6 @@ def _try_cut(
     try:
         if info.size == 0:
             _check_empty(root, name, known)
-            return [], None
         return known.cut(root, name, info, corpus), None
     except InputError as error:
         return [], f"{visible(name)}: {error}"

@@ -18,22 +18,26 @@ class Unit:
     """The format of the shard's content, whatever its name says.
 
     It is `.parquet` or `.jsonl`, the latter followed by its compression: `.jsonl.gz`, `.jsonl.zst`,
-    `.jsonl.bz2` or `.jsonl.xz`.
+    `.jsonl.lz4`, `.jsonl.bz2` or `.jsonl.xz`, or
+    `.arrow` and `.arrows` for Arrow files and streams. Files of token ids have `tokens:TYPE@PLACE`, their numpy type and the
+    byte where they begin, or `megatron:TYPE@0`.
     """
     size: int
     """The shard's size in bytes."""
     version: str
-    """The shard's ETag, or else the time of its last change."""
+    """The shard's ETag, or else the time of its last change, followed by that of its index, if any."""
     start: int
-    """The first row group of a Parquet shard, or the first byte of a JSON Lines shard."""
+    """The first row group of a Parquet shard, the first byte of a JSON Lines shard or an Arrow
+    stream, the first record batch of an Arrow file, the first token of a flat file of ids, or the first document of a Megatron-LM dataset."""
     stop: int
-    """The row group or the byte after the last one."""
+    """What comes after the last one."""
     first_row: int | None
     """The place of the first row in the shard; None if it is not known."""
     rows: int | None
-    """The number of rows; None in JSON Lines."""
+    """The number of rows; None if they are not known before they are read."""
     text_bytes: int
-    """The approximate bytes of text: the size of the text column, or of the lines of JSON."""
+    """The approximate bytes of text: the size of the text column, of the lines of JSON, of the record
+    batches of Arrow, or four for each token id."""
 
 
 def new_unit(shard: str, start: int, stop: int, **rest: Any) -> Unit:

@@ -19,11 +19,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rho_score.corpus import parquet_shards
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.documents import check_unchanged, documents
-from rho_score.corpus.jsonl_shards import jsonl_lines
-from rho_score.corpus.lines import BOM
+from rho_score.corpus.formats import format_of
 from rho_score.corpus.plan import root_of
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
@@ -115,38 +113,23 @@ def scored_places(corpus: Corpus, chosen: list[str], unit: Unit) -> np.ndarray:
     return places
 
 
-def parquet_tables(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table]:
-    """The kept rows of a unit of a Parquet shard, with all columns.
-
-    There is a table for each row group that has such rows.
-    """
-    row = 0
-    with corpus.root.open(unit.shard) as source:
-        shard = pq.ParquetFile(source, page_checksum_verification=True)
-        for group in range(unit.start, unit.stop):
-            n_rows = shard.metadata.row_group(group).num_rows
-            chosen = keep[row : row + n_rows]
-            row += n_rows
-            if chosen.any():
-                yield shard.read_row_group(group).filter(pa.array(chosen))
+def kept_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[pa.Table | bytes]:
+    """The kept rows of a unit with all their columns: tables or lines, see `corpus.formats.Format.ROWS`."""
+    return format_of(unit).rows(corpus.root, unit, keep)
 
 
 def jsonl_rows(corpus: Corpus, unit: Unit, keep: np.ndarray) -> Iterator[bytes]:
     """The kept rows of a unit as lines of JSON.
 
-    Lines of a JSONL shard stay as they are. Rows of a Parquet shard are written as JSON: a date or
-    time as ISO 8601, a decimal number or a duration (in seconds) as a string, binary data as
-    base64, and NaN as null.
+    Lines of JSON stay as they are. Rows of tables are written as JSON: a date or time as ISO 8601, a
+    decimal number or a duration (in seconds) as a string, binary data as base64, and NaN as null.
     """
-    if parquet_shards.holds(unit):
-        for table in parquet_tables(corpus, unit, keep):
-            for row in table.to_pylist():
+    for found in kept_rows(corpus, unit, keep):
+        if isinstance(found, bytes):
+            yield found
+        else:
+            for row in found.to_pylist():
                 yield orjson.dumps(row, default=_as_json, option=orjson.OPT_APPEND_NEWLINE)
-        return
-    for line, chosen in zip(jsonl_lines(corpus.root, unit), keep, strict=True):
-        if chosen:
-            assert line.content is not None  # a damaged line is quarantined
-            yield line.content.removeprefix(BOM).rstrip(b"\n") + b"\n"
 
 
 class ParquetRows:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from rho_score.config import ExportConfig
-from rho_score.corpus import parquet_shards
+from rho_score.corpus.formats import format_of
 from rho_score.errors import InputError
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
@@ -255,11 +255,17 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
             f"--format {config.format} writes whole documents, but {config.selection} selects by {level}. Make a selection "
             "with `rho-score select … --level document`, or export tokens with --format labels, bin or megatron."
         )
-    lines = [unit.shard for unit in selection.units if not parquet_shards.holds(unit)]
+    rows = {unit.shard: format_of(unit).ROWS for unit in selection.units}
+    if None in rows.values():
+        raise InputError(
+            f"--format {config.format} writes documents with all their columns, but the corpus is files of token ids, which have "
+            "none. Export tokens, for example with --format labels, bin or megatron."
+        )
+    lines = [shard for shard, of in rows.items() if of == "lines"]
     if config.format == "parquet" and lines:
         raise InputError(
-            f"{len(set(lines))} shards are JSONL ({lines[0]}), whose columns have no declared types. Their types in Parquet "
-            "would be guessed. Use --format jsonl, which takes both kinds."
+            f"{len(lines)} shards hold JSON ({lines[0]}), whose columns have no declared types. Their types in Parquet "
+            "would be guessed. Use --format jsonl, which takes every kind."
         )
     scores = open_score_set(selection, config.scores)
     if scores is None:

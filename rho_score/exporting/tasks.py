@@ -22,7 +22,7 @@ from rho_score.exporting.original_rows import (
     JsonlRows,
     ParquetRows,
     jsonl_rows,
-    parquet_tables,
+    kept_rows,
     rows_to_keep,
 )
 from rho_score.exporting.pairs import pair_rows
@@ -138,7 +138,7 @@ def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) 
     for unit in units:
         keep = rows_to_keep(settings.corpus, selection, unit)
         if settings.format == "parquet":
-            for table in parquet_tables(settings.corpus, unit, keep):
+            for table in kept_rows(settings.corpus, unit, keep):
                 tables.add(table)
         else:
             for line in jsonl_rows(settings.corpus, unit, keep):

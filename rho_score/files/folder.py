@@ -192,10 +192,13 @@ class Folder:
         content: bytes = self._try("read", name, lambda: self.fs.cat_file(self.name(name)))
         return content
 
-    def open(self, name: str) -> Any:
-        """Opens a file that should exist, for reading bytes. Each piece is fetched with retries."""
+    def open(self, name: str, *, block: int = READ_BLOCK) -> Any:
+        """Opens a file that should exist, for reading bytes. Each piece is fetched with retries.
+
+        block: the bytes that are fetched at a time, at least.
+        """
         path = self.name(name)
-        file = self._try("read", name, lambda: self.fs.open(path, "rb", block_size=READ_BLOCK), known=True)
+        file = self._try("read", name, lambda: self.fs.open(path, "rb", block_size=block), known=True)
         if (cache := getattr(file, "cache", None)) is not None and isinstance(cache.size, int):
             cache.fetcher = partial(self._fetch, name, cache.fetcher, cache.size)
         return file

@@ -103,6 +103,21 @@ def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None
 
 
+def split_id(choice: str, tokenizer: PreTrainedTokenizerBase, model: str) -> int:
+    """Returns the id that `--split-at` means: `eos` or an id.
+
+    Raises:
+        InputError: the tokenizer has no EOS token.
+    """
+    if choice != "eos":
+        return int(choice)
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer of {model} has no EOS token. Name the id that ends a document with --split-at."
+        )
+    return int(tokenizer.eos_token_id)
+
+
 def resolve_prefix(choice: str, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> int | None:
     """Returns the id that `--prefix` means: `auto` (see `prefix_id`), `none`, or an id.
 

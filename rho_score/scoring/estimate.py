@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rho_score.config import PlanConfig
-from rho_score.corpus import jsonl_shards, parquet_shards
-from rho_score.corpus.columns import Columns, Document, folder_values
+from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.content import columns_of, documents_of
+from rho_score.corpus.formats import format_of
+from rho_score.corpus.layouts import hint
 from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.models.content import Encoded, Encoder
-from rho_score.models.tokenizer import load_tokenizer
+from rho_score.models.tokenizer import load_tokenizer, split_id
 from rho_score.safe_text import visible
 
 SAMPLED_UNITS = 8  # per format
@@ -118,15 +119,23 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
         InputError: the tokenizer cannot be read, or every document that was read would be
             quarantined.
     """
-    parts = _read_parts(config, plan)
-    sampled = _tokenize(config, parts)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code) if config.model else None
+    columns = _columns(config, tokenizer)
+    parts = _read_parts(config, plan, columns)
+    can_count = tokenizer is not None or columns.kind == "ids"
+    sampled = _tokenize(config, tokenizer, parts) if can_count else 0
     n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
     first_error = next((part.first_error for part in parts if part.first_error), "")
     if n_read and errors == n_read:
         raise InputError(
             f"every one of the {n_read:,} documents of {plan.root} that were read would be quarantined, the first: "
-            f"{visible(first_error)}. A run would score nothing. Name the right columns (--text-column, --id-column, "
-            "--group-column), or repair the corpus."
+            f"{visible(first_error)}. A run would score nothing. "
+            + (
+                "Give the right type with --token-files"
+                if config.token_files
+                else "Name the right columns (--text-column, --id-column, --group-column)"
+            )
+            + ", or repair the corpus."
         )
     by_format: dict[str, list[Unit]] = defaultdict(list)
     for unit in plan.units:
@@ -182,7 +191,8 @@ def _total(units: Sequence[Unit], found: list[tuple[_Part, int, int]]) -> float:
 def _weight(unit: Unit) -> int:
     """Returns the weight of a unit among the units of its format.
 
-    For Parquet it is the bytes of text by the footer, for JSON Lines the bytes of the file.
+    If the plan knows its rows, it is the bytes of text that the plan knows too, else the part of the
+    file from `start` to `stop`.
     """
     return max(unit.text_bytes, 1) if unit.rows is not None else unit.stop - unit.start
 
@@ -201,65 +211,54 @@ def _chosen(plan: Plan) -> tuple[list[Unit], bool]:
     return chosen, False
 
 
-def _read_parts(config: PlanConfig, plan: Plan) -> list[_Part]:
-    units, small = _chosen(plan)
+def _columns(config: PlanConfig, tokenizer: Any) -> Columns:
+    """Returns the columns; raises InputError if they depend on a tokenizer that is not given."""
     columns = columns_of(config)
+    if config.token_files is None or columns.split_at is not None:
+        return columns
+    if tokenizer is None:
+        raise InputError(
+            "the id that ends a document is not known. Give --model, whose EOS token it is, or the id with --split-at."
+        )
+    return columns._replace(split_at=split_id(config.split_at, tokenizer, str(config.model)))
+
+
+def _read_parts(config: PlanConfig, plan: Plan, columns: Columns) -> list[_Part]:
+    units, small = _chosen(plan)
     root = Folder(plan.root)
 
     def read(unit: Unit) -> _Part:
         part = _Part(unit=unit, keep=config.sample_documents)
         most = max(READ_BYTES // len(units), EXPANDS * unit.text_bytes if small else 0)
-        (_read_parquet if parquet_shards.holds(unit) else _read_jsonl)(root, part, columns, most)
+        _read(root, part, columns, most)
         return part
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(read, units))
 
 
-def _read_parquet(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Reads a unit until it ends or `most` bytes of its text are read."""
-    unit = part.unit
-    for row in parquet_shards.read(root, unit, columns):
-        part.add(row, columns)
-        if part.text_bytes + part.documents * ROW_BYTES >= most:
-            break
-    n_documents = columns.documents_per_row * (unit.rows or 0)
-    part.whole = part.documents == n_documents
-    part.note(_weight(unit) * part.documents / (n_documents or 1))
+def _read(root: Folder, part: _Part, columns: Columns, most: int) -> None:
+    """Reads a unit until it ends or `most` bytes of its text are read.
 
-
-def _read_jsonl(root: Folder, part: _Part, columns: Columns, most: int) -> None:
-    """Reads a unit until it ends or `most` bytes of its lines are read.
-
-    A compressed file is read ahead of its lines. Just before more of it is fetched, the lines so
-    far come from all that was fetched.
+    Where no place in the unit is known yet, it reads up to four times as much to find one.
     """
-    unit, folders = part.unit, folder_values(part.unit.shard)
-    plain, end = unit.format == jsonl_shards.PLAIN, unit.start
-    with root.open(unit.shard) as file:
-        fetched = 0
-        for line in jsonl_shards.lines_in(file, unit):
-            if not plain and file.tell() > fetched:
-                part.note(fetched)
-                fetched = file.tell()
-            part.add(jsonl_shards.document_of(line, unit, columns, folders), columns)
-            end = line.offset + len(line.content or b"")
-            read = end - unit.start
-            if read >= most and (plain or part.consumed or read >= 4 * most):
-                break
-        else:
-            part.whole = True
-        if part.whole or plain:
-            part.note(_weight(unit) if part.whole else min(end - unit.start, _weight(unit)))
-        elif not part.consumed:
-            part.note(file.tell())
+    unit, weight = part.unit, _weight(part.unit)
+    for row, before in format_of(unit).read(root, unit, columns):
+        if before is not None:
+            part.note(weight * before)
+        share = part.consumed / weight
+        read = max(part.text_bytes + part.documents * ROW_BYTES, share * unit.text_bytes)
+        if read >= most and (part.consumed or read >= 4 * most):
+            if not part.consumed:
+                part.note(weight * min(1.0, read / max(unit.text_bytes, 1)))
+            return
+        part.add(row, columns)
+    part.whole = True
+    part.note(weight)
 
 
-def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
+def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part]) -> int:
     """Tokenizes all texts if they are few enough, or else some of each part. Returns how many."""
-    if not config.model:
-        return 0
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     scored = sum(part.documents - part.errors for part in parts)
     most = config.sample_documents if scored <= config.sample_documents else config.sample_documents // len(parts)
     encoder = Encoder.of(
@@ -267,7 +266,7 @@ def _tokenize(config: PlanConfig, parts: list[_Part]) -> int:
         tokenizer,
         roles=config.roles,
         date=config.chat_date or datetime.date.today().isoformat(),
-        model=config.model,
+        model=str(config.model),
     )
     return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1)) for part in parts)
 
@@ -295,13 +294,14 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
         if found.text_exact
         else "exact: from footers"
         if rows_known
-        else "exact: footers, and all JSON lines were read"
+        else "exact: from footers, and by reading all other shards"
     )
     tokens = "about: 4 bytes a token; give --model for a better figure"
+    counted = f"tokenizer of {config.model}" if config.model else "whose ids were counted"
     if found.tokens_exact:
-        tokens = f"exact: tokenizer of {config.model}"
+        tokens = f"exact: {counted}"
     elif found.sampled:
-        tokens = f"about: from {found.sampled:,} documents, tokenizer of {config.model}"
+        tokens = f"about: from {found.sampled:,} documents, {counted}"
     lines = [
         f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {visible(plan.root)}",
         f"units        {len(plan.units):>16,}  of about {config.unit_bytes:,} bytes of text; one file each",
@@ -317,7 +317,7 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
         lines.append(f"quarantine   {found.errors:>16,}  of {found.read:,} {of_read}, the first: {first}")
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
-            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}")
+            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}{hint(names, config)}")
     return [*lines, *_costs(config, found.tokens)]
 
 

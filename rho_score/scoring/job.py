@@ -114,7 +114,7 @@ def verify(config: ScoreConfig) -> Comparison:
             "--verify runs here, and here is no GPU. Give --gpus-per-worker 0, or run it on a node that has one."
         )
     torch.set_num_threads(settings.cpus)
-    return compare_with_plain(config, plan, settings.scorer, settings.encoder, gpu=settings.gpus > 0)
+    return compare_with_plain(settings, gpu=settings.gpus > 0)
 
 
 def _run(settings: ScoringSettings, output: Folder, started: float, progress: Progress) -> ScoreSummary:

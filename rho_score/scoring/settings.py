@@ -23,7 +23,7 @@ from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
-from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix
+from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix, split_id
 from rho_score.scoring.preflight import default_cpus
 from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import new_manifest, relative_url
@@ -103,6 +103,8 @@ def resolve_settings(
     if config.hide_context and columns.kind in WHOLE:
         raise InputError("--hide-context is for prompts, prefixes, chats and pairs. Here every token counts.")
     scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
+    if config.token_files is not None:
+        columns = columns._replace(split_at=split_id(config.split_at, tokenizer, config.model))
     content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
     identity = model_identity(config.model)
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
@@ -140,6 +142,8 @@ def _content(
         return {}, encoder
     named = {"context_column": columns.context, "rejected_column": columns.rejected}
     about: JsonObject = {"content_kind": columns.kind}
+    if columns.split_at is not None:
+        about |= {"text_column": None, "split_at": columns.split_at}
     about |= {name: column for name, column in named.items() if column is not None}
     if columns.kind == "messages":
         about["roles"] = sorted(config.roles)

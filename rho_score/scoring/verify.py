@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rho_score.config import ScoreConfig
-from rho_score.corpus.content import columns_of
 from rho_score.corpus.documents import documents
-from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.inference.windows import windows
-from rho_score.models.content import Encoded, Encoder
+from rho_score.models.content import Encoded
 from rho_score.models.load import ModelSource, load_model
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.scoring.hidden import without_context
-from rho_score.scoring.settings import ScorerSettings
+from rho_score.scoring.settings import ScoringSettings
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +79,19 @@ def _kept(losses: np.ndarray) -> np.ndarray:
     return kept
 
 
-def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, encoder: Encoder, *, gpu: bool) -> Comparison:
-    """Scores `config.verify` random documents as a run would, and with a plain float32 forward.
+def verify(settings: ScoringSettings, *, gpu: bool) -> Comparison:
+    """Scores `--verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
         InputError: the corpus has no document to verify.
     """
+    scorer, encoder = settings.scorer, settings.encoder
     source = scorer.model
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
-    encoded = [one for one in encoder.encode(tokenizer, _random_texts(config, plan)) if isinstance(one, Encoded)]
+    encoded = [one for one in encoder.encode(tokenizer, _random_texts(settings)) if isinstance(one, Encoded)]
     ids = [one.ids for one in encoded]
     counts = [np.ones(len(one.ids), bool) if one.counts is None else one.counts for one in encoded]
-    if config.hide_context:
+    if settings.config.hide_context:
         ids = without_context(ids, counts)
         counts = [np.ones(len(of), bool) for of in ids]
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
@@ -132,17 +130,16 @@ def plain_losses(model: Any, ids: np.ndarray, *, context: int, overlap: int, pre
     return losses
 
 
-def _random_texts(config: ScoreConfig, plan: Plan) -> list[str]:
-    """Returns `config.verify` texts from at most 64 units of the corpus, the same each time."""
-    n = config.verify or 0
+def _random_texts(settings: ScoringSettings) -> list[str]:
+    """Returns `--verify` texts from at most 64 units of the corpus, the same each time."""
+    n, plan = settings.config.verify or 0, settings.plan
     draw = random.Random(0)
     units = draw.sample(plan.units, min(UNITS, len(plan.units)))
-    columns = columns_of(config)
     root = Folder(plan.root)
     seen: list[str] = []
     passed = 0
     for unit in units:  # reservoir sampling: memory for n texts
-        for document in documents(root, unit, columns):
+        for document in documents(root, unit, settings.columns):
             if not document.text:
                 continue
             passed += 1

@@ -23,7 +23,9 @@ from rho_score.stores.schema import SCHEMA_VERSION
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
-COLUMNS = ["text_column", "id_column", "group_column", "content_kind", "context_column", "rejected_column", "roles"]
+COLUMNS = [
+    "text_column", "id_column", "group_column", "content_kind", "context_column", "rejected_column", "split_at", "roles",
+]  # fmt: skip
 COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS, "chat_date", "chat_template_sha256"]
 # these options do not determine the masks, or are noted apart
 NO_RULE = ("output", "ref", "base", "within", "allow_unfinished", "dry_run", "workers", "weights")

@@ -44,7 +44,8 @@ class ScoreSet(Store):
         parts = self.manifest["parts"]
         text, doc_id, group = (parts.get(name) for name in ("text_column", "id_column", "group_column"))
         kind, rejected = parts.get("content_kind", "text"), parts.get("rejected_column")
-        return Columns(text, doc_id, group, context=parts.get("context_column"), kind=kind, rejected=rejected)
+        context, split_at = parts.get("context_column"), parts.get("split_at")
+        return Columns(text or "", doc_id, group, context=context, kind=kind, rejected=rejected, split_at=split_at)
 
     @property
     def held(self) -> dict[str, int]:

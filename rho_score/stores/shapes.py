@@ -27,12 +27,13 @@ class ScoreParts(TypedDict):
     context: int
     overlap: int
     prefix_id: int | None
-    text_column: str
+    text_column: str | None
     id_column: str | None
     group_column: str | None
     content_kind: NotRequired[Literal["ids", "prefixed", "response", "messages", "pair"]]
     context_column: NotRequired[str]
     rejected_column: NotRequired[str]
+    split_at: NotRequired[int]
 
 
 class SelectionParts(TypedDict):

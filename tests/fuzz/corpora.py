@@ -9,12 +9,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rho_score.config import CorpusConfig, PlanConfig
-from rho_score.corpus.columns import Columns
+from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import make_plan, read_plan
+from rho_score.exporting.megatron import megatron_index
 from rho_score.files.folder import Folder
 from rho_score.scoring.estimate import estimate
 from rho_score.scoring.read import read_unit
@@ -87,19 +89,56 @@ def zstd(content: bytes) -> bytes:
     return bytes(pa.Codec("zstd").compress(content, asbytes=True))
 
 
-def corpus_target(name: str, **named: str) -> Callable[[bytes], None]:
-    columns = named or {"text_column": "text", "id_column": "id", "group_column": "source"}
+def arrow_files() -> list[bytes]:
+    table, files = pa.Table.from_pylist(_rows()), []
+    table = table.set_column(1, "source", table["source"].combine_chunks().dictionary_encode())
+    for new, codec in (
+        (pa.ipc.new_stream, None),
+        (pa.ipc.new_file, "lz4"),
+        (pa.ipc.new_stream, "zstd"),
+        (pa.ipc.new_file, None),
+    ):
+        sink = pa.BufferOutputStream()
+        with new(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+            writer.write_table(table, max_chunksize=7)
+        files.append(sink.getvalue().to_pybytes())
+    return files
+
+
+IDS = np.arange(90, dtype="<u2") % 7
+
+
+def token_files() -> list[bytes]:
+    saved = io.BytesIO()
+    np.save(saved, IDS)
+    header = np.zeros(256, "<i4")
+    header[:3] = 20240520, 1, len(IDS)
+    return [IDS.tobytes(), saved.getvalue(), header.tobytes() + IDS.tobytes()]
+
+
+def indices() -> list[bytes]:
+    return [megatron_index(np.full(n, len(IDS) // n), np.dtype(np.uint16)) for n in (9, 90)]
+
+
+TOKENS = {"token_files": "uint16", "split_at": "1"}
+
+
+def corpus_target(name: str, beside: dict[str, bytes] | None = None, **named: str) -> Callable[[bytes], None]:
+    """beside: other files of the corpus, by name."""
+    columns: dict[str, Any] = named or {"text_column": "text", "id_column": "id", "group_column": "source"}
 
     def run(content: bytes) -> None:
         folder = place() / "corpus"
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        for other, data in {**(beside or {}), name: content}.items():
+            (folder / other).write_bytes(data)
         try:
-            plan = make_plan(CorpusConfig(input=str(folder), unit_bytes=150, **columns))
+            config = CorpusConfig(input=str(folder), unit_bytes=150, **columns)
+            plan = make_plan(config)
             n_documents = 0
             for unit in plan.units:
-                table = read_unit(Folder(plan.root), unit, Columns(*columns.values()))
+                table = read_unit(Folder(plan.root), unit, columns_of(config))
                 documents = table.filter(table["doc_id"].is_valid())
                 assert documents["text"].null_count == len(documents) - documents["error"].null_count
                 n_documents += len(documents)
@@ -107,7 +146,8 @@ def corpus_target(name: str, **named: str) -> Callable[[bytes], None]:
             assert None in rows or sum(rows) == n_documents
             estimate(PlanConfig(input=str(folder), **columns))
         finally:
-            path.unlink()
+            for other in (name, *(beside or {})):
+                (folder / other).unlink()
 
     return run
 

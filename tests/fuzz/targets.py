@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.fuzz.corpora import (
+    IDS,
     NESTED,
+    TOKENS,
+    arrow_files,
     corpus_target,
     file_names,
+    indices,
     jsonl,
     nested_jsonl,
     nested_parquet,
     parquet_files,
+    token_files,
     zstd,
 )
 from tests.fuzz.mutate import bytes_like
@@ -65,6 +70,9 @@ TARGETS = [
     Target("jsonl-xz", lambda: [lzma.compress(jsonl())], corpus_target("x.json.xz"), share=2),
     Target("json", lambda: [nested_jsonl(), jsonl()], corpus_target("lang=en/x.json", **NESTED)),
     Target("nested-parquet", nested_parquet, corpus_target("lang=en/x.parquet", **NESTED), share=2),
+    Target("arrow", arrow_files, corpus_target("x.arrow"), share=2),
+    Target("tokens", token_files, corpus_target("x.bin", **TOKENS)),
+    Target("megatron", indices, corpus_target("x.idx", {"x.bin": IDS.tobytes()}, **TOKENS)),
     Target("jsonl-zst", lambda: [zstd(jsonl())], corpus_target("x.jsonl.zst"), share=2),
     Target("file-names", lambda: [b"a\n\xc3\xa9"], file_names, lambda _: st.binary(max_size=600), share=2),
     Target("manifest", in_folder("ref/manifest.json"), in_store(lambda: stores().ref / "manifest.json", use_ref, dry_run()), share=2),

@@ -29,6 +29,12 @@ def zstd(data: bytes) -> bytes:
     return frame
 
 
+def lz4(data: bytes) -> bytes:
+    """One frame."""
+    frame: bytes = pa.Codec("lz4").compress(data, asbytes=True)
+    return frame
+
+
 def gz(data: bytes) -> Make:
     return content(data, "a.jsonl.gz")
 
@@ -173,6 +179,7 @@ ONE_OBJECT = ("a.jsonl: it holds a JSON object over several lines", "jq -c . FIL
 LONG_ARRAY = json.dumps([{"text": "x" * 100}] * 9000).encode()
 
 JSONL += [
+    Kind("lz4, as frames that follow one another", content(lz4(ONE) + lz4(TWO), "a.jsonl.lz4"), [A, B]),
     Kind("one JSON array on a line", content(ARRAY.encode(), "a.jsonl"), refused(*ONE_ARRAY)),
     Kind("one JSON array on a line, longer than what is looked at", content(LONG_ARRAY, "a.jsonl"), refused(*ONE_ARRAY)),
     Kind("one JSON array over several lines, CRLF, a byte order mark", content(b"\xef\xbb\xbf \r\n" + json.dumps(json.loads(ARRAY), indent=2).replace("\n", "\r\n").encode(), "a.jsonl"), refused(*ONE_ARRAY)),
@@ -180,6 +187,8 @@ JSONL += [
     Kind("one JSON array, compressed", gz(gzip.compress(ARRAY.encode())), refused("a.jsonl.gz: it holds one JSON array", "gzip -dc FILE | jq -c '.[]' > FILE.jsonl")),
     Kind("one JSON array in a .json beside others", lambda folder: (content(ARRAY.encode(), "b.json")(folder), content(ONE, "a.json")(folder))[0], refused("1 of 2 shards", "b.json: it holds one JSON array")),
     Kind("a JSON object over several lines", content(json.dumps({"text": "one", "n": [1, 2]}, indent=1).encode(), "a.jsonl"), refused(*ONE_OBJECT)),
+    Kind("a JSON object around a list of rows", content(json.dumps({"data": [{"text": "one"}]}, indent=1).encode(), "a.json"), refused("a.json: it holds a JSON object over several lines", "jq -c '.data[]' FILE > FILE.jsonl")),
+    Kind("a JSON object around a list of rows, on one line", content(b'{"data": [{"text": "one"}]}', "a.json"), refused("a.json", "no field 'text' in its first records", "there are: data")),
     Kind("JSON objects over several lines, many", content(json.dumps({"text": "one", "n": [1, 2]}, indent=1).encode() * 9000, "a.jsonl"), refused(*ONE_OBJECT)),
 ]  # fmt: skip
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from rho_score.corpus.lines import LARGEST_SHARD, LONGEST_LINE
+from tests.inputs.arrow_kinds import ARROW
 from tests.inputs.content_kinds import CONTENT
 from tests.inputs.jsonl_kinds import JSONL, TEXT
 from tests.inputs.kinds import Kind
 from tests.inputs.model_kinds import MODELS
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
+from tests.inputs.token_kinds import TOKENS
 
 INTRODUCTION = f"""# Input: what is read, quarantined, refused
 
@@ -19,9 +21,11 @@ that a test writes and reads: `python -m tests.inputs.page > docs/inputs.md`.
 - **Quarantined**: the document has a record in `OUT/quarantine/` with its id and this reason; the run ends with exit code 3.
 - **Refused**: exit code 2 before anything is run. The message names the file, the value and the remedy.
 
-Shards are `.parquet` files, and JSON Lines named `.json`, `.jsonl` or `.ndjson`, plain or with `.gz`, `.zst`, `.bz2` or
-`.xz` behind the name. The first bytes of a file tell how it is compressed, not its name. Files with a part of their name that
-begins with `_` are left out, and `rho-score plan` names them. Names that begin with a dot are ignored.
+Shards are `.parquet` files, Arrow files and streams (`.arrow`, `.arrows`, `.ipc`, `.feather`), and JSON Lines named `.json`,
+`.jsonl`, `.jsonlines` or `.ndjson`, plain or with `.gz`, `.zst`, `.lz4`, `.bz2` or `.xz` behind the name. The first bytes of a
+file tell how it is compressed, not its name. With `--token-files`, shards are files of token ids instead (`.bin`, `.npy`). Files
+with a part of their name that begins with `_` are left out, and `rho-score plan` names them. Names that begin with a dot are
+ignored.
 
 A column is a name, or a path into structs and JSON objects (`meta.source`). For ids and groups it may also be a folder named
 `KEY=VALUE`, where the file has no such column. Ids and groups may have any scalar type: dates and times become ISO 8601,
@@ -45,9 +49,11 @@ def page() -> str:
     parts = [INTRODUCTION]
     tables = {
         "Parquet": PARQUET,
+        "Arrow, saved datasets, Delta and Iceberg tables": ARROW,
         "JSONL": JSONL,
         "Texts": TEXT,
         "Ids, chats, prompts, prefixes and pairs": CONTENT,
+        "Files of token ids": TOKENS,
         "Paths": PATHS,
     }
     parts += [_table(title, kinds) for title, kinds in tables.items()]

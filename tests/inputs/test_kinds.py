@@ -12,7 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards
+from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards, token_shards
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import make_plan
@@ -22,13 +22,15 @@ from rho_score.models.content import Encoder
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.scoring.read import read_unit
 from rho_score.scoring.tokenize import tokenize_unit
+from tests.inputs.arrow_kinds import ARROW
 from tests.inputs.content_kinds import CONTENT, TEMPLATE
 from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
+from tests.inputs.token_kinds import TOKENS
 
-KINDS = [*PARQUET, *JSONL, *TEXT, *CONTENT, *PATHS]
+KINDS = [*PARQUET, *ARROW, *JSONL, *TEXT, *CONTENT, *TOKENS, *PATHS]
 MOST_MEMORY = 400 << 20  # bytes on top of what the process had: a few times the longest line
 SPECIAL_IDS = {0, 1, 2}
 
@@ -90,7 +92,9 @@ def test_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, value in kind.limits.items():
-        users = [module for module in (lines, columns, jsonl_shards, parquet_shards) if hasattr(module, name)]
+        users = [
+            module for module in (lines, columns, jsonl_shards, parquet_shards, token_shards) if hasattr(module, name)
+        ]
         assert users, name
         for module in users:
             monkeypatch.setattr(module, name, value)
@@ -164,5 +168,5 @@ def test_a_folder_link_is_named_as_left_out(tmp_path: Path) -> None:
 
 
 def test_names_of_kinds_are_unique() -> None:
-    for table in (PARQUET, JSONL, TEXT, PATHS):
+    for table in (PARQUET, ARROW, JSONL, TEXT, TOKENS, PATHS):
         assert len({kind.name for kind in table}) == len(table)

@@ -81,7 +81,7 @@ NOT_FOR_FILES = {
     "workers", "trust_remote_code", "gpus_per_worker", "quantize", "verify", "unit_timeout", "allow_quarantine",
     "ref", "base", "input", "scores", "text_column",
     "within", "columns", "join", "val_share", "compare",
-    "messages_column", "roles", "chat_date", "prompt_column", "response_column", "prefix_column", "ids_column",
+    "messages_column", "roles", "chat_date", "prompt_column", "response_column", "prefix_column", "ids_column", "token_files", "split_at",
     "chosen_column", "rejected_column", "min_margin", "max_margin", "hide_context", "weights", "tools_column",
 }  # fmt: skip
 """Options that change no file, need another machine, only name a place, or are newer than the comparison."""

@@ -149,11 +149,12 @@ PRESS: dict[str, Callable[[bytes], bytes]] = {
     "bz2": lambda data: bz2.compress(data, 1),
     "xz": lambda data: lzma.compress(data, preset=0),
     "zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+    "lz4": lambda data: pa.Codec("lz4").compress(data, asbytes=True),
 }
 
 
 @pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
-@pytest.mark.parametrize("suffix", ["bz2", "xz"])
+@pytest.mark.parametrize("suffix", ["bz2", "xz", "lz4"])
 @pytest.mark.parametrize("how", ["cut", "changed"])
 def test_a_damaged_stream_keeps_what_came_before(tmp_path: Path, suffix: str, how: str, where: float) -> None:
     texts = [random.Random(i).randbytes(300).hex() for i in range(3000)]

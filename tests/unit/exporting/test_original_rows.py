@@ -15,7 +15,7 @@ from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.exporting.original_rows import Corpus, JsonlRows, corpus_root, jsonl_rows, rows_to_keep
+from rho_score.exporting.original_rows import Corpus, JsonlRows, corpus_root, jsonl_rows, kept_rows, rows_to_keep
 from rho_score.files.folder import Folder
 
 
@@ -133,3 +133,25 @@ def test_jsonl_is_the_same_bytes_each_time(compression: Any) -> None:
     with pa.input_stream(pa.BufferReader(content), compression=codec) as stream:
         assert stream.read() == b'{"a": 1}\n{"a": 2}\n'
     assert JsonlRows(compression).files() == {}
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_rows_of_arrow_shards_keep_their_columns_and_types(form: str, tmp_path: Path) -> None:
+    table = pa.table(
+        {"text": [f"t{i}" for i in range(7)], "n": pa.array(range(7), pa.int8()), "kind": ["a", "b"] * 3 + ["a"]}
+    )
+    table = table.set_column(2, "kind", table["kind"].combine_chunks().dictionary_encode())
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    plan = make_plan(CorpusConfig(input=str(tmp_path), unit_bytes=1))
+    corpus = Corpus(root=Folder(plan.root), moved=False, columns=Columns("text"), quarantine=Folder(str(tmp_path)))
+    keep = np.array([True, False, False, False, True, True, True])
+    tables, lines, row = [], [], 0
+    for unit in plan.units:
+        chosen = keep[row : row + (unit.rows or 0)]
+        row += unit.rows or 0
+        tables += list(kept_rows(corpus, unit, chosen))
+        lines += list(jsonl_rows(corpus, unit, chosen))
+    assert pa.concat_tables(tables).equals(table.filter(pa.array(keep)))
+    assert [json.loads(line) for line in lines] == table.filter(pa.array(keep)).to_pylist()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +28,7 @@ PRESS: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.compress,
     ".xz": lambda data: lzma.compress(data, preset=0),
     ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+    ".lz4": lambda data: pa.Codec("lz4").compress(data, asbytes=True),
 }
 
 
@@ -181,3 +183,23 @@ def test_five_files_that_are_left_out_are_named(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("x")
     said = estimate(PlanConfig(input=str(tmp_path)))
     assert "not shards                  7  left out: 0.csv, 1.csv, 2.csv, 3.csv, 4.csv …" in said
+
+
+def test_token_ids_are_counted_without_a_tokenizer(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    ids = np.random.default_rng(0).integers(0, 400, 5000).astype("<u2")
+    ids.tofile(tmp_path / "a.bin")
+    found = _count(tmp_path, token_files="uint16", split_at="1")
+    n_documents = int((ids == 1).sum()) + int(ids[-1] != 1)
+    assert (found.documents, found.tokens, found.tokens_exact) == (n_documents, 5000, True)
+    assert _count(tmp_path, token_files="uint16", model=str(make_model(1))) == found  # its EOS is 1
+    said = estimate(PlanConfig(input=str(tmp_path), token_files="uint16", split_at="1", sample_documents=3))
+    assert "about: from 3 documents, whose ids were counted" in said
+    with pytest.raises(InputError, match=r"the id that ends a document is not known\. Give --model"):
+        _count(tmp_path, token_files="uint16")
+
+
+def test_files_of_token_ids_are_named_with_the_option_that_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_jsonl(TEXTS))
+    (tmp_path / "b.bin").write_bytes(bytes(20))
+    said = estimate(PlanConfig(input=str(tmp_path)))
+    assert "left out: b.bin (files of token ids named .bin or .npy are read with --token-files)" in said
