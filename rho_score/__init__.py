@@ -19,6 +19,7 @@ from rho_score.version import __version__
 if TYPE_CHECKING:
     from rho_score.config import (
         CurveConfig,
+        DedupConfig,
         DynamicsConfig,
         ExportConfig,
         LossesConfig,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TuneConfig,
     )
+    from rho_score.deduplicating.job import DedupSummary, dedup
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
@@ -50,9 +52,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CurveConfig", "DedupConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
+    "deduplicating.job": ("DedupSummary", "dedup"),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
@@ -77,6 +80,8 @@ _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for 
 __all__ = [
     "CurveConfig",
     "Curves",
+    "DedupConfig",
+    "DedupSummary",
     "DynamicsConfig",
     "DynamicsSummary",
     "ExportConfig",
@@ -104,6 +109,7 @@ __all__ = [
     "TuneSummary",
     "__version__",
     "collate_blocks",
+    "dedup",
     "dynamics",
     "export",
     "load_curves",

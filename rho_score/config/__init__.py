@@ -7,6 +7,7 @@ does, and its annotation says which group it belongs to and how its value is wri
 
 from rho_score.config.corpus import CorpusConfig
 from rho_score.config.curve import CurveConfig
+from rho_score.config.dedup import DedupConfig
 from rho_score.config.dynamics import DynamicsConfig
 from rho_score.config.export import ExportConfig
 from rho_score.config.losses import LossesConfig
@@ -21,6 +22,7 @@ from rho_score.config.tune import TuneConfig
 __all__ = [
     "CorpusConfig",
     "CurveConfig",
+    "DedupConfig",
     "Dtype",
     "DynamicsConfig",
     "ExportConfig",

@@ -20,7 +20,7 @@ from rho_score.stores.shapes import (
 )
 from rho_score.version import __version__
 
-Kind = Literal["score set", "selection", "export", "training run", "tuning"]
+Kind = Literal["score set", "selection", "export", "training run", "tuning", "deduplicated corpus"]
 
 
 def new_manifest(kind: Kind, parts: JsonObject, **about: Any) -> JsonObject:

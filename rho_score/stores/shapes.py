@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Manifest(TypedDict):
     """The fields of `manifest.json` that every store has."""
 
-    kind: Literal["score set", "selection", "export", "training run", "tuning"]
+    kind: Literal["score set", "selection", "export", "training run", "tuning", "deduplicated corpus"]
     fingerprint: str
     parts: JsonObject
 
