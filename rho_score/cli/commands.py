@@ -119,6 +119,8 @@ def _score(config: ScoreConfig) -> int:
         _say(f"weights: {summary.weight_note}")
     if counts.rescored:
         _say(f"{counts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
+    if counts.copied:
+        _say(f"{counts.copied:,} documents have the tokens of another one in their unit, and its losses")
     if counts.quarantined:
         _print_quarantined(summary.output, counts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED

@@ -145,8 +145,7 @@ def _run(settings: ScoringSettings, output: Folder, started: float, progress: Pr
                 live.publish(unit, counts.tokens, one.started)
         clear(output)
     if not todo and output.exists(SUCCESS):
-        written = read_json(output, SUCCESS, Totals)
-        total = ScoreCounts(**{name: value for name, value in written.items() if name != "units"})
+        total = ScoreCounts.of(read_json(output, SUCCESS, Totals))
     else:
         before = (
             score_counts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)

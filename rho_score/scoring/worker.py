@@ -25,6 +25,7 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.copies import first_of_each, score_once
 from rho_score.scoring.live import Reporter
 from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
@@ -87,8 +88,10 @@ class ScoreUnit:
         ids = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
         before = time.perf_counter()
         name = unit["unit"][0].as_py()
-        told = self._reporter.unit(name, len(tokens))
-        scored, poisoned = self._attempts.score(name, ids, partial(self._scorer.score, on_tokens=told))
+        first = first_of_each(ids)
+        told = self._reporter.unit(name, sum(len(ids[i]) for i in set(first)))
+        score = partial(self._scorer.score, on_tokens=told)
+        scored, poisoned = score_once(ids, first, lambda distinct: self._attempts.score(name, distinct, score))
         told.finished()
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
@@ -108,6 +111,10 @@ class ScoreUnit:
             )
         stats = UnitStats(
             rescored=scored.rescored,
+            copied=sum(
+                of != i and error is None and len(ids[i]) > 0
+                for i, (of, error) in enumerate(zip(first, errors, strict=True))
+            ),
             positions=scored.positions,
             padding=scored.padding,
             worker=f"{os.uname().nodename}/{os.getpid()}",

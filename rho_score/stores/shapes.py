@@ -55,6 +55,7 @@ class Totals(TypedDict):
     scored: int
     quarantined: int
     rescored: int
+    copied: NotRequired[int]
     tokens: int
     losses: int
     total_nats: float
