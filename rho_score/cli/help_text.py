@@ -15,8 +15,8 @@ from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraph
 
 _ABOUT = "Score every token of a corpus, and select the tokens worth training on."
 _MORE = [
-    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined.",
-    "Run `rho-score COMMAND --help` for the options of a command, with examples.",
+    "Run `rho-score COMMAND --help` for options and examples. Exit codes: 0 done; 1 failed; 2 wrong usage or input, and "
+    "nothing was run; 3 done, but documents were quarantined.",
 ]
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
 """They replace spaces and hyphens where no line may be broken, until the lines are made."""

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def shingle_hashes(words: Sequence[Sequence[str]], shingle: int) -> tuple[np.nda
 
     lengths = np.array([len(of) for of in words], np.int64)
     counts = np.where(lengths > 0, np.maximum(lengths - shingle + 1, 1), 0)
-    flat = np.fromiter((one for of in RMinHash.hash_token_sets(list(words)) for one in of), np.uint64, lengths.sum())
+    flat = np.fromiter(chain.from_iterable(RMinHash.hash_token_sets(list(words))), np.uint64, lengths.sum())
     starts = (
         np.repeat(np.cumsum(lengths) - lengths, counts)
         + np.arange(counts.sum())

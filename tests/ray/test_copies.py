@@ -11,14 +11,14 @@ from rho_score.config import DedupConfig
 from rho_score.deduplicating.job import dedup
 from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
-from tests.ray.conftest import digests, score_into
 from tests.oracle import load_float32, plain_losses
+from tests.ray.conftest import digests, score_into
 
 
 def _corpus(folder: Path) -> Path:
     """A shard in several units: three texts that occur often, and texts that occur once."""
     folder.mkdir()
-    texts = [some_text(60, i % 3) if i % 2 else some_text(50, 100 + i) for i in range(40)]
+    texts = [some_text(60, i // 10 % 3) if i % 2 else some_text(50, 100 + i) for i in range(40)]
     rows = [{"id": f"d{i}", "source": "ab"[i % 2], "text": text} for i, text in enumerate(texts)]
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -39,7 +39,7 @@ def test_copies_have_the_losses_of_the_plain_forward(
             ids = tuple(row["input_ids"])
             expected += ids in seen
             assert seen.setdefault(ids, row["loss"]) == row["loss"]
-            plain = plain_losses(model, np.array(ids), context=32, overlap=8, prefix_id=0)
+            plain = plain_losses(model, ids, prefix=0, context=32, overlap=8)
             assert np.abs(np.array(row["loss"]) - plain).max() < 0.01
     assert summary.counts.copied == expected > 5
     assert summary.counts.scored == 40
