@@ -6,6 +6,7 @@ parts/<part>.json                        the counts, and the sizes of the files;
 """
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from rho_score.deduplicating.counts import DedupCounts
 from rho_score.deduplicating.decide import Decisions
 from rho_score.deduplicating.pairs import EXACT
 from rho_score.deduplicating.settings import DedupSettings, Part
-from rho_score.deduplicating.sign import SIGNATURES
+from rho_score.deduplicating.sign import DOCUMENTS, SIGNATURES
 from rho_score.files.arrow import as_numpy
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
@@ -65,7 +66,7 @@ def write_part(task: WriteTask) -> JsonObject:
     """Writes the files of a part, unless it is a dry run; returns the content of its JSON file."""
     settings, part = task.settings, task.part
     folder = Folder(settings.output)
-    table = documents_table(folder, part.name)
+    table = documents_table(folder, part.name, DOCUMENTS.names)
     first = int(task.decisions.starts[part.number])
     kept = (task.decisions.roots == np.arange(first, first + len(table))) & table["error"].is_null().to_numpy()
     why = _why(task.decisions, table, kept)
@@ -85,21 +86,25 @@ def write_part(task: WriteTask) -> JsonObject:
     return content
 
 
-def documents_table(folder: Folder, part: str) -> pa.Table:
-    """The documents of a part: doc_id, group, bytes, error."""
+def documents_table(folder: Folder, part: str, columns: list[str]) -> pa.Table:
+    """These columns of `DOCUMENTS`, a row for each document of a part."""
     name = f"{SIGNATURES}/{part}.documents.parquet"
     with readable(folder, name), folder.open(name) as source:
-        return pq.ParquetFile(source, page_checksum_verification=True).read(use_threads=False)
+        return pq.ParquetFile(source, page_checksum_verification=True).read(columns, use_threads=False)
 
 
 def ids_of(folder: Folder, parts: list[str], starts: np.ndarray, numbers: np.ndarray) -> list[str]:
     """The ids of documents anywhere in the corpus, by their numbers, int64[n]."""
     of = np.searchsorted(starts, numbers, side="right") - 1
     ids = np.empty(len(numbers), object)
-    for part in np.unique(of):
+
+    def fill(part: int) -> None:
         there = np.flatnonzero(of == part)
-        column = documents_table(folder, parts[part])["doc_id"]
+        column = documents_table(folder, parts[part], ["doc_id"])["doc_id"]
         ids[there] = column.take(pa.array(numbers[there] - starts[part])).to_pylist()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(fill, np.unique(of).tolist()))
     return list(ids)
 
 

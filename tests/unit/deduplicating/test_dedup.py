@@ -230,6 +230,20 @@ def test_every_format_with_documents_that_cannot_be_read(tmp_path: Path) -> None
     assert table.to_pylist() == [{key: row[key] for key in table.column_names} for row in rows[:4]]
 
 
+def test_the_card_names_the_kept_rows(tmp_path: Path) -> None:
+    """Hugging Face's reader takes the folder of a corpus of one format, and no other file of it."""
+    from datasets import load_dataset
+
+    rows = _planted()[:60]
+    (tmp_path / "corpus").mkdir()
+    for i in range(2):
+        pq.write_table(pa.Table.from_pylist(rows[i::2]), tmp_path / "corpus" / f"{i}.parquet")
+    dedup(DedupConfig(input=str(tmp_path / "corpus"), output=str(tmp_path / "out"), units_per_part=1, **NAMES))
+    read = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(zip(read["id"], read["text"], strict=True)) == sorted(_kept(tmp_path / "out" / "data", **NAMES))
+    assert read.num_rows < 60
+
+
 def test_texts_without_words_are_compared_as_they_are(tmp_path: Path) -> None:
     texts = ["…", "!!", "…", "", "", "!!!", "a b", "A, b!", "a b c"]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
