@@ -121,6 +121,8 @@ def _score(config: ScoreConfig) -> int:
         _say(f"{counts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
     if counts.copied:
         _say(f"{counts.copied:,} documents have the tokens of another one in their unit, and its losses")
+    if counts.reused:
+        _say(f"{counts.reused:,} documents have losses from {config.reuse}")
     if counts.quarantined:
         _print_quarantined(summary.output, counts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED

@@ -23,9 +23,11 @@ from rho_score.models.model_config import default_context, load_config, longest_
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix
 from rho_score.scoring.preflight import default_cpus
+from rho_score.scoring.reuse import open_reusable
 from rho_score.stores.lineage import noted_run
-from rho_score.stores.manifest import new_manifest, relative_url
+from rho_score.stores.manifest import fingerprint, new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, SIGNALS
+from rho_score.stores.score_set import ScoreSet
 
 # Two cores take four hours for a unit of 16 MB.
 UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0
@@ -68,6 +70,8 @@ class ScoringSettings:
     """CPUs of each model worker."""
     gpus: float
     """GPUs of each model worker."""
+    reuse: ScoreSet | None
+    """The score set that losses are taken from."""
 
     @property
     def unit_timeout_s(self) -> float:
@@ -104,6 +108,11 @@ def resolve_settings(
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
     about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
     manifest = _manifest(config, plan, scorer, named, identity | about)
+    reuse = None
+    if config.reuse is not None:
+        reuse = open_reusable(config.reuse, manifest["parts"])
+        parts = manifest["parts"] | {"reuse": reuse.manifest["fingerprint"]}
+        manifest = manifest | {"parts": parts, "fingerprint": fingerprint(parts)}
     return ScoringSettings(
         config=config,
         plan=plan,
@@ -115,6 +124,7 @@ def resolve_settings(
         workers=workers,
         cpus=cpus,
         gpus=gpus,
+        reuse=reuse,
     )
 
 

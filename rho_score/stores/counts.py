@@ -82,6 +82,8 @@ class ScoreCounts:
     copied: int = 0
     """Scored documents whose losses were copied from another document of their unit with the same
     tokens."""
+    reused: int = 0
+    """Scored documents whose losses were taken from another score set."""
     tokens: int = 0
     """Tokens of the scored documents."""
     losses: int = 0

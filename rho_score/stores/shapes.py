@@ -56,6 +56,7 @@ class Totals(TypedDict):
     quarantined: int
     rescored: int
     copied: NotRequired[int]
+    reused: NotRequired[int]
     tokens: int
     losses: int
     total_nats: float

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rho_score.config import DedupConfig
 from rho_score.deduplicating.job import dedup
+from rho_score.errors import InputError
 from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
 from tests.oracle import load_float32, plain_losses
@@ -67,6 +69,44 @@ def test_the_same_tokens_of_which_others_count(
     assert n_counting[0] > n_counting[1] > 0
     assert all(b is None or a == b for a, b in zip(long["loss"], short["loss"], strict=True))
     assert summary.counts.copied == 2
+
+
+def _tables(output: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a score set by document."""
+    scores = ScoreSet.open(str(output))
+    return {row["doc_id"]: row for unit in scores.units for row in scores.unit_table(unit.unit).to_pylist()}
+
+
+def test_a_corpus_that_grew_takes_the_losses_that_are_known(
+    ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    corpus, model, older = _corpus(tmp_path / "corpus"), make_model(1), tmp_path / "older"
+    score_into(corpus, older, model, signals=("rank", "entropy"))
+    first = (corpus / "a.jsonl").read_text().splitlines(keepends=True)
+    new = [json.dumps({"id": f"n{i}", "source": "c", "text": some_text(40, 900 + i)}) + "\n" for i in range(6)]
+    # other units than before, and the older documents in another order
+    (corpus / "a.jsonl").write_text("".join([*new[:3], *reversed(first)]))
+    (corpus / "b.jsonl").write_text("".join(new[3:]))
+    changes = {"unit_bytes": 3000, "signals": ("rank",)}
+    plain = score_into(corpus, tmp_path / "plain", model, **changes)
+    reused = score_into(corpus, tmp_path / "reused", model, reuse=str(older), **changes)
+    assert (reused.counts.scored, reused.counts.reused, reused.counts.copied) == (46, 40, 0)
+    assert plain.counts.reused == 0
+    before, found, expected = (_tables(tmp_path / name) for name in ("older", "reused", "plain"))
+    for name, row in found.items():
+        if name in before:
+            assert (row["loss"], row["rank"]) == (before[name]["loss"], before[name]["rank"])
+        # losses stored as float16 are at most 2**-10 of their size apart, if the last bit of a float32 moves them
+        assert np.allclose(row.pop("loss"), expected[name].pop("loss"), rtol=2**-10, atol=1e-4)
+        assert row == expected[name]
+    again = score_into(corpus, tmp_path / "reused", model, reuse=str(older), **changes)
+    assert (again.computed, again.counts) == (0, reused.counts)
+    with pytest.raises(InputError, match="reuse: there '[0-9a-f]{64}', now None"):
+        score_into(corpus, tmp_path / "reused", model, **changes)
+    with pytest.raises(InputError, match=r"weights_sha256: there '\w+', now '\w+'"):
+        score_into(corpus, tmp_path / "other", make_model(2), reuse=str(older), **changes)
+    with pytest.raises(InputError, match="context: there 32, now 48"):
+        score_into(corpus, tmp_path / "other", model, reuse=str(older), context=48, **changes)
 
 
 def test_dedup_on_a_cluster_writes_what_threads_write(
