@@ -95,13 +95,14 @@ def test_a_corpus_that_grew_takes_the_losses_that_are_known(
     before, found, expected = (_tables(tmp_path / name) for name in ("older", "reused", "plain"))
     for name, row in found.items():
         if name in before:
-            assert (row["loss"], row["rank"]) == (before[name]["loss"], before[name]["rank"])
+            same = [of for of in before.values() if of["input_ids"] == row["input_ids"]]
+            assert (row["loss"], row["rank"]) in [(of["loss"], of["rank"]) for of in same]
         # losses stored as float16 are at most 2**-10 of their size apart, if the last bit of a float32 moves them
         assert np.allclose(row.pop("loss"), expected[name].pop("loss"), rtol=2**-10, atol=1e-4)
         assert row == expected[name]
     again = score_into(corpus, tmp_path / "reused", model, reuse=str(older), **changes)
     assert (again.computed, again.counts) == (0, reused.counts)
-    with pytest.raises(InputError, match="reuse: there '[0-9a-f]{64}', now None"):
+    with pytest.raises(InputError, match=r"reuse: there '[0-9a-f]{64}', now None"):
         score_into(corpus, tmp_path / "reused", model, **changes)
     with pytest.raises(InputError, match=r"weights_sha256: there '\w+', now '\w+'"):
         score_into(corpus, tmp_path / "other", make_model(2), reuse=str(older), **changes)
