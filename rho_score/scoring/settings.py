@@ -113,6 +113,7 @@ def resolve_settings(
         reuse = open_reusable(config.reuse, manifest["parts"])
         parts = manifest["parts"] | {"reuse": reuse.manifest["fingerprint"]}
         manifest = manifest | {"parts": parts, "fingerprint": fingerprint(parts)}
+        manifest["reused_from"] = relative_url(reuse.folder.url, config.output)
     return ScoringSettings(
         config=config,
         plan=plan,
