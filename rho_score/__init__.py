@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rho_score.config import (
         CompareConfig,
         CurveConfig,
+        DedupConfig,
         DynamicsConfig,
         ExportConfig,
         LossesConfig,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TuneConfig,
     )
+    from rho_score.deduplicating.job import DedupSummary, dedup
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
@@ -53,9 +55,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CompareConfig", "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CompareConfig", "CurveConfig", "DedupConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
+    "deduplicating.job": ("DedupSummary", "dedup"),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
@@ -85,6 +88,8 @@ __all__ = [
     "Comparison",
     "CurveConfig",
     "Curves",
+    "DedupConfig",
+    "DedupSummary",
     "DynamicsConfig",
     "DynamicsSummary",
     "ExportConfig",
@@ -114,6 +119,7 @@ __all__ = [
     "__version__",
     "collate_blocks",
     "compare",
+    "dedup",
     "dynamics",
     "export",
     "load_curves",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rho_score.config import (
     CompareConfig,
     CurveConfig,
+    DedupConfig,
     DynamicsConfig,
     ExportConfig,
     LossesConfig,
@@ -47,6 +48,46 @@ def _plan(config: PlanConfig) -> int:
     return 0
 
 
+def _dedup(config: DedupConfig) -> int:
+    from rho_score.corpus.plan import left_out
+    from rho_score.deduplicating.job import dedup
+
+    summary = dedup(config)
+    if config.dry_run:
+        _say("A dry run: this is what would be dropped. Nothing was written.")
+    elif summary.computed == 0:
+        _say_finished(summary.output)
+    total, bands = summary.counts, summary.bands
+    _say(
+        f"documents in {total.documents:,} = kept {total.kept:,} + exact duplicates {total.exact:,} + near duplicates "
+        f"{total.near:,} + unreadable {total.unreadable:,}"
+    )
+    _say(f"{total.bytes - total.bytes_kept:,} of {total.bytes:,} bytes of text are dropped")
+    _say(
+        f"{bands.bands} bands of {bands.rows} numbers: a pair with the similarity {config.similarity:g} is looked at with "
+        f"probability {bands.probability(config.similarity):.3f}"
+    )
+    groups = summary.groups if set(summary.groups) != {None} else {}
+    if groups:
+        _say(f"{'group':<24} {'documents':>12} {'kept':>12} {'exact':>12} {'near':>12} {'unreadable':>12}")
+    for group, row in groups.items():
+        name = visible(group or "(none)")
+        _say(
+            f"{name:<24.24} {row.documents:>12,} {row.kept:>12,} {row.exact:>12,} {row.near:>12,} {row.unreadable:>12,}"
+        )
+    for cluster in summary.clusters:
+        names = ", ".join(visible(name)[:60] for name in cluster.dropped)
+        more = f" and {cluster.documents - 1 - len(cluster.dropped):,} more" * (
+            cluster.documents - 1 > len(cluster.dropped)
+        )
+        _say(f"  {cluster.documents:,} documents are alike: kept {visible(cluster.kept)[:60]}, dropped {names}{more}")
+    if summary.not_shards:
+        _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
+    if not config.dry_run:
+        _say(f"{summary.output}/data: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
+    return 0
+
+
 def _score(config: ScoreConfig) -> int:
     from rho_score.corpus.plan import left_out
     from rho_score.scoring.job import score, verify
@@ -79,6 +120,10 @@ def _score(config: ScoreConfig) -> int:
         _say(f"weights: {summary.weight_note}")
     if counts.rescored:
         _say(f"{counts.rescored:,} documents overflowed in the run's dtype and were scored again in a wider one")
+    if counts.copied:
+        _say(f"{counts.copied:,} documents have the tokens of another one in their unit, and its losses")
+    if counts.reused:
+        _say(f"{counts.reused:,} documents have losses from {config.reuse}")
     if counts.quarantined:
         _print_quarantined(summary.output, counts.quarantined)
         return 0 if config.allow_quarantine else QUARANTINED
@@ -353,6 +398,14 @@ COMMANDS = {
         {
             "What a run would cost": "rho-score plan s3://corpora/web --model HuggingFaceTB/SmolLM2-135M "
             "--tokens-per-second 40000 --price-per-hour 2",
+        },
+    ),
+    "dedup": Command(
+        DedupConfig,
+        _dedup,
+        {
+            "Drop exact and near duplicates": "rho-score dedup corpus/ deduplicated --group-column source",
+            "Only look": "rho-score dedup corpus/ deduplicated --similarity 0.7 --dry-run",
         },
     ),
     "score": Command(

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from rho_score.errors import InputError
 
 C = TypeVar("C")
-PATHS = frozenset({"input", "output", "model", "scores", "ref", "base", "selection", "store", "plot", "csv", "page"})
+PATHS = frozenset(
+    {"input", "output", "model", "scores", "reuse", "ref", "base", "selection", "store", "plot", "csv", "page"}
+)
 """Names of the options that are paths or URLs."""
 
 

@@ -8,6 +8,7 @@ does, and its annotation says which group it belongs to and how its value is wri
 from rho_score.config.compare import CompareConfig
 from rho_score.config.corpus import CorpusConfig
 from rho_score.config.curve import CurveConfig
+from rho_score.config.dedup import DedupConfig
 from rho_score.config.dynamics import DynamicsConfig
 from rho_score.config.export import ExportConfig
 from rho_score.config.losses import LossesConfig
@@ -23,6 +24,7 @@ __all__ = [
     "CompareConfig",
     "CorpusConfig",
     "CurveConfig",
+    "DedupConfig",
     "Dtype",
     "DynamicsConfig",
     "ExportConfig",

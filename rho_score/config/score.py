@@ -70,6 +70,10 @@ class ScoreConfig(CorpusConfig):
     """The precision in which losses are stored and ranked. float16, the default, takes about 1.8
     bytes per token, and float32 nearly twice that. Pairs are stored as float32 by default, because
     the losses of a response are summed."""
+    reuse: Annotated[str | None, _SCORES, metavar("SCORES")] = None
+    """A finished score set of the same model and the same options, such as that of the corpus before
+    it grew. Documents with the same tokens take their losses from it, wherever they are, and do not
+    go through the model."""
 
     workers: Annotated[str, _WORKERS, metavar("N|MIN:MAX")] = "1"
     """How many workers load the model. MIN:MAX lets their number grow and shrink with the

@@ -14,14 +14,11 @@ of every format, and the counts show how many there are.
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import orjson
 
-from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
-from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import ExportConfig
 from rho_score.corpus.units import Unit
 from rho_score.exporting.counts import ExportCounts
@@ -36,6 +33,7 @@ from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.open import open_store
+from rho_score.stores.stages import remove_all, run_stage
 
 RUNS = "runs"
 
@@ -79,9 +77,9 @@ def export(config: ExportConfig) -> ExportSummary:
                 content = _run(config, settings, selection.units)
             output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
-        _remove(output, RUNS)
+        remove_all(output, RUNS)
     if config.join or config.val_share:
-        _remove(output, PIECES)
+        remove_all(output, PIECES)
     content = orjson.loads(output.read(SUCCESS))
     return ExportSummary(
         output=output.url,
@@ -131,28 +129,12 @@ def _run(config: ExportConfig, settings: ExportSettings, units: tuple[Unit, ...]
 
 def _stage(what: str, under: str, tasks: list[Task], config: ExportConfig) -> dict[str, JsonObject]:
     """Runs the tasks that have no result yet; returns all results by task name, in task order."""
-    output = Folder(config.output)
-    there = {name.removesuffix(".json") for name in output.listing(under) if name.endswith(".json")}
-    todo = [task for task in tasks if task.name not in there]
-    with ThreadPoolExecutor(16) as pool:
-        read = pool.map(lambda name: orjson.loads(output.read(f"{under}/{name}.json")), sorted(there))
-        found = dict(zip(sorted(there), read, strict=True))
-    with Progress(what, n_units=sum(task.n_units for task in todo)) as progress:
-        for index, reference in in_tasks(run_task, todo, workers=config.workers):
-            content: JsonObject = result(reference)
-            found[todo[index].name] = content
-            counts = ExportCounts(**content["counts"])
-            progress.add(
-                units=todo[index].n_units,
-                tokens=counts.tokens or counts.tokens_exported,
-            )
-    return {task.name: found[task.name] for task in tasks}
+    return run_stage(what, Folder(config.output), under, tasks, run_task, workers=config.workers, tokens_of=_tokens_of)
 
 
-def _remove(output: Folder, under: str) -> None:
-    """Removes the files of a folder one by one: not every object store can delete many at a time."""
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: output.remove(f"{under}/{name}"), output.names(under)))
+def _tokens_of(content: JsonObject) -> int:
+    counts = ExportCounts(**content["counts"])
+    return counts.tokens or counts.tokens_exported
 
 
 def _total(results: Mapping[str, JsonObject]) -> ExportCounts:

@@ -9,8 +9,9 @@ import pyarrow as pa
 from rho_score.corpus.columns import Columns, value_at
 from rho_score.corpus.content import without_nulls
 from rho_score.corpus.units import Unit
+from rho_score.corpus.whole_rows import jsonl_rows
 from rho_score.exporting.counts import ExportCounts
-from rho_score.exporting.original_rows import Corpus, jsonl_rows, scored_places
+from rho_score.exporting.original_rows import Corpus, scored_places
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.stores.score_set import ScoreSet
 
@@ -46,7 +47,7 @@ def pair_rows(
         tokens_written=n_tokens,
         tokens_trained=n_trained,
     )
-    rows = jsonl_rows(corpus, unit, keep)
+    rows = jsonl_rows(corpus.root, unit, keep)
     return (
         _line(row, corpus.columns, float(chosen[i]), float(rejected[i]))
         for row, i in zip(rows, np.flatnonzero(keep), strict=True)

@@ -7,11 +7,12 @@ import numpy as np
 
 from rho_score.config import ExportConfig
 from rho_score.corpus.formats import format_of
+from rho_score.corpus.whole_rows import Compression
 from rho_score.errors import InputError
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, OlmoWriter, bin_dtype
-from rho_score.exporting.original_rows import Compression, Corpus, corpus_root
+from rho_score.exporting.original_rows import Corpus, corpus_root
 from rho_score.exporting.token_source import TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder

@@ -14,17 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.corpus.units import Unit
+from rho_score.corpus.whole_rows import JsonlRows, ParquetRows, jsonl_rows, whole_rows
 from rho_score.errors import RhoScoreError
 from rho_score.exporting.counts import ExportCounts
 from rho_score.exporting.difficulty import KeyRange, document_ranks, read_range, run_file, tokens_by_key
 from rho_score.exporting.joined import PIECES, SPLITS, in_val
-from rho_score.exporting.original_rows import (
-    JsonlRows,
-    ParquetRows,
-    jsonl_rows,
-    kept_rows,
-    rows_to_keep,
-)
+from rho_score.exporting.original_rows import rows_to_keep
 from rho_score.exporting.pairs import pair_rows
 from rho_score.exporting.settings import ExportSettings
 from rho_score.exporting.writer import Writer
@@ -138,10 +133,10 @@ def original_part(settings: ExportSettings, part: str, units: tuple[Unit, ...]) 
     for unit in units:
         keep = rows_to_keep(settings.corpus, selection, unit)
         if settings.format == "parquet":
-            for table in kept_rows(settings.corpus, unit, keep):
+            for table in whole_rows(settings.corpus.root, unit, keep):
                 tables.add(table)
         else:
-            for line in jsonl_rows(settings.corpus, unit, keep):
+            for line in jsonl_rows(settings.corpus.root, unit, keep):
                 lines.add(line)
         counts += _whole(selection, unit)
     return _publish(settings, part, (tables if settings.format == "parquet" else lines).files(), counts)

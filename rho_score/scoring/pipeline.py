@@ -17,6 +17,7 @@ from rho_score.files.retries import add_retries
 from rho_score.scoring.live import Reporter
 from rho_score.scoring.publish import PublishSettings, publish_unit
 from rho_score.scoring.read import CorpusUnits
+from rho_score.scoring.reuse import add_known, find_known
 from rho_score.scoring.settings import ScoringSettings
 from rho_score.scoring.tokenize import tokenize_unit
 from rho_score.scoring.unit_stats import UnitStats
@@ -73,6 +74,19 @@ def scored_units(
         num_cpus=IO_CPUS,
         compute=ahead,
     )
+    if settings.reuse is not None:
+        dataset = dataset.map_batches(
+            add_known,
+            fn_kwargs={
+                "known": ray.put(find_known(settings.reuse)),
+                "signals": settings.scorer.signals,
+                "prefix": settings.scorer.prefix_id is not None,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=IO_CPUS,
+            compute=ahead,
+        )
     # With GPUs, `map_batches` refuses batches that are whole blocks.
     dataset = dataset.map_batches_internal(
         ScoreUnit,

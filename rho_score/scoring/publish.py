@@ -93,6 +93,8 @@ def _counts(scored: pa.Table, n_quarantined: int, stats: UnitStats) -> ScoreCoun
         scored=len(scored),
         quarantined=n_quarantined,
         rescored=stats.rescored,
+        copied=stats.copied,
+        reused=stats.reused,
         tokens=int(list_lengths(scored["input_ids"]).sum()),
         losses=len(losses) - losses.null_count,
         total_nats=float(np.nansum(as_numpy(losses), dtype=np.float64)),

@@ -14,7 +14,6 @@ from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
-from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
 from rho_score.models.content import Encoder
@@ -25,9 +24,11 @@ from rho_score.models.model_config import default_context, load_config, longest_
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix, split_id
 from rho_score.scoring.preflight import default_cpus
+from rho_score.scoring.reuse import open_reusable
 from rho_score.stores.lineage import noted_run
-from rho_score.stores.manifest import new_manifest, relative_url
+from rho_score.stores.manifest import fingerprint, new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, SIGNALS
+from rho_score.stores.score_set import ScoreSet
 
 # Two cores take four hours for a unit of 16 MB.
 UNIT_TIMEOUT_S, CPU_UNIT_TIMEOUT_S = 4 * 3600.0, 24 * 3600.0
@@ -70,6 +71,8 @@ class ScoringSettings:
     """CPUs of each model worker."""
     gpus: float
     """GPUs of each model worker."""
+    reuse: ScoreSet | None
+    """The score set that losses are taken from."""
 
     @property
     def unit_timeout_s(self) -> float:
@@ -111,6 +114,12 @@ def resolve_settings(
     named |= _hidden(config, columns, scorer)
     about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
     manifest = _manifest(config, plan, scorer, named, identity | about)
+    reuse = None
+    if config.reuse is not None:
+        reuse = open_reusable(config.reuse, manifest["parts"])
+        parts = manifest["parts"] | {"reuse": reuse.manifest["fingerprint"]}
+        manifest = manifest | {"parts": parts, "fingerprint": fingerprint(parts)}
+        manifest["reused_from"] = relative_url(reuse.folder.url, config.output)
     return ScoringSettings(
         config=config,
         plan=plan,
@@ -122,6 +131,7 @@ def resolve_settings(
         workers=workers,
         cpus=cpus,
         gpus=gpus,
+        reuse=reuse,
     )
 
 
@@ -294,9 +304,3 @@ def worker_range(text: str) -> tuple[int, int]:
     if not 1 <= found[0] <= found[1]:
         raise InputError(f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
     return found
-
-
-def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """Raises InputError for an output inside the corpus; the next run would read it as input."""
-    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
-        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")

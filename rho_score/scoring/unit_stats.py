@@ -18,6 +18,10 @@ class UnitStats:
     """What a worker measured while it had a unit. It differs from run to run; no file holds it."""
 
     rescored: int = 0
+    copied: int = 0
+    """Documents with the losses of another one, which has the same tokens."""
+    reused: int = 0
+    """Documents with losses from another score set."""
     positions: int = 0
     """Positions that went through the model, padding included."""
     padding: int = 0

@@ -25,8 +25,10 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.blocks import SCORED
+from rho_score.scoring.copies import first_of_each, score_once
 from rho_score.scoring.hidden import in_place, without_context
 from rho_score.scoring.live import Reporter
+from rho_score.scoring.reuse import KNOWN
 from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.stores.manifest import difference
@@ -94,27 +96,38 @@ class ScoreUnit:
         read = ids if which is None else without_context(ids, which)
         before = time.perf_counter()
         name = unit["unit"][0].as_py()
-        told = self._reporter.unit(name, sum(map(len, read)))
-        scored, poisoned = self._attempts.score(name, read, partial(self._scorer.score, on_tokens=told))
+        known = as_numpy(unit[KNOWN]) if KNOWN in unit.column_names else np.zeros(len(ids), bool)
+        todo = np.flatnonzero(~known).tolist()
+        todo_ids = [read[i] for i in todo]
+        first = first_of_each(todo_ids)
+        told = self._reporter.unit(name, sum(len(todo_ids[i]) for i in set(first)))
+        score = partial(self._scorer.score, on_tokens=told)
+        scored, poisoned = score_once(todo_ids, first, lambda distinct: self._attempts.score(name, distinct, score))
         told.finished()
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
-        for i, loss in enumerate(scored.loss):
-            if i in poisoned:
-                errors[i] = f"the model fails on it: {poisoned[i]}"
+        for at, (i, loss) in enumerate(zip(todo, scored.loss, strict=True)):
+            if at in poisoned:
+                errors[i] = f"the model fails on it: {poisoned[at]}"
             elif not self._scorer.is_finite(loss):
                 errors[i] = self._scorer.overflow
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
         for name, values in (("loss", scored.loss), *scored.signals.items()):
-            placed = values if which is None else in_place(values, which)
+            placed = values if which is None else in_place(values, [which[i] for i in todo])
             field = SIGNALS.get(name, SCORED.field("loss"))
+            every = _with_known(unit, name, todo, placed, ids)
             unit = unit.append_column(
-                field, list_column(_as_stored(placed, counts, field.type.value_type, self._precision), lengths)
+                field, list_column(_as_stored(every, counts, field.type.value_type, self._precision), lengths)
             )
         stats = UnitStats(
             rescored=scored.rescored,
+            copied=sum(
+                of != at and errors[i] is None and len(ids[i]) > 0
+                for at, (i, of) in enumerate(zip(todo, first, strict=True))
+            ),
+            reused=len(ids) - len(todo),
             positions=scored.positions,
             padding=scored.padding,
             worker=f"{os.uname().nodename}/{os.getpid()}",
@@ -140,6 +153,19 @@ def _does_not_load(error: Exception, model: str) -> str:
         "larger nodes or --gpus-per-worker; else look whether `transformers` by itself loads the model, and whether every node has "
         "the packages that it needs."
     )
+
+
+def _with_known(
+    unit: pa.Table, name: str, todo: list[int], values: list[np.ndarray], ids: list[np.ndarray]
+) -> list[np.ndarray]:
+    """The values of all documents: of the documents `todo` those that were computed, of the others the known ones."""
+    if len(todo) == len(ids):
+        return values
+    known = as_numpy(flat_values(unit[f"{KNOWN}_{name}"]))
+    every = np.split(known, np.cumsum([len(document) for document in ids])[:-1])
+    for i, value in zip(todo, values, strict=True):
+        every[i] = value
+    return every
 
 
 def _as_stored(

@@ -15,6 +15,8 @@ _ABOUT = {
     "`input_ids`, and the `loss` of each token in nats, null where a token has none.",
     "selection": "The tokens to train on, made by `rho-score select`. A row is a document: `input_ids`, the scores of its "
     "tokens in nats, and the `mask`, true for each token to train on.",
+    "deduplicated corpus": "A corpus without its exact and near duplicates, made by `rho-score dedup`. `data/` has the kept "
+    "documents with all their own columns, and `dropped/` lists the others.",
 }
 
 
@@ -25,6 +27,8 @@ def card(manifest: JsonObject) -> bytes | None:
         return None
     form = manifest["parts"].get("format") if kind == "export" else "parquet"
     files = {"jsonl": "data/*.jsonl*", "bin": None, "olmo": None, "megatron": None}.get(form, "data/*.parquet")
+    if kind == "deduplicated corpus":
+        files = "data/**" if len(manifest["formats"]) == 1 else None
     if kind == "export":
         what = f"In its files, {manifest['mask']}. " if "mask" in manifest else ""
         about = f"Made by `rho-score export --format {form}`. {what}Note: {manifest['note']}"

@@ -85,13 +85,26 @@ class ScoreCounts:
     scored: int = 0
     quarantined: int = 0
     rescored: int = 0
-    """Documents that overflowed in the run's dtype and were scored again in a wider dtype."""
+    """Documents that overflowed in the run's dtype and were scored again in a wider dtype.
+
+    Copies are not among them.
+    """
+    copied: int = 0
+    """Scored documents whose losses were copied from another document of their unit with the same
+    tokens."""
+    reused: int = 0
+    """Scored documents whose losses were taken from another score set."""
     tokens: int = 0
     """Tokens of the scored documents."""
     losses: int = 0
     """Tokens with a loss. Without a prefix token, the first token of each document has none."""
     total_nats: float = 0.0
     """Sum of the stored losses, in nats."""
+
+    @classmethod
+    def of(cls, found: JsonObject) -> "ScoreCounts":
+        """The counts in a JSON object. Fields that other versions wrote are ignored."""
+        return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
 
     @classmethod
     def total(cls, parts: Iterable["ScoreCounts"]) -> "ScoreCounts":

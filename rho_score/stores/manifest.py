@@ -20,7 +20,7 @@ from rho_score.stores.shapes import (
 )
 from rho_score.version import __version__
 
-Kind = Literal["score set", "selection", "export", "training run", "tuning"]
+Kind = Literal["score set", "selection", "export", "training run", "tuning", "deduplicated corpus"]
 
 
 def new_manifest(kind: Kind, parts: JsonObject, **about: Any) -> JsonObject:
@@ -29,7 +29,7 @@ def new_manifest(kind: Kind, parts: JsonObject, **about: Any) -> JsonObject:
     about: further fields, which the fingerprint does not cover.
     """
     parts = orjson.loads(orjson.dumps(parts))
-    return {"kind": kind, "fingerprint": _fingerprint(parts), "parts": parts, "rho_score": __version__, **about}
+    return {"kind": kind, "fingerprint": fingerprint(parts), "parts": parts, "rho_score": __version__, **about}
 
 
 def difference(
@@ -57,14 +57,15 @@ def read_manifest(folder: Folder) -> JsonObject:
         found = read_json(folder, MANIFEST, Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder.url} is not a rho-score store: it has no {MANIFEST}. Check the path.") from None
-    if _fingerprint(found["parts"]) != found["fingerprint"]:
+    if fingerprint(found["parts"]) != found["fingerprint"]:
         raise InputError(
             f"{folder.url}/{MANIFEST} was changed: its fingerprint does not match its parts. Restore the file."
         )
     return found
 
 
-def _fingerprint(parts: JsonObject) -> str:
+def fingerprint(parts: JsonObject) -> str:
+    """The SHA-256 of the parts of a manifest, as a hexadecimal string."""
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

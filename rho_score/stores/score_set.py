@@ -66,4 +66,4 @@ class ScoreSet(Store):
 def score_counts_of(folder: Folder, unit: str, metadata: JsonObject) -> ScoreCounts:
     """The counts in the footer of a score set's unit; raises RhoScoreError if it is damaged."""
     with readable(folder, data_name(unit)):
-        return ScoreCounts(**metadata["accounts"])
+        return ScoreCounts.of(metadata["accounts"])

@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Manifest(TypedDict):
     """The fields of `manifest.json` that every store has."""
 
-    kind: Literal["score set", "selection", "export", "training run", "tuning"]
+    kind: Literal["score set", "selection", "export", "training run", "tuning", "deduplicated corpus"]
     fingerprint: str
     parts: JsonObject
 
@@ -56,6 +56,8 @@ class Totals(TypedDict):
     scored: int
     quarantined: int
     rescored: int
+    copied: NotRequired[int]
+    reused: NotRequired[int]
     tokens: int
     losses: int
     total_nats: float

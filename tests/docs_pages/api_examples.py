@@ -15,6 +15,13 @@ class Example(NamedTuple):
 
 EXAMPLES = (
     Example(
+        ("dedup", "DedupConfig", "DedupSummary"),
+        """
+unique = rho.dedup(rho.DedupConfig(input="corpus", output="deduplicated", group_column="source"))
+print(unique.counts.kept, "kept,", unique.counts.dropped, "dropped; the largest cluster:", unique.clusters[:1])
+""",
+    ),
+    Example(
         ("score", "ScoreConfig", "ScoreSummary"),
         """
 rho.score(rho.ScoreConfig(input="corpus", output="scores/ref", model="models/ref", group_column="source"))

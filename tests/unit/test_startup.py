@@ -41,6 +41,10 @@ def test_reading_and_publishing_tasks_start_without_torch() -> None:
     assert not _loaded("import rho_score.scoring.read, rho_score.scoring.publish") & {"torch", "transformers"}
 
 
+def test_dedup_starts_without_torch_and_ray() -> None:
+    assert not _loaded("import rho_score.deduplicating.job") & {"torch", "transformers", "ray", "pandas"}
+
+
 def test_a_threshold_is_found_without_pandas(tmp_path: Path) -> None:
     """Importing it takes longer than counting ten million tokens."""
     scores = write_scores(

@@ -14,8 +14,9 @@ from rho_score.config import CorpusConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.corpus.units import Unit
+from rho_score.corpus.whole_rows import JsonlRows, jsonl_rows, whole_rows
 from rho_score.errors import InputError, RhoScoreError
-from rho_score.exporting.original_rows import Corpus, JsonlRows, corpus_root, jsonl_rows, kept_rows, rows_to_keep
+from rho_score.exporting.original_rows import Corpus, corpus_root, rows_to_keep
 from rho_score.files.folder import Folder
 
 
@@ -59,14 +60,14 @@ def test_quarantined_documents_are_passed_over(tmp_path: Path) -> None:
     corpus, unit = _case(tmp_path, lines, ["b", "a", f"a.jsonl@{sum(map(len, lines[:5]))}"])
     assert _keep(corpus, unit, [("a", True), ("a", False), ("c", True)]) == [True, False, False, False, False, True]
     keep = np.array([True, False, False, False, False, True])
-    assert list(jsonl_rows(corpus, unit, keep)) == [lines[0], lines[-1] + b"\n"]
+    assert list(jsonl_rows(corpus.root, unit, keep)) == [lines[0], lines[-1] + b"\n"]
 
 
 def test_lines_are_verbatim_but_for_the_mark_before_the_first(tmp_path: Path) -> None:
     lines = [b"\xef\xbb\xbf" + _line("a"), b'{ "id":"b",  "text" : "\\u00e9" }\r\n']
     corpus, unit = _case(tmp_path, lines, [])
     keep = np.array(_keep(corpus, unit, [("a", True), ("b", True)]))
-    assert list(jsonl_rows(corpus, unit, keep)) == [_line("a"), lines[1]]
+    assert list(jsonl_rows(corpus.root, unit, keep)) == [_line("a"), lines[1]]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_rows_of_arrow_shards_keep_their_columns_and_types(form: str, tmp_path: 
     for unit in plan.units:
         chosen = keep[row : row + (unit.rows or 0)]
         row += unit.rows or 0
-        tables += list(kept_rows(corpus, unit, chosen))
-        lines += list(jsonl_rows(corpus, unit, chosen))
+        tables += list(whole_rows(corpus.root, unit, chosen))
+        lines += list(jsonl_rows(corpus.root, unit, chosen))
     assert pa.concat_tables(tables).equals(table.filter(pa.array(keep)))
     assert [json.loads(line) for line in lines] == table.filter(pa.array(keep)).to_pylist()

@@ -36,7 +36,8 @@ def _publish(
 def test_a_unit_becomes_two_files_and_its_accounts(tmp_path: Path) -> None:
     accounts = _publish(ROWS, tmp_path)
     assert accounts == {
-        "documents": 3, "scored": 2, "quarantined": 1, "rescored": 0, "tokens": 2, "losses": 2, "total_nats": 2.0,
+        "documents": 3, "scored": 2, "quarantined": 1, "rescored": 0, "copied": 0, "reused": 0, "tokens": 2, "losses": 2,
+        "total_nats": 2.0,
     }  # fmt: skip
     assert pq.ParquetFile(tmp_path / "data" / "u.parquet").read()["loss"].to_pylist() == [[0.5, 1.5], []]
     quarantined = pq.ParquetFile(tmp_path / "quarantine" / "u.parquet").read().to_pylist()
