@@ -23,6 +23,7 @@ from rho_score.exporting.job import export
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
+from tests.inputs.tar_kinds import tar
 from tests.ray.conftest import digests, score_into
 
 EOS = 1  # of the tests' tokenizer
@@ -86,7 +87,7 @@ def test_token_files_have_the_losses_of_their_ids(
 
 
 def _documents(folder: Path) -> None:
-    """The same sixty documents as Parquet, JSON lines, an Arrow stream, an Arrow file and a saved dataset."""
+    """The same sixty documents as Parquet, JSON lines, an Arrow stream and file, a saved dataset and a tar."""
     rows = {"id": [f"d{i}" for i in range(60)], "text": [some_text(60, i) for i in range(60)]}
 
     def table(of: str) -> pa.Table:
@@ -97,6 +98,10 @@ def _documents(folder: Path) -> None:
     for name, new in (("stream", pa.ipc.new_stream), ("file", pa.ipc.new_file)):
         with new(folder / f"{name}.arrow", table(name).schema) as writer:
             writer.write_table(table(name), max_chunksize=5)
+    members = [
+        (f"{i}.{name}", value.encode()) for i, row in enumerate(table("tar").to_pylist()) for name, value in row.items()
+    ]
+    (folder / "e.tar").write_bytes(tar(*members))
     Dataset.from_dict(table("saved").to_pydict()).save_to_disk(folder / "saved", num_shards=3)
 
 
@@ -155,7 +160,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert digests(output) == digests(undisturbed)
     if write is _documents:
         rows = rows_of(output)
-        assert len(rows) == 300
+        assert len(rows) == 360
         for doc_id, row in rows.items():
             of_parquet = rows[f"parquet/{doc_id.rpartition('/')[2]}"]
             assert (row["input_ids"], row["loss"]) == (of_parquet["input_ids"], of_parquet["loss"])
