@@ -86,6 +86,24 @@ def test_token_files_have_the_losses_of_their_ids(
         score_into(tmp_path / "in", tmp_path / "ours", make_model(1), **options, split_at="7")
 
 
+def test_what_is_kept_of_token_files_is_exported_as_tokens_alone(
+    ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    ids = np.tile(np.array([5, 6, 7, EOS, 8, 9, EOS], "<u2"), 20)
+    ids.tofile(tmp_path / "in" / "a.bin")
+    score_into(tmp_path / "in", tmp_path / "scores", make_model(1), **PLAIN, token_files="uint16")
+    chosen = str(tmp_path / "chosen")
+    select(SelectConfig(ref=str(tmp_path / "scores"), output=chosen, ratio=0.5, level="document"))
+    with pytest.raises(InputError, match="not possible from files of token ids and from tars"):
+        export(ExportConfig(selection=chosen, output=str(tmp_path / "rows"), format="jsonl"))
+    export(ExportConfig(selection=chosen, output=str(tmp_path / "bin"), format="bin", prefix=False, eos_id=2))
+    written = np.fromfile(tmp_path / "bin" / "data" / "part-00000.bin", "<u2")
+    documents = [part.tolist() for part in np.split(written, np.flatnonzero(written == 2) + 1) if len(part)]
+    assert 0 < len(documents) < 40
+    assert {tuple(document) for document in documents} <= {(5, 6, 7, EOS, 2), (8, 9, EOS, 2)}
+
+
 def _documents(folder: Path) -> None:
     """The same sixty documents as Parquet, JSON lines, an Arrow stream and file, a saved dataset and a tar."""
     rows = {"id": [f"d{i}" for i in range(60)], "text": [some_text(60, i) for i in range(60)]}
