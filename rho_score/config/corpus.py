@@ -32,7 +32,8 @@ class CorpusConfig:
     """The corpus: a folder that is searched recursively, a file or a glob, given as a path or as
     any fsspec URL such as s3://bucket/corpus. Shards are .parquet files, Arrow files (.arrow or
     .feather, as datasets.save_to_disk writes them) and JSON lines (.json, .jsonl or .ndjson), which
-    may be compressed (.gz, .zst, .lz4, .bz2 or .xz). Of a Delta table, the newest version is read."""
+    may be compressed (.gz, .zst, .lz4, .bz2 or .xz), and webdataset's .tar files. Of a Delta table,
+    the newest version is read."""
     text_column: Annotated[str, _CORPUS, metavar("COLUMN")] = "text"
     """The string column that holds a document's text. A dotted name reaches into structs and JSON
     objects (body.text)."""
@@ -50,7 +51,7 @@ class CorpusConfig:
     id_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's id, of any scalar type. A dotted name (meta.id) and the
     KEY of folders named KEY=VALUE work too, and several names are joined with / (lang,id). By
-    default, the id is SHARD#ROW in Parquet and Arrow, SHARD@BYTE in JSON lines, and SHARD@TOKEN in flat
+    default, the id is SHARD#ROW in Parquet and Arrow, SHARD@BYTE in JSON lines, SHARD#KEY in tars, and SHARD@TOKEN in flat
     files of token ids."""
     group_column: Annotated[str | None, _CORPUS, metavar("COLUMN")] = None
     """The column that holds a document's group, such as its source or domain. Selections report

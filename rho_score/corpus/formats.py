@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus import arrow_shards, jsonl_shards, parquet_shards, token_shards
+from rho_score.corpus import arrow_shards, jsonl_shards, parquet_shards, tar_shards, token_shards
 from rho_score.corpus.columns import Columns, Row
 from rho_score.corpus.units import Unit
 from rho_score.files.folder import FileInfo, Folder
@@ -27,7 +27,7 @@ class Format(Protocol):
     def ROWS(self) -> Literal["tables", "lines"] | None:
         """What `rows` yields: tables if columns have declared types, else lines of JSON.
 
-        None if the shards have nothing besides what is scored.
+        None if the rows cannot be written again.
         """
 
     def is_name(self, name: str) -> bool:
@@ -55,7 +55,7 @@ class Format(Protocol):
         """
 
 
-FORMATS: tuple[Format, ...] = (parquet_shards, jsonl_shards, arrow_shards)
+FORMATS: tuple[Format, ...] = (parquet_shards, jsonl_shards, arrow_shards, tar_shards)
 """The formats of documents."""
 TOKEN_FORMATS: tuple[Format, ...] = (token_shards,)
 """The formats of bare token ids. They are read if they are asked for, and then nothing else is."""

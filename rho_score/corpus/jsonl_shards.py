@@ -12,23 +12,13 @@ import numpy as np
 import orjson
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus.columns import (
-    MISSING,
-    Columns,
-    Document,
-    Row,
-    document,
-    folder_values,
-    joined_id,
-    paths_in,
-    value_at,
-)
+from rho_score.corpus.columns import Columns, Document, Row, folder_values, value_at
 from rho_score.corpus.compression import DAMAGE, MAGIC_BYTES, compression_named, compression_of, decompressed
-from rho_score.corpus.content import columns_of, packed
 from rho_score.corpus.json_heads import refuse_one_value
 from rho_score.corpus.lines import BOM, LARGEST_SHARD, Line, lines_between
+from rho_score.corpus.records import check_columns, record_document
 from rho_score.corpus.units import Unit, new_unit
-from rho_score.corpus.values import Unusable, Value, json_text
+from rho_score.corpus.values import Unusable
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
 
@@ -38,7 +28,6 @@ ROWS: Final = "lines"
 PLAIN = ".jsonl"
 EXPANSION = 4  # typical bytes of text per compressed byte; only for estimates
 PEEK_BYTES = 1 << 18
-_INTEGERS = 2.0**63  # smaller integers are exact; orjson may turn larger ones into floats
 
 
 def is_name(name: str) -> bool:
@@ -130,26 +119,7 @@ def _check_columns(head: bytes, name: str, corpus: CorpusConfig, *, whole: bool)
             continue  # a broken line is quarantined when it is read
         if isinstance(record, dict) and record:
             records.append(record)
-    folders = folder_values(name)
-
-    def is_there(column: str, *, folder: bool = True) -> bool:
-        return (folder and column in folders) or any(value_at(record, column) is not MISSING for record in records)
-
-    columns = columns_of(corpus)
-    ids = [] if columns.id is None else [columns.id] if is_there(columns.id) else columns.id_parts
-    groups = [] if columns.group is None else [columns.group]
-    wanted = [(column, "--id-column") for column in ids] + [(column, "--group-column") for column in groups]
-    contents = columns.contents
-    lost = [(column, flag) for column, flag in contents if not is_there(column, folder=False)]
-    lost += [(column, flag) for column, flag in wanted if not is_there(column)]
-    if records and lost:
-        column, flag = lost[0]
-        folder = "" if (column, flag) in contents or "." in column else f", and no folder {column}=… below the input"
-        there = ", ".join([*paths_in(records), *(f"{key} (a folder)" for key in folders)])
-        raise InputError(
-            f"no field {column!r} in its first records{folder}; there are: {there}. Name the right one with {flag}, or "
-            "give the input as a glob that leaves this file out."
-        )
+    check_columns(records, name, corpus)
 
 
 def read(root: Folder, unit: Unit, columns: Columns) -> Iterator[Row]:
@@ -203,31 +173,7 @@ def _line_document(
     if not isinstance(record, dict):
         return Document(default_id, None, None, f"{place}: a JSON {type(record).__name__}, not an object")
 
-    def named(column: str) -> Value:
-        found = value_at(record, column)
-        if found is MISSING:
-            return folders.get(column)
-        if isinstance(found, float) and abs(found) >= _INTEGERS:
-            found = _exact(line, column, found)
-        return json_text(found)
-
-    doc_id: Value = default_id
-    if columns.id is not None:
-        parts = columns.id_parts
-        if len(parts) == 1 or columns.id in folders or value_at(record, columns.id) is not MISSING:
-            doc_id = named(columns.id)
-        else:
-            doc_id = joined_id([(part, named(part)) for part in parts])
-    group = None if columns.group is None else named(columns.group)
-    text = value_at(record, columns.text)
-    if text is MISSING:
-        known = doc_id if isinstance(doc_id, str) else default_id
-        return Document(known, None, None, f"{place}: no field {columns.text!r}")
-    context, rejected = (
-        None if column is None else value_at(record, column) for column in (columns.context, columns.rejected)
-    )
-    content = packed(columns, text, context, rejected)
-    return document(default_id, content, doc_id, group, columns, place=f"{place}: ")
+    return record_document(record, default_id, place, columns, folders, lambda *of: _exact(line, *of))
 
 
 def _exact(line: bytes, column: str, found: float) -> Any:

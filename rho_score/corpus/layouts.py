@@ -3,6 +3,7 @@
 Their names look like those of shards. Read as shards, they would be documents that nobody wrote.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -88,14 +89,17 @@ def _of_saved_datasets(root: Folder, files: Mapping[str, FileInfo]) -> list[str]
     Raises:
         InputError: a dataset's rows are chosen by a list of indices.
     """
-    found = [name for name in files if name.rpartition("/")[2] == "dataset_dict.json"]
+    folders: dict[str, list[str]] = defaultdict(list)
     for name in files:
-        folder, slash, last = name.rpartition("/")
-        if last != "state.json" or files[name].size > _MOST_STATE:
+        folders[name.rpartition("/")[0]].append(name)
+    found = [name for name in files if f"/{name}".endswith("/dataset_dict.json")]
+    for folder, inside in folders.items():
+        under = f"{folder}/" if folder else ""
+        if (noted := f"{under}state.json") not in files or files[noted].size > _MOST_STATE:
             continue
         try:
-            state = orjson.loads(root.read(name))
-            data = {one["filename"] for one in state["_data_files"]}
+            state = orjson.loads(root.read(noted))
+            data = {f"{under}{one['filename']}" for one in state["_data_files"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue  # of something else
         if any(value for key, value in state.items() if key.startswith("_indices")):
@@ -103,10 +107,8 @@ def _of_saved_datasets(root: Folder, files: Mapping[str, FileInfo]) -> list[str]
                 f"{visible(folder) or root.url} is a dataset of which a list of indices chooses the rows. Save it again, with "
                 "dataset.flatten_indices().save_to_disk(…)."
             )
-        here = [other for other in files if other.startswith(f"{folder}{slash}")]
-        inside = {other: other.removeprefix(f"{folder}{slash}") for other in here}
-        found += [other for other in here if inside[other] in ("state.json", "dataset_info.json")]
-        found += [other for other in here if inside[other].endswith(".arrow") and inside[other] not in data]
+        found += [noted, f"{under}dataset_info.json"]
+        found += [name for name in inside if name.endswith(".arrow") and name not in data]
     return found
 
 

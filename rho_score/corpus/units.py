@@ -19,7 +19,7 @@ class Unit:
 
     It is `.parquet` or `.jsonl`, the latter followed by its compression: `.jsonl.gz`, `.jsonl.zst`,
     `.jsonl.lz4`, `.jsonl.bz2` or `.jsonl.xz`, or
-    `.arrow` and `.arrows` for Arrow files and streams. Files of token ids have `tokens:TYPE@PLACE`, their numpy type and the
+    `.arrow` and `.arrows` for Arrow files and streams, or `.tar` with its compression. Files of token ids have `tokens:TYPE@PLACE`, their numpy type and the
     byte where they begin, or `megatron:TYPE@0`.
     """
     size: int

@@ -259,8 +259,8 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
     rows = {unit.shard: format_of(unit).ROWS for unit in selection.units}
     if None in rows.values():
         raise InputError(
-            f"--format {config.format} writes documents with all their columns, but the corpus is files of token ids, which have "
-            "none. Export tokens, for example with --format labels, bin or megatron."
+            f"--format {config.format} writes documents with all their columns, which is not possible from files of token ids and "
+            "from tars. Export tokens, for example with --format labels, bin or megatron."
         )
     lines = [shard for shard, of in rows.items() if of == "lines"]
     if config.format == "parquet" and lines:

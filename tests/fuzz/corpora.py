@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ from rho_score.files.folder import Folder
 from rho_score.scoring.estimate import estimate
 from rho_score.scoring.read import read_unit
 from tests.fuzz.place import place
+from tests.inputs.tar_kinds import tar
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -103,6 +105,15 @@ def arrow_files() -> list[bytes]:
             writer.write_table(table, max_chunksize=7)
         files.append(sink.getvalue().to_pybytes())
     return files
+
+
+def tars() -> list[bytes]:
+    files = [
+        (f"{i}.{name}", value.encode())
+        for i in range(9)
+        for name, value in (("text", f"t{i}"), ("id", str(i)), ("source", "a"))
+    ]
+    return [tar(*files, form=form) for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)]
 
 
 IDS = np.arange(90, dtype="<u2") % 7

@@ -23,6 +23,7 @@ from tests.fuzz.corpora import (
     nested_jsonl,
     nested_parquet,
     parquet_files,
+    tars,
     token_files,
     zstd,
 )
@@ -71,6 +72,7 @@ TARGETS = [
     Target("json", lambda: [nested_jsonl(), jsonl()], corpus_target("lang=en/x.json", **NESTED)),
     Target("nested-parquet", nested_parquet, corpus_target("lang=en/x.parquet", **NESTED), share=2),
     Target("arrow", arrow_files, corpus_target("x.arrow"), share=2),
+    Target("tar", tars, corpus_target("x.tar"), share=2),
     Target("tokens", token_files, corpus_target("x.bin", **TOKENS)),
     Target("megatron", indices, corpus_target("x.idx", {"x.bin": IDS.tobytes()}, **TOKENS)),
     Target("jsonl-zst", lambda: [zstd(jsonl())], corpus_target("x.jsonl.zst"), share=2),

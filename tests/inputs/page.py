@@ -10,6 +10,7 @@ from tests.inputs.kinds import Kind
 from tests.inputs.model_kinds import MODELS
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
+from tests.inputs.tar_kinds import TARS
 from tests.inputs.token_kinds import TOKENS
 
 INTRODUCTION = f"""# Input: what is read, quarantined, refused
@@ -21,8 +22,8 @@ that a test writes and reads: `python -m tests.inputs.page > docs/inputs.md`.
 - **Quarantined**: the document has a record in `OUT/quarantine/` with its id and this reason; the run ends with exit code 3.
 - **Refused**: exit code 2 before anything is run. The message names the file, the value and the remedy.
 
-Shards are `.parquet` files, Arrow files and streams (`.arrow`, `.arrows`, `.ipc`, `.feather`), and JSON Lines named `.json`,
-`.jsonl`, `.jsonlines` or `.ndjson`, plain or with `.gz`, `.zst`, `.lz4`, `.bz2` or `.xz` behind the name. The first bytes of a
+Shards are `.parquet` files, Arrow files and streams (`.arrow`, `.arrows`, `.ipc`, `.feather`), tars of samples (`.tar`), and
+JSON Lines named `.json`, `.jsonl`, `.jsonlines` or `.ndjson`, plain or with `.gz`, `.zst`, `.lz4`, `.bz2` or `.xz` behind the name. The first bytes of a
 file tell how it is compressed, not its name. With `--token-files`, shards are files of token ids instead (`.bin`, `.npy`). Files
 with a part of their name that begins with `_` are left out, and `rho-score plan` names them. Names that begin with a dot are
 ignored.
@@ -53,6 +54,7 @@ def page() -> str:
         "JSONL": JSONL,
         "Texts": TEXT,
         "Ids, chats, prompts, prefixes and pairs": CONTENT,
+        "Tars": TARS,
         "Files of token ids": TOKENS,
         "Paths": PATHS,
     }

@@ -12,7 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.config import CorpusConfig
-from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards, token_shards
+from rho_score.corpus import columns, jsonl_shards, lines, parquet_shards, tar_shards, token_shards
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import make_plan
@@ -28,9 +28,10 @@ from tests.inputs.jsonl_kinds import JSONL, NOISE, TEXT
 from tests.inputs.kinds import Doc, Kind, Refused
 from tests.inputs.parquet_kinds import PARQUET
 from tests.inputs.path_kinds import PATHS
+from tests.inputs.tar_kinds import TARS
 from tests.inputs.token_kinds import TOKENS
 
-KINDS = [*PARQUET, *ARROW, *JSONL, *TEXT, *CONTENT, *TOKENS, *PATHS]
+KINDS = [*PARQUET, *ARROW, *JSONL, *TEXT, *CONTENT, *TARS, *TOKENS, *PATHS]
 MOST_MEMORY = 400 << 20  # bytes on top of what the process had: a few times the longest line
 SPECIAL_IDS = {0, 1, 2}
 
@@ -93,7 +94,9 @@ def test_answer(
 ) -> None:  # fmt: skip
     for name, value in kind.limits.items():
         users = [
-            module for module in (lines, columns, jsonl_shards, parquet_shards, token_shards) if hasattr(module, name)
+            module
+            for module in (lines, columns, jsonl_shards, parquet_shards, tar_shards, token_shards)
+            if hasattr(module, name)
         ]
         assert users, name
         for module in users:
@@ -168,5 +171,5 @@ def test_a_folder_link_is_named_as_left_out(tmp_path: Path) -> None:
 
 
 def test_names_of_kinds_are_unique() -> None:
-    for table in (PARQUET, ARROW, JSONL, TEXT, TOKENS, PATHS):
+    for table in (PARQUET, ARROW, JSONL, TEXT, TARS, TOKENS, PATHS):
         assert len({kind.name for kind in table}) == len(table)

@@ -317,7 +317,9 @@ def test_jsonl_has_the_lines_as_they_were(
     verbatim = [line for line in lines if json.loads(line)["id"] in ids]
     assert len(verbatim) > 3
     assert set(verbatim) <= original
-    with pytest.raises(InputError, match=r"JSONL \(c\.jsonl\), whose columns have no declared types.*--format jsonl"):
+    with pytest.raises(
+        InputError, match=r"hold JSON \(c\.jsonl\), whose columns have no declared types.*--format jsonl"
+    ):
         run("document", format="parquet", input=str(corpus), to="other")
 
 

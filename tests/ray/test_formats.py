@@ -23,6 +23,7 @@ from rho_score.exporting.job import export
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from tests.conftest import some_text
+from tests.inputs.tar_kinds import tar
 from tests.ray.conftest import digests, score_into
 
 EOS = 1  # of the tests' tokenizer
@@ -85,8 +86,26 @@ def test_token_files_have_the_losses_of_their_ids(
         score_into(tmp_path / "in", tmp_path / "ours", make_model(1), **options, split_at="7")
 
 
+def test_what_is_kept_of_token_files_is_exported_as_tokens_alone(
+    ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    ids = np.tile(np.array([5, 6, 7, EOS, 8, 9, EOS], "<u2"), 20)
+    ids.tofile(tmp_path / "in" / "a.bin")
+    score_into(tmp_path / "in", tmp_path / "scores", make_model(1), **PLAIN, token_files="uint16")
+    chosen = str(tmp_path / "chosen")
+    select(SelectConfig(ref=str(tmp_path / "scores"), output=chosen, ratio=0.5, level="document"))
+    with pytest.raises(InputError, match="not possible from files of token ids and from tars"):
+        export(ExportConfig(selection=chosen, output=str(tmp_path / "rows"), format="jsonl"))
+    export(ExportConfig(selection=chosen, output=str(tmp_path / "bin"), format="bin", prefix=False, eos_id=2))
+    written = np.fromfile(tmp_path / "bin" / "data" / "part-00000.bin", "<u2")
+    documents = [part.tolist() for part in np.split(written, np.flatnonzero(written == 2) + 1) if len(part)]
+    assert 0 < len(documents) < 40
+    assert {tuple(document) for document in documents} <= {(5, 6, 7, EOS, 2), (8, 9, EOS, 2)}
+
+
 def _documents(folder: Path) -> None:
-    """The same sixty documents as Parquet, JSON lines, an Arrow stream, an Arrow file and a saved dataset."""
+    """The same sixty documents as Parquet, JSON lines, an Arrow stream and file, a saved dataset and a tar."""
     rows = {"id": [f"d{i}" for i in range(60)], "text": [some_text(60, i) for i in range(60)]}
 
     def table(of: str) -> pa.Table:
@@ -97,6 +116,10 @@ def _documents(folder: Path) -> None:
     for name, new in (("stream", pa.ipc.new_stream), ("file", pa.ipc.new_file)):
         with new(folder / f"{name}.arrow", table(name).schema) as writer:
             writer.write_table(table(name), max_chunksize=5)
+    members = [
+        (f"{i}.{name}", value.encode()) for i, row in enumerate(table("tar").to_pylist()) for name, value in row.items()
+    ]
+    (folder / "e.tar").write_bytes(tar(*members))
     Dataset.from_dict(table("saved").to_pydict()).save_to_disk(folder / "saved", num_shards=3)
 
 
@@ -155,7 +178,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert digests(output) == digests(undisturbed)
     if write is _documents:
         rows = rows_of(output)
-        assert len(rows) == 300
+        assert len(rows) == 360
         for doc_id, row in rows.items():
             of_parquet = rows[f"parquet/{doc_id.rpartition('/')[2]}"]
             assert (row["input_ids"], row["loss"]) == (of_parquet["input_ids"], of_parquet["loss"])
