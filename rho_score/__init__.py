@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CurveConfig,
         DynamicsConfig,
         ExportConfig,
+        ImportConfig,
         LossesConfig,
         PlanConfig,
         ReportConfig,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TuneConfig,
     )
+    from rho_score.deriving.import_scores import ImportSummary, import_scores
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
@@ -50,9 +52,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CurveConfig", "DynamicsConfig", "ExportConfig", "ImportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
+    "deriving.import_scores": ("ImportSummary", "import_scores"),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
@@ -81,6 +84,8 @@ __all__ = [
     "DynamicsSummary",
     "ExportConfig",
     "ExportSummary",
+    "ImportConfig",
+    "ImportSummary",
     "InputError",
     "KeptLoss",
     "LossesConfig",
@@ -106,6 +111,7 @@ __all__ = [
     "collate_blocks",
     "dynamics",
     "export",
+    "import_scores",
     "load_curves",
     "losses",
     "open_store",

@@ -41,12 +41,13 @@ def histogram_figure(
     threshold: float | None = None,
     high: bool = True,
     items: str = "tokens",
+    nats: bool = True,
 ) -> Figure:
-    """Distributions of scores, in nats.
+    """Distributions of scores.
 
     values: the scores and their counts, by the name of the distribution. label: the kind of score.
     threshold: drawn as a line. high: True tints the side above the threshold as kept, False the
-    side below it.
+    side below it. nats: True if the scores are in nats.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
@@ -67,7 +68,7 @@ def histogram_figure(
                 xytext=(6, 0), textcoords="offset points", color=INK, va="top",
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_xlabel(f"{label} (nats)")
+        axes.set_xlabel(f"{label} (nats)" if nats else label)
         axes.set_ylabel(f"% of {items}")
         if len(values) > 1:
             axes.legend()

@@ -9,6 +9,7 @@ from rho_score.config import (
     CurveConfig,
     DynamicsConfig,
     ExportConfig,
+    ImportConfig,
     LossesConfig,
     PlanConfig,
     ReportConfig,
@@ -92,6 +93,37 @@ def _print_quarantined(output: str, n_documents: int) -> None:
         _say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
     more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
     _say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
+
+
+def _import(config: ImportConfig) -> int:
+    from rho_score.deriving.import_scores import import_scores
+
+    summary = import_scores(config)
+    counts, rows, without = summary.counts, summary.rows, summary.documents_without_values
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
+    _say(
+        f"documents {counts.documents:,} = with values {counts.documents - without:,} + without {without:,}; "
+        f"{counts.losses:,} of {counts.tokens:,} tokens have a value, mean {mean:.6g}{' nats' * (config.unit == 'nats')}"
+    )
+    _say(f"rows of the values {rows.rows:,}, of which {rows.unknown:,} belong to no document of the score set")
+    if rows.example is not None:
+        _say(f"  unknown: {visible(rows.example)[:80]}")
+    _print_retries(summary.retries)
+    if without:
+        _print_without_values(summary.output, without)
+        return 0 if config.allow_missing else QUARANTINED
+    return 0
+
+
+def _print_without_values(output: str, n_documents: int) -> None:
+    from rho_score.deriving.units import documents_without_values
+
+    for doc_id, reason in itertools.islice(documents_without_values(output), SHOWN):
+        _say(f"  without values: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
+    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
+    _say(f"{more}all reasons are in {output}/without-values/ (columns doc_id, reason)")
 
 
 def _select(config: SelectConfig) -> int:
@@ -327,6 +359,16 @@ COMMANDS = {
             "On a cluster of GPUs": "rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref "
             "--workers 1:200 --gpus-per-worker 1",
             "How much the scores would differ from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
+        },
+    ),
+    "import": Command(
+        ImportConfig,
+        _import,
+        {
+            "A classifier's score of each document": "rho-score import quality/ scores/quality --like scores/ref --unit other "
+            "--level document --values-column score",
+            "Losses of another framework, with the ids of their tokens": "rho-score import losses/ scores/other --like scores/ref "
+            "--unit nats --values-column loss --ids-column input_ids",
         },
     ),
     "select": Command(

@@ -142,4 +142,4 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run_job(script: str) -> NoReturn:
     """Runs the command X with the process's arguments: the entry point of `ray_jobs/X.py`."""
-    run([Path(script).stem, *sys.argv[1:]])
+    run([Path(script).stem.replace("import_scores", "import"), *sys.argv[1:]])

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from rho_score.errors import InputError
 
 C = TypeVar("C")
-PATHS = frozenset({"input", "output", "model", "scores", "ref", "base", "selection", "store", "plot", "csv"})
+PATHS = frozenset(
+    {"input", "output", "values", "like", "model", "scores", "ref", "base", "selection", "store", "plot", "csv"}
+)
 """Names of the options that are paths or URLs."""
 
 

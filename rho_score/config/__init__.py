@@ -9,6 +9,7 @@ from rho_score.config.corpus import CorpusConfig
 from rho_score.config.curve import CurveConfig
 from rho_score.config.dynamics import DynamicsConfig
 from rho_score.config.export import ExportConfig
+from rho_score.config.import_scores import ImportConfig, Level, ValuesConfig, ValueUnit
 from rho_score.config.losses import LossesConfig
 from rho_score.config.option import Group
 from rho_score.config.plan import PlanConfig
@@ -25,6 +26,8 @@ __all__ = [
     "DynamicsConfig",
     "ExportConfig",
     "Group",
+    "ImportConfig",
+    "Level",
     "LossesConfig",
     "PlanConfig",
     "Precision",
@@ -35,4 +38,6 @@ __all__ = [
     "Signal",
     "TrainConfig",
     "TuneConfig",
+    "ValueUnit",
+    "ValuesConfig",
 ]

@@ -50,13 +50,14 @@ class Columns(NamedTuple):
             "messages": "--messages-column",
             "response": "--response-column",
             "pair": "--chosen-column",
+            "values": "--values-column",
         }
         return flags.get(self.kind, "--text-column")
 
     @property
     def context_flag(self) -> str:
         """The option that names the column of what comes before the text."""
-        return "--prefix-column" if self.kind == "prefixed" else "--prompt-column"
+        return {"prefixed": "--prefix-column", "values": "--ids-column"}.get(self.kind, "--prompt-column")
 
     @property
     def id_parts(self) -> list[str]:

@@ -206,6 +206,11 @@ def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSou
     """Where tokens are read, and the references whose losses are exported."""
     names = {"score": store.score_column, "ref-loss": REF_LOSS}
     columns = tuple(dict.fromkeys(names[column] for column in config.columns))
+    if REF_LOSS in columns and not store.in_nats:
+        raise InputError(
+            f"--columns ref-loss needs losses in nats, but {config.selection} was made of imported values of another unit. Export "
+            "them with --columns score."
+        )
     if REF_LOSS not in columns or isinstance(store, ScoreSet):
         return TokenSource(config.selection, columns)
     parts = store.manifest["parts"]

@@ -24,14 +24,13 @@ from rho_score.scoring.preflight import check_pool
 from rho_score.scoring.settings import (
     ScoringSettings,
     check_limits,
-    refuse_output_in_input,
     resolve_settings,
     worker_range,
 )
 from rho_score.scoring.unit_stats import UnitStats, busy_share
 from rho_score.scoring.verify import Comparison
 from rho_score.scoring.verify import verify as compare_with_plain
-from rho_score.stores.claim import claim, refuse_changed_input
+from rho_score.stores.claim import claim, refuse_changed_input, refuse_output_in_input
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units, quarantined_units
 from rho_score.stores.manifest import read_manifest

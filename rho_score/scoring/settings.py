@@ -13,7 +13,6 @@ from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
-from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
 from rho_score.models.content import Encoder
@@ -270,9 +269,3 @@ def worker_range(text: str) -> tuple[int, int]:
     if not 1 <= found[0] <= found[1]:
         raise InputError(f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
     return found
-
-
-def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """Raises InputError for an output inside the corpus; the next run would read it as input."""
-    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
-        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")

@@ -13,6 +13,8 @@ configs:
 _ABOUT = {
     "score set": "The loss of every token of a corpus under one model, made by `rho-score score`. A row is a document: "
     "`input_ids`, and the `loss` of each token in nats, null where a token has none.",
+    "values": "A value for every token of a corpus, made by `rho-score import`. A row is a document: `input_ids`, and in "
+    "`loss` the value of each token, null where a token has none. The values are not losses in nats.",
     "selection": "The tokens to train on, made by `rho-score select`. A row is a document: `input_ids`, the scores of its "
     "tokens in nats, and the `mask`, true for each token to train on.",
 }
@@ -29,7 +31,7 @@ def card(manifest: JsonObject) -> bytes | None:
         what = f"In its files, {manifest['mask']}. " if "mask" in manifest else ""
         about = f"Made by `rho-score export --format {form}`. {what}Note: {manifest['note']}"
     else:
-        about = _ABOUT[kind]
+        about = _ABOUT["values" if kind == "score set" and manifest["parts"].get("unit") else kind]
     # `datasets` keeps what it read under the names of the folder and of the configuration alone: with one name for all,
     # another store in a folder of the same name would be taken for this one. Digits alone would be a number in YAML.
     head = _CONFIG.format(name=f"rho-{manifest['fingerprint'][:12]}", files=files) if files else ""

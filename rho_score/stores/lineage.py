@@ -117,5 +117,6 @@ def _sources(manifest: JsonObject) -> list[tuple[str, str]]:
     found += [(f"score set {name}", place) for name, place in data.get("scores", {}).items()]
     found += [(name, data.get(name)) for name in ("selection", "within")]
     found += [("selection within", manifest.get("within")), ("source", manifest.get("source"))]
+    found.append(("score set of the same tokens", manifest.get("like")))
     found.append(("training run of the model", manifest.get("training_run", {}).get("run")))
     return [(label, place) for label, place in found if place is not None]

@@ -33,6 +33,7 @@ class ScoreParts(TypedDict):
     content_kind: NotRequired[Literal["ids", "prefixed", "response", "messages", "pair"]]
     context_column: NotRequired[str]
     rejected_column: NotRequired[str]
+    unit: NotRequired[Literal["other"]]
 
 
 class SelectionParts(TypedDict):
@@ -45,6 +46,7 @@ class SelectionParts(TypedDict):
     per_group: bool
     tokenizer_sha256: str
     group_column: str | None
+    unit: NotRequired[Literal["other"]]
 
 
 class Totals(TypedDict):
