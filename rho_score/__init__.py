@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         DynamicsConfig,
         ExportConfig,
         ImportConfig,
+        KLConfig,
         LossesConfig,
         PlanConfig,
+        PriorConfig,
         ReportConfig,
         ScoreConfig,
         SelectConfig,
@@ -31,9 +33,12 @@ if TYPE_CHECKING:
         TuneConfig,
     )
     from rho_score.deriving.import_scores import ImportSummary, import_scores
+    from rho_score.deriving.kl import KLSummary, kl
+    from rho_score.deriving.prior import PriorSummary, prior
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
+    from rho_score.ranking.divergence import kl_lower_bound
     from rho_score.reporting.curve import Curves, load_curves
     from rho_score.reporting.page import report
     from rho_score.reporting.sample import sample_tokens
@@ -52,13 +57,16 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CurveConfig", "DynamicsConfig", "ExportConfig", "ImportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
+        "CurveConfig", "DynamicsConfig", "ExportConfig", "ImportConfig", "KLConfig", "LossesConfig", "PlanConfig", "PriorConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
     "deriving.import_scores": ("ImportSummary", "import_scores"),
+    "deriving.kl": ("KLSummary", "kl"),
+    "deriving.prior": ("PriorSummary", "prior"),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
+    "ranking.divergence": ("kl_lower_bound",),
     "reporting.curve": ("Curves", "load_curves"),
     "reporting.page": ("report",),
     "reporting.sample": ("sample_tokens",),
@@ -87,10 +95,14 @@ __all__ = [
     "ImportConfig",
     "ImportSummary",
     "InputError",
+    "KLConfig",
+    "KLSummary",
     "KeptLoss",
     "LossesConfig",
     "LossesSummary",
     "PlanConfig",
+    "PriorConfig",
+    "PriorSummary",
     "ReportConfig",
     "RhoScoreError",
     "ScoreConfig",
@@ -112,9 +124,12 @@ __all__ = [
     "dynamics",
     "export",
     "import_scores",
+    "kl",
+    "kl_lower_bound",
     "load_curves",
     "losses",
     "open_store",
+    "prior",
     "report",
     "sample_tokens",
     "score",

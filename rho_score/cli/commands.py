@@ -10,8 +10,10 @@ from rho_score.config import (
     DynamicsConfig,
     ExportConfig,
     ImportConfig,
+    KLConfig,
     LossesConfig,
     PlanConfig,
+    PriorConfig,
     ReportConfig,
     ScoreConfig,
     SelectConfig,
@@ -21,7 +23,7 @@ from rho_score.config import (
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # the module imports numpy, which the help does not need
-    from rho_score.stores.counts import GroupCounts
+    from rho_score.stores.counts import GroupCounts, ScoreCounts
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -124,6 +126,36 @@ def _print_without_values(output: str, n_documents: int) -> None:
         _say(f"  without values: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
     more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
     _say(f"{more}all reasons are in {output}/without-values/ (columns doc_id, reason)")
+
+
+def _prior(config: PriorConfig) -> int:
+    from rho_score.deriving.prior import prior
+
+    summary = prior(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _say(
+        f"counted {summary.tokens_counted:,} tokens; {summary.words_seen:,} of the {summary.words:,} words of the tokenizer occur"
+    )
+    _print_mean("loss", summary.counts)
+    return 0
+
+
+def _kl(config: KLConfig) -> int:
+    from rho_score.deriving.kl import kl
+
+    summary = kl(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _print_mean("lower bound of the divergence", summary.counts)
+    return 0
+
+
+def _print_mean(what: str, counts: "ScoreCounts") -> None:
+    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
+    _say(
+        f"{counts.documents:,} documents; {counts.losses:,} of {counts.tokens:,} tokens have a value, mean {what} {mean:.4f} nats"
+    )
 
 
 def _select(config: SelectConfig) -> int:
@@ -369,6 +401,21 @@ COMMANDS = {
             "--level document --values-column score",
             "Losses of another framework, with the ids of their tokens": "rho-score import losses/ scores/other --like scores/ref "
             "--unit nats --values-column loss --ids-column input_ids",
+        },
+    ),
+    "prior": Command(
+        PriorConfig,
+        _prior,
+        {
+            "How rare each token is in the corpus": "rho-score prior scores/base scores/prior",
+            "How rare it is in curated text": "rho-score prior scores/base scores/prior --counted-in scores/curated",
+        },
+    ),
+    "kl": Command(
+        KLConfig,
+        _kl,
+        {
+            "Where a model and its reference disagree": "rho-score kl scores/base scores/ref scores/kl",
         },
     ),
     "select": Command(

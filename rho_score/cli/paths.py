@@ -10,7 +10,21 @@ from rho_score.errors import InputError
 
 C = TypeVar("C")
 PATHS = frozenset(
-    {"input", "output", "values", "like", "model", "scores", "ref", "base", "selection", "store", "plot", "csv"}
+    {
+        "input",
+        "output",
+        "values",
+        "like",
+        "counted_in",
+        "model",
+        "scores",
+        "ref",
+        "base",
+        "selection",
+        "store",
+        "plot",
+        "csv",
+    }
 )
 """Names of the options that are paths or URLs."""
 
