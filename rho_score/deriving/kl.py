@@ -45,7 +45,7 @@ def kl(config: KLConfig) -> KLSummary:
         RhoScoreError: the run failed. What it published stays, and the same command resumes it.
     """
     started = time.monotonic()
-    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("base", "ref", "output")})
+    config = replace(config, base=absolute(config.base), ref=absolute(config.ref), output=absolute(config.output))
     check_writable("OUTPUT", config.output)
     if config.workers is not None and config.workers < 1:
         raise InputError(f"--workers must be at least 1, got {config.workers}.")

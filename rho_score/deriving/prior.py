@@ -18,7 +18,7 @@ from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import PriorConfig
 from rho_score.deriving.like import claim_like
 from rho_score.deriving.units import Batch, DerivedUnits, Published, batches_of, finished_before, write_all
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
@@ -146,7 +146,7 @@ def losses_of(counts: np.ndarray, alpha: float) -> np.ndarray:
     has it.
     """
     total = float(counts.sum()) + alpha * len(counts)
-    shares: np.ndarray = (counts if alpha else np.maximum(counts, 1)) + alpha
+    shares = (counts if alpha else np.maximum(counts, 1)) + alpha
     losses: np.ndarray = np.log(max(total, 1.0)) - np.log(shares)
     return losses
 
@@ -182,6 +182,13 @@ def _write(units: DerivedUnits, losses: np.ndarray, batch: Batch, published: fro
     for unit in batch.units:
         if unit not in published:
             tokens = units.read(unit)
-            values = np.where(np.isnan(tokens.loss), np.nan, losses[np.minimum(tokens.ids, len(losses) - 1)])
+            known = ~np.isnan(tokens.loss)
+            if (largest := int(tokens.ids[known].max(initial=-1))) >= len(losses):
+                raise RhoScoreError(
+                    f"unit {unit} holds the token id {largest}, but the tokenizer has {len(losses)} words. Leave out --counted-in, "
+                    "or score with the model's own tokenizer."
+                )
+            values = np.full(len(known), np.nan)
+            values[known] = losses[tokens.ids[known]]
             written.append(units.publish(unit, tokens, values, {}))
     return written

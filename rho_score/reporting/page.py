@@ -114,10 +114,11 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         ("tokens", f"{total['tokens']:,}"),
         *([("documents without values", f"{total[WITHOUT]:,}")] if WITHOUT in total else []),
         *(
-            [("mean loss, nats", f"{mean:.4f}"), ("perplexity", f"{np.exp(mean):,.1f}")]
+            [(f"mean {store.score_label}, nats", f"{mean:.4f}")]
             if store.in_nats
-            else [("mean imported value", f"{mean:.6g}")]
+            else [(f"mean {store.score_label}", f"{mean:.6g}")]
         ),
+        *([("perplexity", f"{np.exp(mean):,.1f}")] if store.score_label == "loss" else []),
     ]
 
 
@@ -171,7 +172,8 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 )
             )
     losses = {"reference": sample.ref_loss, "base": sample.base_loss} if selection else {"loss": sample.score}
-    what, mean = ("loss", "mean loss (nats)") if store.in_nats else ("imported value", "mean imported value")
+    what = store.score_label if not selection else "loss" if store.in_nats else "imported value"
+    mean = f"mean {what} (nats)" if store.in_nats else f"mean {what}"
     present = {name: v[~np.isnan(v)] for name, v in losses.items() if v is not None}
     present = {name: v for name, v in present.items() if len(v)}
     if present and not (selection and store.score_column == "loss"):

@@ -111,6 +111,8 @@ class Store:
         """What people call the scores, such as "excess loss"."""
         if not self.in_nats:
             return "imported value" if self.score_column == "loss" else "difference of imported values"
+        if self.manifest["parts"].get("derived", {}).get("from") == "kl":
+            return "divergence"
         return {"excess": "excess loss", "delta": "fitted change of loss"}.get(self.score_column, self.score_column)
 
     @property
