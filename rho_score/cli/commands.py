@@ -98,6 +98,7 @@ def _print_quarantined(output: str, n_documents: int) -> None:
 
 
 def _import(config: ImportConfig) -> int:
+    from rho_score.corpus.plan import left_out
     from rho_score.deriving.import_scores import import_scores
 
     summary = import_scores(config)
@@ -112,6 +113,8 @@ def _import(config: ImportConfig) -> int:
     _say(f"rows of the values {rows.rows:,}, of which {rows.unknown:,} belong to no document of the score set")
     if rows.example is not None:
         _say(f"  unknown: {visible(rows.example)[:80]}")
+    if summary.not_shards:
+        _say(f"{len(summary.not_shards):,} files of the values are no shards, {left_out(summary.not_shards)}")
     _print_retries(summary.retries)
     if without:
         _print_without_values(summary.output, without)

@@ -15,7 +15,7 @@ from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraph
 
 _ABOUT = "Score every token of a corpus, and select the tokens worth training on."
 _MORE = [
-    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined.",
+    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, and nothing was run; 3 done, but documents were quarantined or have no values.",
     "Run `rho-score COMMAND --help` for the options of a command, with examples, and `rho-score --version` for the version.",
 ]
 _SPACE, _HYPHEN = "\u00a0", "\u2011"

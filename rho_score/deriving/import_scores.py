@@ -54,6 +54,8 @@ class ImportSummary:
     documents_without_values: int
     rows: Matched
     """What became of the rows of the values."""
+    not_shards: tuple[str, ...]
+    """Files of the values that were left out because their names are not those of shards."""
     retries: dict[str, int]
     wall_s: float
 
@@ -63,7 +65,7 @@ def import_scores(config: ImportConfig) -> ImportSummary:
 
     Raises:
         InputError: an option is wrong, or the values cannot be read.
-        RhoScoreError: the run failed, or no document has values. What it published stays, and the
+        RhoScoreError: the run failed, or no row of the values has the id of a document. What it published stays, and the
             same command resumes it.
     """
     started = time.monotonic()
@@ -93,6 +95,7 @@ def import_scores(config: ImportConfig) -> ImportSummary:
         counts=written.counts,
         documents_without_values=written.without,
         rows=rows,
+        not_shards=plan.not_shards,
         retries=dict(retries),
         wall_s=time.monotonic() - started,
     )

@@ -180,6 +180,7 @@ def test_what_does_not_fit_is_told_and_nothing_is_lost(tmp_path: Path, capsys: p
         {"doc_id": "stranger", **good}, {"doc_id": "another", **good},
     ]  # fmt: skip
     place = _write_jsonl(tmp_path / "values" / "a.jsonl", lines)
+    (place / "notes.txt").write_text("no shard")
     row = {"doc_id": ["infinite"], "values": [[1.0, 2.0, float("inf")]], "ids": [[7, 8, 9]]}
     pq.write_table(pa.table(row), place / "b.parquet")
     command = [
@@ -198,6 +199,7 @@ def test_what_does_not_fit_is_told_and_nothing_is_lost(tmp_path: Path, capsys: p
     assert "documents 11 = with values 2 + without 9; 4 of 33 tokens have a value" in said
     assert "rows of the values 12, of which 2 belong to no document of the score set" in said
     assert "  unknown: another" in said
+    assert "1 files of the values are no shards, left out: notes.txt" in said
     assert main([*command, "--allow-missing"]) == 0
     told = list(documents_without_values(str(tmp_path / "out")))
     assert sorted(told) == [

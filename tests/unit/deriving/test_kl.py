@@ -1,5 +1,6 @@
 """Divergences from stored candidates, against the whole distributions that they are from."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 from rho_score.cli import main
-from rho_score.config import KLConfig
+from rho_score.config import KLConfig, ReportConfig
 from rho_score.deriving.kl import kl
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
+from rho_score.reporting.page import report
 from rho_score.stores.layout import data_name
 from rho_score.stores.schema import score_schema
 from rho_score.stores.score_set import ScoreSet
@@ -66,10 +68,10 @@ def _losses(store: Path) -> list[list[float | None]]:
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_it_is_the_divergence_over_what_both_hold(
-    tmp_path: Path, reverse: bool, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, make_model: Callable[[int], Path], reverse: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids, (base, ref) = _models(25)
-    stores = [_store(tmp_path / name, ids, of) for name, of in (("base", base), ("ref", ref))]
+    stores = [_store(tmp_path / name, ids, of, tokenizer=make_model(1)) for name, of in (("base", base), ("ref", ref))]
     command = ["kl", *map(str, stores), str(tmp_path / "kl"), *["--reverse"] * reverse]
     assert main(command) == 0
     n_known = sum(max(len(own) - 1, 0) for own in ids)
@@ -84,6 +86,9 @@ def test_it_is_the_divergence_over_what_both_hold(
             cells.append((np.exp(p[i][~inside]).sum(), np.exp(q[i][~inside]).sum()))
             assert found[i] == pytest.approx(sum(a * np.log(a / b) for a, b in cells), abs=2e-5)
             assert found[i] <= (np.exp(p[i]) * (p[i] - q[i])).sum() + 1e-5
+    page = Path(report(ReportConfig(store=str(tmp_path / "kl"), output=str(tmp_path / "kl.html")))).read_text()
+    assert "mean divergence, nats" in page
+    assert "perplexity" not in page
     before = {path: path.read_bytes() for path in (tmp_path / "kl" / "data").iterdir()}
     (tmp_path / "kl" / "_SUCCESS.json").unlink()
     next(iter(before)).unlink()
