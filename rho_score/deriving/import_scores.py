@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import ImportConfig, Precision, ValuesConfig
@@ -175,15 +176,17 @@ def _shuffled(shuffle: Shuffle, plan: Plan, batches: list[Batch], workers: int |
 
     partitions = range(shuffle.partitions)
     if left := todo("matched", partitions):
-        _stage(shuffle.scatter_values, todo("values", enumerate(plan.units)), workers)
-        _stage(shuffle.scatter_documents, todo("documents", batches), workers)
-        _stage(shuffle.match, left, workers)
+        _stage("sort values", shuffle.scatter_values, todo("values", enumerate(plan.units)), workers)
+        _stage("sort documents", shuffle.scatter_documents, todo("documents", batches), workers)
+        _stage("match", shuffle.match, left, workers)
     return total(map(shuffle.matched, partitions))
 
 
-def _stage(work: Callable[[Any], Any], items: list[Any], workers: int | None) -> None:
-    for _, reference in in_tasks(partial(_call, work), items, workers=workers):
-        result(reference)
+def _stage(what: str, work: Callable[[Any], Any], items: list[Any], workers: int | None) -> None:
+    with Progress(what, n_units=len(items)) as progress:
+        for _, reference in in_tasks(partial(_call, work), items, workers=workers):
+            result(reference)
+            progress.add(units=1)
 
 
 def _call(work: Callable[[Any], Any], item: Any) -> Any:
