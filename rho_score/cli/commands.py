@@ -107,7 +107,7 @@ def _import(config: ImportConfig) -> int:
         _say_finished(summary.output)
     mean = counts.total_nats / counts.losses if counts.losses else float("nan")
     _say(
-        f"documents {counts.documents:,} = with values {counts.documents - without:,} + without {without:,}; "
+        f"documents {counts.scored:,} = with values {counts.scored - without:,} + without {without:,}; "
         f"{counts.losses:,} of {counts.tokens:,} tokens have a value, mean {mean:.6g}{' nats' * (config.unit == 'nats')}"
     )
     _say(f"rows of the values {rows.rows:,}, of which {rows.unknown:,} belong to no document of the score set")
@@ -157,7 +157,7 @@ def _kl(config: KLConfig) -> int:
 def _print_mean(what: str, counts: "ScoreCounts") -> None:
     mean = counts.total_nats / counts.losses if counts.losses else float("nan")
     _say(
-        f"{counts.documents:,} documents; {counts.losses:,} of {counts.tokens:,} tokens have a value, mean {what} {mean:.4f} nats"
+        f"{counts.scored:,} documents; {counts.losses:,} of {counts.tokens:,} tokens have a value, mean {what} {mean:.4f} nats"
     )
 
 

@@ -17,7 +17,14 @@ from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
 from rho_score.files.parquet import parquet_bytes, read_table
 from rho_score.stores.counts import ScoreCounts
-from rho_score.stores.layout import SUCCESS, data_name, published_units, units_without_values, without_values_name
+from rho_score.stores.layout import (
+    SUCCESS,
+    data_name,
+    published_units,
+    quarantine_name,
+    units_without_values,
+    without_values_name,
+)
 from rho_score.stores.reopened import Reopened
 from rho_score.stores.schema import QUARANTINE, SCHEMA_VERSION, score_schema
 from rho_score.stores.score_set import WITHOUT, ScoreSet, score_counts_of
@@ -98,9 +105,10 @@ class DerivedUnits(Reopened):
         return Tokens(table.drop_columns("loss"), list_lengths(table["input_ids"]), loss, about)
 
     def publish(self, unit: str, tokens: Tokens, values: np.ndarray, without: Mapping[int, str]) -> Published:
-        """Writes the list of the documents without values, if there are any, and then the unit.
+        """Writes the lists of quarantined documents and of those without values, and then the unit.
 
-        A token that has no loss in the other set gets none here.
+        A token that has no loss in the other set gets none here, and a document that is quarantined
+        there is quarantined here, for the same reason.
 
         values: float64[n_tokens], NaN where a token has none. without: the reasons by the place of
         the document in the unit; the values of such a document are left out.
@@ -111,10 +119,11 @@ class DerivedUnits(Reopened):
         schema = score_schema(grouped=self.scores.grouped)
         column = list_column(pa.array(stored, mask=missing), tokens.lengths)
         table = pa.table([*tokens.table.columns, column], schema=schema)
-        n = len(table)
+        quarantined = int(tokens.about["accounts"]["quarantined"])
         counts = ScoreCounts(
-            documents=n,
-            scored=n,
+            documents=len(table) + quarantined,
+            scored=len(table),
+            quarantined=quarantined,
             tokens=len(stored),
             losses=int((~missing).sum()),
             total_nats=float(stored[~missing].sum(dtype=np.float64)),
@@ -128,6 +137,8 @@ class DerivedUnits(Reopened):
             WITHOUT: len(without),
         }
         folder = Folder(self.output)
+        if quarantined:
+            folder.publish(quarantine_name(unit), self.scores.folder.read(quarantine_name(unit)))
         if without:
             rows = sorted(without.items())
             doc_ids = tokens.table["doc_id"].take([i for i, _ in rows])

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rho_score.config import ImportConfig, PriorConfig, SelectConfig
+from rho_score.config import ExportConfig, ImportConfig, PriorConfig, SelectConfig
 from rho_score.deriving.import_scores import import_scores
 from rho_score.deriving.prior import prior
+from rho_score.exporting.job import export
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
+from tests.conftest import N_QUARANTINED
 
 
 def test_imported_losses_are_selected_from_as_those_of_the_model(
@@ -34,10 +36,14 @@ def test_imported_losses_are_selected_from_as_those_of_the_model(
     for name, store in (("of-model", scores["ref"]), ("of-import", imported)):
         output = str(tmp_path / name)
         select(SelectConfig(output=output, ref=(str(store),), base=str(scores["base"]), ratio=0.6))
+    kept = select(SelectConfig(output=str(tmp_path / "documents"), ref=(str(imported),), level="document", ratio=0.5))
     chosen = [Selection.open(str(tmp_path / name)) for name in ("of-model", "of-import")]
     for unit in ref.units:
         assert chosen[0].unit_table(unit.unit).equals(chosen[1].unit_table(unit.unit))
     assert chosen[0].histogram().equals(chosen[1].histogram())
+    assert summary.counts.quarantined == N_QUARANTINED
+    written = export(ExportConfig(selection=str(tmp_path / "documents"), output=str(tmp_path / "kept"), format="jsonl"))
+    assert written.counts.documents_exported == kept.total.documents_kept
     tables = [
         [
             ScoreSet.open(str(store)).unit_table(unit.unit, ["doc_id", "group", "input_ids", "loss"])

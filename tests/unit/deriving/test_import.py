@@ -17,8 +17,12 @@ from rho_score.deriving import shuffle, units
 from rho_score.deriving.import_scores import ImportSummary, import_scores
 from rho_score.deriving.units import documents_without_values
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.folder import Folder
+from rho_score.files.parquet import parquet_bytes
 from rho_score.selecting.job import select
-from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.layout import data_name, quarantine_name
+from rho_score.stores.schema import QUARANTINE
+from rho_score.stores.score_set import ScoreSet, quarantined_documents
 from rho_score.stores.selection import Selection
 from tests.oracle import full_sort_mask
 from tests.ray.conftest import digests
@@ -217,6 +221,21 @@ def test_what_does_not_fit_is_told_and_nothing_is_lost(tmp_path: Path, capsys: p
     assert losses[0] == [0.5, -1.0, 4.0]
     assert losses[-1] == [None, 2.0, None]
     assert losses[1:-1] == [[None] * 3] * 9
+
+
+def test_documents_that_are_quarantined_in_the_score_set_stay_so(tmp_path: Path, documents: list[Doc]) -> None:
+    like = _scores(tmp_path / "scores", documents)
+    scores, folder = ScoreSet.open(str(like)), Folder(str(like))
+    unit = scores.units[1].unit
+    table, about = scores.read_unit(unit)
+    about["accounts"] |= {"documents": len(table) + 2, "quarantined": 2}
+    folder.publish(data_name(unit), parquet_bytes(table, table.schema, about))
+    listed = pa.table({"doc_id": ["x", "y"], "reason": ["null", "7"]}, schema=QUARANTINE)
+    folder.publish(quarantine_name(unit), parquet_bytes(listed, QUARANTINE))
+    place = _write_jsonl(tmp_path / "values" / "a.jsonl", [{"doc_id": d.doc_id, "values": d.loss} for d in documents])
+    counts = _import(place, like, tmp_path / "out", unit="nats").counts
+    assert (counts.documents, counts.scored, counts.quarantined) == (42, 40, 2)
+    assert list(quarantined_documents(Folder(str(tmp_path / "out")), 9)) == [("x", "null"), ("y", "7")]
 
 
 def test_a_large_value_needs_float32(tmp_path: Path) -> None:
