@@ -52,8 +52,8 @@ class ScoreConfig(CorpusConfig):
     distribution in nats; rank is the number of tokens that the model found more likely than the
     true one; top-k are the ids and log-probabilities of the likeliest tokens."""
     top_k: Annotated[int | None, _SCORES, metavar("K")] = None
-    """With --signals top-k: how many of the likeliest tokens are written, 8 by default. Each takes
-    about as much storage as two losses or three."""
+    """With --signals top-k: how many of the likeliest tokens are written, 8 by default. Each takes 4
+    to 5 bytes of storage."""
     context: Annotated[int | None, _SCORES, metavar("TOKENS")] = None
     """The number of tokens that a prediction may see, including the prefix. By default, it is the
     model's maximum but at most 2048. A context longer than --batch-tokens is computed in several
