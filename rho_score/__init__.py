@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         DedupConfig,
         DynamicsConfig,
         ExportConfig,
+        ImportConfig,
+        KLConfig,
         LossesConfig,
         PlanConfig,
+        PriorConfig,
         ReportConfig,
         ScoreConfig,
         SelectConfig,
@@ -32,9 +35,13 @@ if TYPE_CHECKING:
         TuneConfig,
     )
     from rho_score.deduplicating.job import DedupSummary, dedup
+    from rho_score.deriving.import_scores import ImportSummary, import_scores
+    from rho_score.deriving.kl import KLSummary, kl
+    from rho_score.deriving.prior import PriorSummary, prior
     from rho_score.errors import InputError, RhoScoreError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
+    from rho_score.ranking.divergence import kl_lower_bound
     from rho_score.reporting.compared import CompareSummary, Comparison, PartStats
     from rho_score.reporting.comparison import compare
     from rho_score.reporting.curve import Curves, load_curves
@@ -55,13 +62,17 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": (
-        "CompareConfig", "CurveConfig", "DedupConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
-        "TrainConfig", "TuneConfig",
+        "CompareConfig", "CurveConfig", "DedupConfig", "DynamicsConfig", "ExportConfig", "ImportConfig", "KLConfig", "LossesConfig", "PlanConfig",
+        "PriorConfig", "ReportConfig", "ScoreConfig", "SelectConfig", "TrainConfig", "TuneConfig",
     ),
     "deduplicating.job": ("DedupSummary", "dedup"),
+    "deriving.import_scores": ("ImportSummary", "import_scores"),
+    "deriving.kl": ("KLSummary", "kl"),
+    "deriving.prior": ("PriorSummary", "prior"),
     "errors": ("InputError", "RhoScoreError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
+    "ranking.divergence": ("kl_lower_bound",),
     "reporting.compared": ("CompareSummary", "Comparison", "PartStats"),
     "reporting.comparison": ("compare",),
     "reporting.curve": ("Curves", "load_curves"),
@@ -94,12 +105,18 @@ __all__ = [
     "DynamicsSummary",
     "ExportConfig",
     "ExportSummary",
+    "ImportConfig",
+    "ImportSummary",
     "InputError",
+    "KLConfig",
+    "KLSummary",
     "KeptLoss",
     "LossesConfig",
     "LossesSummary",
     "PartStats",
     "PlanConfig",
+    "PriorConfig",
+    "PriorSummary",
     "ReportConfig",
     "RhoScoreError",
     "ScoreConfig",
@@ -122,9 +139,13 @@ __all__ = [
     "dedup",
     "dynamics",
     "export",
+    "import_scores",
+    "kl",
+    "kl_lower_bound",
     "load_curves",
     "losses",
     "open_store",
+    "prior",
     "report",
     "sample_tokens",
     "score",

@@ -43,14 +43,14 @@ def histogram_figure(
     threshold: float | None = None,
     high: bool = True,
     items: str = "tokens",
-    unit: str = "nats",
+    unit: str | None = "nats",
     bins: int = 80,
 ) -> Figure:
     """Distributions of scores.
 
     values: the scores and their counts, by the name of the distribution; at most ten are drawn.
     label: the kind of score. threshold: drawn as a line. high: True tints the side above the
-    threshold as kept, False the side below it.
+    threshold as kept, False the side below it. unit: of the scores; None if they have none.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
@@ -71,7 +71,7 @@ def histogram_figure(
                 xytext=(6, 0), textcoords="offset points", color=INK, va="top",
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_xlabel(f"{label} ({unit})")
+        axes.set_xlabel(f"{label} ({unit})" if unit else label)
         axes.set_ylabel(f"% of {items}")
         if len(values) > 1:
             axes.legend()

@@ -10,9 +10,18 @@ import torch
 
 
 def plain_losses(model: Any, ids: Sequence[int], *, prefix: int | None, context: int, overlap: int) -> np.ndarray:
-    """Token losses from whole logits in float32; the windows are found token by token, as the contract says it in words:
-    the next window begins where the last one ended, with `overlap` tokens of context."""
-    losses = np.full(len(ids), np.nan, np.float64)
+    """Token losses from whole logits in float32, see `plain_log_probabilities`."""
+    log_p = plain_log_probabilities(model, ids, prefix=prefix, context=context, overlap=overlap)
+    return -log_p[np.arange(len(ids)), np.array(ids, np.int64)].astype(np.float64)
+
+
+def plain_log_probabilities(
+    model: Any, ids: Sequence[int], *, prefix: int | None, context: int, overlap: int
+) -> np.ndarray:
+    """The log-probabilities of all words at each token, float32[n, V], from whole logits in float32; the windows are found
+    token by token, as the contract says it in words: the next window begins where the last one ended, with `overlap`
+    tokens of context."""
+    found = np.full((len(ids), model.config.vocab_size), np.nan, np.float32)
     scored = 0 if prefix is not None else 1
     while scored < len(ids):
         start = max(0, scored - overlap) if prefix is not None else max(0, scored - max(overlap, 1))
@@ -25,9 +34,9 @@ def plain_losses(model: Any, ids: Sequence[int], *, prefix: int | None, context:
         for column in range(len(inputs)):
             i = offset + column
             if scored <= i < len(ids):
-                losses[i] = -log_p[column, ids[i]].item()
+                found[i] = log_p[column].numpy()
         scored = min(len(ids), offset + len(inputs))
-    return losses
+    return found
 
 
 def full_sort_mask(scores: np.ndarray, n_keep: int, *, high: bool) -> np.ndarray:

@@ -11,8 +11,11 @@ from rho_score.config import (
     DedupConfig,
     DynamicsConfig,
     ExportConfig,
+    ImportConfig,
+    KLConfig,
     LossesConfig,
     PlanConfig,
+    PriorConfig,
     ReportConfig,
     ScoreConfig,
     SelectConfig,
@@ -22,7 +25,7 @@ from rho_score.config import (
 from rho_score.safe_text import visible, visible_lines, without_secrets
 
 if TYPE_CHECKING:  # the module imports numpy, which the help does not need
-    from rho_score.stores.counts import GroupCounts
+    from rho_score.stores.counts import GroupCounts, ScoreCounts
 
 QUARANTINED = 3
 SHOWN = 5  # quarantined documents that are printed
@@ -138,6 +141,70 @@ def _print_quarantined(output: str, n_documents: int) -> None:
         _say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
     more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
     _say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
+
+
+def _import(config: ImportConfig) -> int:
+    from rho_score.corpus.plan import left_out
+    from rho_score.deriving.import_scores import import_scores
+
+    summary = import_scores(config)
+    counts, rows, without = summary.counts, summary.rows, summary.documents_without_values
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
+    _say(
+        f"documents {counts.scored:,} = with values {counts.scored - without:,} + without {without:,}; "
+        f"{counts.losses:,} of {counts.tokens:,} tokens have a value, mean {mean:.6g}{' nats' * (config.unit == 'nats')}"
+    )
+    _say(f"rows of the values {rows.rows:,}, of which {rows.unknown:,} belong to no document of the score set")
+    if rows.example is not None:
+        _say(f"  unknown: {visible(rows.example)[:80]}")
+    if summary.not_shards:
+        _say(f"{len(summary.not_shards):,} files of the values are no shards, {left_out(summary.not_shards)}")
+    _print_retries(summary.retries)
+    if without:
+        _print_without_values(summary.output, without)
+        return 0 if config.allow_missing else QUARANTINED
+    return 0
+
+
+def _print_without_values(output: str, n_documents: int) -> None:
+    from rho_score.deriving.units import documents_without_values
+
+    for doc_id, reason in itertools.islice(documents_without_values(output), SHOWN):
+        _say(f"  without values: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
+    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
+    _say(f"{more}all reasons are in {output}/without-values/ (columns doc_id, reason)")
+
+
+def _prior(config: PriorConfig) -> int:
+    from rho_score.deriving.prior import prior
+
+    summary = prior(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _say(
+        f"counted {summary.tokens_counted:,} tokens; {summary.words_seen:,} of the {summary.words:,} words of the tokenizer occur"
+    )
+    _print_mean("loss", summary.counts)
+    return 0
+
+
+def _kl(config: KLConfig) -> int:
+    from rho_score.deriving.kl import kl
+
+    summary = kl(config)
+    if summary.computed == 0:
+        _say_finished(summary.output)
+    _print_mean("lower bound of the divergence", summary.counts)
+    return 0
+
+
+def _print_mean(what: str, counts: "ScoreCounts") -> None:
+    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
+    _say(
+        f"{counts.scored:,} documents; {counts.losses:,} of {counts.tokens:,} tokens have a value, mean {what} {mean:.4f} nats"
+    )
 
 
 def _select(config: SelectConfig) -> int:
@@ -416,6 +483,31 @@ COMMANDS = {
             "On a cluster of GPUs": "rho-score score s3://corpora/web s3://scores/web-ref --model my-org/ref "
             "--workers 1:200 --gpus-per-worker 1",
             "How much the scores would differ from float32": "rho-score score corpus/ scores/ref --model models/ref --verify 50",
+        },
+    ),
+    "import": Command(
+        ImportConfig,
+        _import,
+        {
+            "A classifier's score of each document": "rho-score import quality/ scores/quality --like scores/ref --unit other "
+            "--level document --values-column score",
+            "Losses of another framework, with the ids of their tokens": "rho-score import losses/ scores/other --like scores/ref "
+            "--unit nats --values-column loss --ids-column input_ids",
+        },
+    ),
+    "prior": Command(
+        PriorConfig,
+        _prior,
+        {
+            "How rare each token is in the corpus": "rho-score prior scores/base scores/prior",
+            "How rare it is in curated text": "rho-score prior scores/base scores/prior --counted-in scores/curated",
+        },
+    ),
+    "kl": Command(
+        KLConfig,
+        _kl,
+        {
+            "Where a model and its reference disagree": "rho-score kl scores/base scores/ref scores/kl",
         },
     ),
     "select": Command(

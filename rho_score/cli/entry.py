@@ -34,7 +34,7 @@ EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: done. 1: failed. 2: wrong usage or input. 3: done, but documents were quarantined.
+    0: done. 1: failed. 2: wrong usage or input. 3: done, but documents were quarantined or have no values.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -142,4 +142,4 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run_job(script: str) -> NoReturn:
     """Runs the command X with the process's arguments: the entry point of `ray_jobs/X.py`."""
-    run([Path(script).stem, *sys.argv[1:]])
+    run([Path(script).stem.replace("import_scores", "import"), *sys.argv[1:]])

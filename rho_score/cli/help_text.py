@@ -15,8 +15,8 @@ from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraph
 
 _ABOUT = "Score every token of a corpus, and select the tokens worth training on."
 _MORE = (
-    "Exit codes: 0 done; 1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined. "
-    "Run `rho-score COMMAND --help` for more."
+    "Run `rho-score COMMAND --help` for options and examples, and `rho-score --version` for the version. Exit codes: 0 done; "
+    "1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined or have no values."
 )
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
 """They replace spaces and hyphens where no line may be broken, until the lines are made."""
@@ -28,9 +28,6 @@ def overview(commands: Mapping[str, type], width: int) -> str:
     section = parser.add_argument_group("Commands")
     for name, config in commands.items():
         section.add_argument(name, help=paragraphs(config)[0])
-    section = parser.add_argument_group("Options")
-    section.add_argument("-h", "--help", action="store_true", help="Show this help. After a command, show its help.")
-    section.add_argument("--version", action="store_true", help="Show the version.")
     parser.epilog = _filled([_MORE], width)
     return parser.format_help()
 

@@ -10,7 +10,23 @@ from rho_score.errors import InputError
 
 C = TypeVar("C")
 PATHS = frozenset(
-    {"input", "output", "model", "scores", "reuse", "ref", "base", "selection", "store", "plot", "csv", "page"}
+    {
+        "input",
+        "output",
+        "values",
+        "like",
+        "counted_in",
+        "model",
+        "scores",
+        "reuse",
+        "ref",
+        "base",
+        "selection",
+        "store",
+        "plot",
+        "csv",
+        "page",
+    }
 )
 """Names of the options that are paths or URLs."""
 

@@ -11,9 +11,12 @@ from rho_score.config.curve import CurveConfig
 from rho_score.config.dedup import DedupConfig
 from rho_score.config.dynamics import DynamicsConfig
 from rho_score.config.export import ExportConfig
+from rho_score.config.import_scores import ImportConfig, Level, ValuesConfig, ValueUnit
+from rho_score.config.kl import KLConfig
 from rho_score.config.losses import LossesConfig
 from rho_score.config.option import Group
 from rho_score.config.plan import PlanConfig
+from rho_score.config.prior import PriorConfig
 from rho_score.config.report import ReportConfig
 from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, Signal
 from rho_score.config.select import SelectConfig
@@ -29,9 +32,13 @@ __all__ = [
     "DynamicsConfig",
     "ExportConfig",
     "Group",
+    "ImportConfig",
+    "KLConfig",
+    "Level",
     "LossesConfig",
     "PlanConfig",
     "Precision",
+    "PriorConfig",
     "Quantize",
     "ReportConfig",
     "ScoreConfig",
@@ -39,4 +46,6 @@ __all__ = [
     "Signal",
     "TrainConfig",
     "TuneConfig",
+    "ValueUnit",
+    "ValuesConfig",
 ]

@@ -7,9 +7,9 @@ from tyro.conf import Positional
 
 from rho_score.config.option import Group, metavar
 
-ContentKind = Literal["text", "ids", "prefixed", "response", "messages", "pair"]
-"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, a chat, or
-one response of a preference pair."""
+ContentKind = Literal["text", "ids", "prefixed", "response", "messages", "pair", "values"]
+"""What a document is: a text, token ids, a text behind a prefix, a response to a prompt, a chat, one
+response of a preference pair, or, where values are imported, numbers."""
 
 WHOLE: tuple[ContentKind, ...] = ("text", "ids")
 """The kinds of documents of which every token counts."""

@@ -11,7 +11,7 @@ from rho_score.config.option import Group, metavar
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["int8", "int4"]
 Precision = Literal["float16", "float32"]
-Signal = Literal["entropy", "rank"]
+Signal = Literal["entropy", "rank", "top-k"]
 
 _MODEL = Group("Model")
 _SCORES = Group("Scores")
@@ -50,7 +50,10 @@ class ScoreConfig(CorpusConfig):
     signals: Annotated[tuple[Signal, ...], _SCORES] = ()
     """Write more columns from the same forward pass. entropy is the entropy of the next-token
     distribution in nats; rank is the number of tokens that the model found more likely than the
-    true one."""
+    true one; top-k are the ids and log-probabilities of the likeliest tokens."""
+    top_k: Annotated[int | None, _SCORES, metavar("K")] = None
+    """With --signals top-k: how many of the likeliest tokens are written, 8 by default. Each takes 4
+    to 5 bytes of storage."""
     context: Annotated[int | None, _SCORES, metavar("TOKENS")] = None
     """The number of tokens that a prediction may see, including the prefix. By default, it is the
     model's maximum but at most 2048. A context longer than --batch-tokens is computed in several

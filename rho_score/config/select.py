@@ -61,7 +61,7 @@ class SelectConfig:
     many."""
     keep: Annotated[Literal["auto", "high", "low"], _AMOUNT] = "auto"
     """Which end of the ranking is kept. auto is high for excess loss, and low for the reference's
-    loss alone."""
+    loss alone. For imported values that are not in nats, say high or low."""
     drop_top: Annotated[float, _AMOUNT, metavar("RATIO")] = 0.0
     """Leave out this share at the kept end, where the noisiest tokens are. --ratio and --tokens
     then count from there on."""

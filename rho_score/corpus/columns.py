@@ -52,13 +52,15 @@ class Columns(NamedTuple):
             "messages": "--messages-column",
             "response": "--response-column",
             "pair": "--chosen-column",
+            "values": "--values-column",
         }
         return flags.get(self.kind, "--text-column")
 
     @property
     def context_flag(self) -> str:
         """The option that names the column of what comes before the text."""
-        return {"prefixed": "--prefix-column", "messages": "--tools-column"}.get(self.kind, "--prompt-column")
+        flags = {"prefixed": "--prefix-column", "messages": "--tools-column", "values": "--ids-column"}
+        return flags.get(self.kind, "--prompt-column")
 
     @property
     def id_parts(self) -> list[str]:

@@ -3,14 +3,16 @@
 Such a document travels as JSON: the list of its ids, the list of a chat's messages or
 `{"messages": …, "tools": …}`, `[prefix, text]`, or `["chosen" or "rejected", prompt, chosen, rejected]`.
 `rho_score.models.content` makes tokens of it.
+Values that are imported travel as `[number or numbers, token ids or null]`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 
-from rho_score.config import CorpusConfig
+from rho_score.config import CorpusConfig, ValuesConfig
 from rho_score.config.corpus import ContentKind
 from rho_score.corpus.columns import MISSING, Columns, Document
 from rho_score.corpus.values import Unusable
@@ -35,6 +37,8 @@ def columns_of(corpus: CorpusConfig) -> Columns:
     Raises:
         InputError: the options contradict each other.
     """
+    if isinstance(corpus, ValuesConfig):
+        return Columns(corpus.values_column, corpus.id_column, context=corpus.ids_column, kind="values")
     named = {name: getattr(corpus, f"{name}_column") for name in dict.fromkeys(name for of in _KINDS for name in of)}
     if corpus.token_files is not None:
         return _of_token_files(corpus, [name for name, value in named.items() if value is not None])
@@ -94,6 +98,8 @@ def packed(columns: Columns, text: Any, context: Any, rejected: Any) -> Any:
         return _json(_chat(text, context, columns.context))
     if columns.kind == "pair":
         return _pair(columns, text, context, rejected)
+    if columns.kind == "values":
+        return _values(columns, text, context)
     if columns.kind == "prefixed" and (context is MISSING or context is None):
         context = ""
     for column, value in ((columns.text, text), (columns.context, context)):
@@ -193,6 +199,41 @@ def _tools(value: Any) -> Any:
         if not isinstance(schema, Mapping):
             return Unusable(f"wrong: tool {i} is {type(schema).__name__}, not an object")
     return without_nulls(schemas)
+
+
+def _values(columns: Columns, value: Any, ids: Any) -> Any:
+    """The JSON of a document's values and of the ids of their tokens. A NaN becomes a null."""
+    numbers = _numbers(value)
+    if numbers is None or isinstance(numbers, Unusable):
+        return numbers
+    tokens = "null"
+    if columns.context is not None:
+        found = Unusable("null") if ids is None else Unusable("not there") if ids is MISSING else _ids(ids)
+        if isinstance(found, Unusable):
+            return Unusable(found.reason, columns.context)
+        tokens = found
+    return f"[{orjson.dumps(numbers).decode()},{tokens}]"
+
+
+def _numbers(value: Any) -> Any:
+    """A finite number, or a list of finite numbers and NaN; unusable otherwise. A null stays one."""
+    if value is None or isinstance(value, Unusable):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str | list):
+        return Unusable(f"{type(value).__name__}, not a number or a list of numbers")
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        return Unusable(f"not a number or a list of numbers ({error})")
+    if numbers.ndim > 1:
+        return Unusable("a list of lists, not of numbers")
+    if numbers.ndim == 0:
+        number = float(numbers)
+        return number if np.isfinite(number) else Unusable("NaN" if np.isnan(number) else f"{number}")
+    if np.isinf(numbers).any():
+        at = int(np.flatnonzero(np.isinf(numbers))[0])
+        return Unusable(f"wrong: value {at} is {numbers[at]}")
+    return numbers.tolist()
 
 
 def _messages(value: Any) -> Any:

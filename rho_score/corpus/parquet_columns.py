@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns, folder_values, splits
-from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_scalar, is_text, is_tools
+from rho_score.corpus.values import SCALARS, is_chat, is_ids, is_numbers, is_scalar, is_text, is_tools
 from rho_score.errors import InputError
 
 
@@ -111,6 +111,7 @@ def find_sources(schema: pa.Schema, columns: Columns, shard: str) -> Sources:
 
 _FITS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "ids": (is_ids, "a list of integers"),
+    "values": (is_numbers, "a number or a list of numbers"),
     "messages": (is_chat, "a list of messages (structs with role and content)"),
     "pair": (is_chat, "string, or a list of messages (structs with role and content)"),
 }

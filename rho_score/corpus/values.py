@@ -45,6 +45,13 @@ def is_ids(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
+def is_numbers(kind: pa.DataType) -> bool:
+    """True for numbers and for lists of numbers, or of nothing."""
+    if any(fits(kind) for fits in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        kind = kind.value_type
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
 def is_chat(kind: pa.DataType) -> bool:
     """True for lists of structs or of nothing, and for strings, which may hold the JSON of a chat."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):

@@ -215,6 +215,11 @@ def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSou
             f"--columns weight: {config.selection} has no weights. Make a selection with `rho-score select … --weights`."
         )
     columns = tuple(dict.fromkeys(names[column] for column in config.columns))
+    if REF_LOSS in columns and not store.in_nats:
+        raise InputError(
+            f"--columns ref-loss needs losses in nats, but {config.selection} was made of imported values of another unit. Export "
+            "them with --columns score."
+        )
     if REF_LOSS not in columns or isinstance(store, ScoreSet):
         return TokenSource(config.selection, columns)
     parts = store.manifest["parts"]

@@ -67,7 +67,7 @@ class ParquetBuffer:
     """
 
     def __init__(self, schema: pa.Schema, split: Sequence[str] = ()) -> None:
-        lists = {f.name: f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema}
+        lists = {f.name: _path(f.name, f.type) for f in schema}
         plain = {
             "doc_id",
             *split,
@@ -102,6 +102,11 @@ class ParquetBuffer:
         self._writer.close()
         content: bytes = self._sink.getvalue().to_pybytes()
         return content
+
+
+def _path(name: str, kind: pa.DataType) -> str:
+    """The path of a column's values, through any lists around them."""
+    return _path(f"{name}.list.element", kind.value_type) if pa.types.is_list(kind) else name
 
 
 def parquet_bytes(table: pa.Table, schema: pa.Schema, metadata: JsonObject | None = None) -> bytes:

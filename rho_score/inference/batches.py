@@ -49,6 +49,11 @@ class Passed(NamedTuple):
         row = self.names.index(name)
         return [statistics[row] for statistics in self.statistics]
 
+    def rows(self, name: str) -> list[np.ndarray]:
+        """Returns all rows `name` of each document's tokens, float32[n_tokens, n_rows]."""
+        chosen = [row for row, known in enumerate(self.names) if known == name]
+        return [statistics[chosen].T for statistics in self.statistics]
+
     @property
     def losses(self) -> list[np.ndarray]:
         """The losses of each document's tokens in nats, float32[n_tokens]."""

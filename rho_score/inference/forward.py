@@ -47,10 +47,10 @@ class Forward:
     A call returns float32[len(statistics), n_targets].
     """
 
-    def __init__(self, model: Any, device: torch.device, *, entropy: bool, rank: bool) -> None:
+    def __init__(self, model: Any, device: torch.device, *, entropy: bool, rank: bool, top_k: int = 0) -> None:
         self.model = model
         self._device = device
-        self._entropy, self._rank = entropy, rank
+        self._entropy, self._rank, self._top_k = entropy, rank, top_k
         self._own_attention = _attention_of(model)
         self._blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
         self._accumulate = accumulate
@@ -58,8 +58,9 @@ class Forward:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """Names of the rows that a call returns, in order."""
-        return ("loss", *(["entropy"] if self._entropy else []), *(["rank"] if self._rank else []))
+        """Names of the rows that a call returns, in order. Those of the likeliest words occur k times."""
+        signals = [*(["entropy"] if self._entropy else []), *(["rank"] if self._rank else [])]
+        return ("loss", *signals, *["top_log_p"] * self._top_k, *["top_ids"] * self._top_k)
 
     @property
     def vocabulary(self) -> int:
@@ -179,6 +180,8 @@ class Forward:
             columns.append(-(log_p.exp() * log_p).sum(dim=1))
         if self._rank:
             columns.append((logits > logits.gather(1, targets)).sum(dim=1).float())
+        values, words = log_p.topk(self._top_k, dim=1)
+        columns += [*values.unbind(dim=1), *words.float().unbind(dim=1)]
         return torch.stack(columns)
 
     def _eager_unless(self, compiled: bool) -> AbstractContextManager[None]:
@@ -209,6 +212,7 @@ class Forward:
             self._head,
             entropy=self._entropy,
             rank=self._rank,
+            top_k=self._top_k,
             block_tokens=block_tokens,
             block_words=block_words,
             accumulate=self._accumulate,

@@ -1,4 +1,4 @@
-"""Token losses, entropies and ranks from hidden states, without the tokens x vocabulary matrix."""
+"""Token losses, entropies, ranks and likeliest words from hidden states, without the tokens x vocabulary matrix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 Accumulate = Callable[..., State]
+Top = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,19 @@ def accumulate(
     return new, total, weighted, above, target
 
 
+def merge_top(top: Top, logits: torch.Tensor, first: int) -> Top:
+    """Returns the k highest logits of each row and their words, with a block of logits added.
+
+    top: the logits so far in falling order, shape (N, k), and their words, int64 of the same shape.
+    logits: shape (N, W), of the words from `first` on.
+    """
+    k = top[0].shape[1]
+    values, columns = logits.topk(min(k, logits.shape[1]), dim=1)
+    every, words = torch.cat([top[0], values], dim=1), torch.cat([top[1], columns + first], dim=1)
+    values, places = every.topk(k, dim=1)
+    return values, words.gather(1, places)
+
+
 def token_statistics(
     hidden: torch.Tensor,
     targets: torch.Tensor,
@@ -118,33 +132,38 @@ def token_statistics(
     *,
     entropy: bool = False,
     rank: bool = False,
+    top_k: int = 0,
     block_tokens: int = 1024,
     block_words: int = 1024,
     accumulate: Accumulate = accumulate,
 ) -> torch.Tensor:
-    """Returns the loss and, on request, the entropy and the rank of each target.
+    """Returns the loss and, on request, the entropy, the rank and the likeliest words of each target.
 
     `loss = logsumexp(z) - z[target]` in nats, >= 0, with both terms from the same z. Where products
     come out rounded to half precision, the target's unrounded logit takes the place of its rounded
     one. `entropy = -sum p log p` of the next-token distribution, in nats. `rank` is the number of
     words with a higher logit than the target's, 0 if the target is the argmax. Where another word's
     logit equals the target's up to the rounding of the product, either may count as the higher one.
+    With `top_k`, there are k rows with the log-probabilities of the k likeliest words in falling
+    order, in nats, and k rows with these words. k is at most V, and V is at most 2**24, up to which a
+    float32 holds every word exactly.
 
     The computation goes over blocks of tokens and of the vocabulary, and sums are float32. Besides
     the inputs it takes about 4 x block_tokens x block_words x 4 bytes at its peak: 16 MiB by
     default, which stays in a CPU's cache.
 
-    hidden: shape (N, D). targets: shape (N,), int64. Returns shape (1 + entropy + rank, N),
+    hidden: shape (N, D). targets: shape (N,), int64. Returns shape (1 + entropy + rank + 2 top_k, N),
     float32.
     """
     n_words = head.weight.shape[0]
-    found = torch.empty(1 + entropy + rank, len(targets), dtype=torch.float32, device=hidden.device)
+    found = torch.empty(1 + entropy + rank + 2 * top_k, len(targets), dtype=torch.float32, device=hidden.device)
     for at in range(0, len(targets), block_tokens):
         rows, target = hidden[at : at + block_tokens], targets[at : at + block_tokens]
         exact = head.target_logits(rows, target) if rank or head.rounds else None
         bar = exact if rank else None
         total, weighted, above, target_logit = torch.zeros(4, len(target), dtype=torch.float32, device=hidden.device)
         peak = torch.full_like(total, torch.finfo(torch.float32).min)
+        top = (peak[:, None].repeat(1, top_k), torch.zeros(len(target), top_k, dtype=torch.int64, device=hidden.device))
         state: State = (peak, total, weighted, above, target_logit)
         for first in range(0, n_words, block_words):
             logits = head.logits(rows, first, min(first + block_words, n_words))
@@ -152,11 +171,15 @@ def token_statistics(
                 inside = torch.nonzero((target >= first) & (target < first + logits.shape[1]))[:, 0]
                 logits[inside, target[inside] - first] = exact[inside]
             state = accumulate(logits, target - first, bar, state, entropy=entropy)
+            if top_k:
+                top = merge_top(top, logits, first)
         peak, total, weighted, above, target_logit = state
         columns = [(total.log() + peak - target_logit).clamp_min(0)]
         if entropy:
             columns.append((total.log() - weighted / total).clamp_min(0))
         if rank:
             columns.append(above)
+        log_p = (top[0] - (total.log() + peak)[:, None]).clamp_max(0)
+        columns += [*log_p.unbind(dim=1), *top[1].float().unbind(dim=1)]
         found[:, at : at + block_tokens] = torch.stack(columns)
     return found

@@ -6,6 +6,7 @@ Nothing here needs Ray: a worker holds one `Scorer`, and a notebook can hold one
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ LADDER = {
     torch.bfloat16: [torch.bfloat16, torch.float32],
 }
 DEFAULT_BATCH_TOKENS = 2048  # on a CPU; the activations of larger passes do not fit into its cache
+DEFAULT_TOP_K = 8
 CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of what is derived from a GPU's free memory
 
 
@@ -33,9 +35,10 @@ class Scored:
 
     loss: list[np.ndarray]
     """float32[n], nats. NaN: the first token without a prefix, or a loss that is not finite."""
-    signals: dict[Signal, list[np.ndarray]]
+    signals: dict[str, list[np.ndarray]]
     """float32[n] per document. entropy: of the distribution that predicts the token, in nats. rank:
-    0 if the token is the argmax of that distribution."""
+    0 if the token is the argmax of that distribution. top_ids, top_log_p: the likeliest tokens of
+    that distribution and their log-probabilities in nats, the likeliest first, float32[n, k]."""
     rescored: int
     """Number of documents that overflowed in the dtype and were scored again in a wider one."""
     positions: int
@@ -54,6 +57,8 @@ class Scorer:
     documents. If one differs, a warning says so and the next is tried.
 
     Args:
+        top_k: how many of the likeliest tokens the signal top-k has, at most the size of the
+            vocabulary.
         batch_tokens: positions in a pass. None: by the free memory on a GPU, 2048 on a CPU.
         compile: compile the model's layers, unless they are quantized or spread over several GPUs.
         on_phase: called with the name of each step while the model is loaded and checked.
@@ -72,12 +77,14 @@ class Scorer:
         prefix_id: int | None,
         batch_tokens: int | None = None,
         signals: Sequence[Signal] = (),
+        top_k: int = DEFAULT_TOP_K,
         compile: bool = False,
         device: str = "cpu",
         on_phase: Callable[[str], None] = log.debug,
     ) -> None:
         self.prefix_id = prefix_id
-        self.signals: tuple[Signal, ...] = tuple(s for s in ("entropy", "rank") if s in signals)
+        self.signals: tuple[Signal, ...] = tuple(s for s in get_args(Signal) if s in signals)
+        self._top_k = top_k if "top-k" in signals else 0
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self._no_room: torch.dtype | None = None
@@ -128,7 +135,11 @@ class Scorer:
                     passed.statistics[i] = statistics
         return Scored(
             loss=passed.losses,
-            signals={signal: passed.values(signal) for signal in self.signals},
+            signals={
+                name: passed.rows(name) if name.startswith("top_") else passed.values(name)
+                for name in dict.fromkeys(passed.names)
+                if name != "loss"
+            },
             rescored=len(again),
             positions=passed.positions,
             padding=passed.padding,
@@ -148,7 +159,13 @@ class Scorer:
 
     def _load(self, dtype: torch.dtype) -> Forward:
         model = load_model(self._source, dtype, self.device)
-        return Forward(model, self.device, entropy="entropy" in self.signals, rank="rank" in self.signals)
+        return Forward(
+            model,
+            self.device,
+            entropy="entropy" in self.signals,
+            rank="rank" in self.signals,
+            top_k=self._top_k,
+        )
 
     def _wider(self, ids: Sequence[np.ndarray], dtype: torch.dtype) -> list[np.ndarray]:
         """Returns the statistics from a temporary copy of the model in another dtype.
@@ -162,7 +179,9 @@ class Scorer:
         except (torch.OutOfMemoryError, InputError) as error:
             log.warning("no memory for the model in %s: %s", dtype, error)
             self._no_room = dtype
-            return [np.full((1 + len(self.signals), len(document)), np.nan, np.float32) for document in ids]
+            return [
+                np.full((len(self.passes.forward.statistics), len(document)), np.nan, np.float32) for document in ids
+            ]
 
     def _prove(self, compile: bool, on_phase: Callable[[str], None]) -> tuple[Layout, bool]:
         """Returns the fastest layout that passes the check, and whether windows may go in chunks.

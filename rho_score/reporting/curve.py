@@ -164,7 +164,8 @@ def curve(config: CurveConfig) -> str:
         check_budget(n_tokens)
     for threshold in config.threshold:
         check_threshold(threshold)
-    curves = load_curves(Selection.open(config.selection), config.expert)
+    selection = Selection.open(config.selection)
+    curves = load_curves(selection, config.expert)
     asked = bool(config.ratio or config.tokens or config.threshold)
     points = [curves.at_ratio(ratio) for ratio in (config.ratio if asked else RATIOS)]
     points += [curves.at_tokens(n) for n in config.tokens] + [curves.at_threshold(x) for x in config.threshold]
@@ -175,7 +176,8 @@ def curve(config: CurveConfig) -> str:
         from rho_score import charts
 
         folder, name = file_at(config.plot)
-        label = "nats of excess loss" if curves.score == "excess" else f"nats of {curves.score}"
+        nats = "nats of excess loss" if curves.score == "excess" else f"nats of {curves.score}"
+        label = nats if selection.in_nats else selection.score_label
         figure = charts.curve_figure(_lines(curves), label=label, items=f"{curves.level}s")
         folder.publish(name, charts.image(figure, image_kind(name)))
     return _table(curves, points)

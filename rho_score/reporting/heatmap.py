@@ -37,14 +37,16 @@ def heat_map(
     score_name: str,
     middle: float,
     spread: float,
+    nats: bool = True,
     max_tokens: int = 600,
 ) -> Markup:
     """One document as a `<div class="doc">` of coloured tokens. The page must include `STYLE` once.
 
     Args:
         score_name: what the hover calls the score, such as "excess loss".
-        middle: the score that is shown without colour, nats.
-        spread: the distance from `middle` at which the colour is full, nats.
+        middle: the score that is shown without colour.
+        spread: the distance from `middle` at which the colour is full.
+        nats: True if the hover names nats as the unit of the score.
         max_tokens: how many tokens are shown, from the start of the document.
     """
     ids = document.input_ids[:max_tokens]
@@ -54,18 +56,22 @@ def heat_map(
     spans = []
     for i, text in enumerate(token_texts(tokenizer, ids)):
         off = " off" if document.mask is not None and not document.mask[i] else ""
-        tip = escape(_tip(document, i, text, score_name))
+        tip = escape(_tip(document, i, text, score_name, " nats" if nats else ""))
         spans.append(Markup(f'<span class="h{levels[i]}{off}" data-tip="{tip}">{escape(visible(text))}</span>'))
     rest = len(document.input_ids) - len(ids)
     tail = Markup("<i> … {} more tokens</i>").format(f"{rest:,}") if rest > 0 else Markup("")
     return Markup('<div class="doc">') + Markup("").join(spans) + tail + Markup("</div>")
 
 
-def _tip(document: DocumentTokens, i: int, text: str, score_name: str) -> str:
+def _tip(document: DocumentTokens, i: int, text: str, score_name: str, unit: str) -> str:
     known = not np.isnan(document.score[i])
     lines = [
         f"{text!r}  token {document.input_ids[i]}, position {i}",
-        f"{score_name} {document.score[i]:.3f} nats" if known else "context: it has no loss",
+        f"{score_name} {document.score[i]:.3f}{unit}"
+        if known
+        else "context: it has no loss"
+        if unit
+        else "it has no value",
     ]
     for name, losses in (("reference loss", document.ref_loss), ("base loss", document.base_loss)):
         if losses is not None and known:

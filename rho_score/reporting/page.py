@@ -24,6 +24,7 @@ from rho_score.stores.counts import group_counts_in
 from rho_score.stores.lineage import ancestry
 from rho_score.stores.manifest import read_manifest
 from rho_score.stores.open import open_store
+from rho_score.stores.score_set import WITHOUT
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
 from rho_score.stores.tokenizer import load_store_tokenizer
@@ -70,7 +71,8 @@ def report(config: ReportConfig) -> str:
         figures=_figures(store, sample),
         extremes=_extremes(store, sample, tokenizer),
         documents=_documents(store, sample, tokenizer, config.documents),
-        score=store.score_column,
+        score=store.score_column if store.in_nats else store.score_label,
+        unit="nats" if store.in_nats else None,
         sample_note=_sample_note(sample),
         losses_known=bool(behind) or not isinstance(store, Selection),
         ancestry=ancestry(store.folder),
@@ -102,7 +104,7 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         known = [cut for cut in cuts if cut is not None]
         if known:
             span = f"{min(known):.4f}" if min(known) == max(known) else f"{min(known):.3f} … {max(known):.3f}"
-            facts.append(("threshold, nats", span))
+            facts.append(("threshold, nats" if store.in_nats else "threshold", span))
         return facts
     total = store.summary
     mean = total["total_nats"] / total["losses"] if total["losses"] else float("nan")
@@ -110,8 +112,13 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         ("documents scored", f"{total['scored']:,}"),
         ("quarantined", f"{total['quarantined']:,}"),
         ("tokens", f"{total['tokens']:,}"),
-        ("mean loss, nats", f"{mean:.4f}"),
-        ("perplexity", f"{np.exp(mean):,.1f}"),
+        *([("documents without values", f"{total[WITHOUT]:,}")] if WITHOUT in total else []),
+        *(
+            [(f"mean {store.score_label}, nats", f"{mean:.4f}")]
+            if store.in_nats
+            else [(f"mean {store.score_label}", f"{mean:.6g}")]
+        ),
+        *([("perplexity", f"{np.exp(mean):,.1f}")] if store.score_label == "loss" else []),
     ]
 
 
@@ -146,7 +153,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
         cuts = selection.summary["thresholds"]
         threshold = cuts[0]["threshold"] if len(cuts) == 1 else None
         sampled = selection.manifest["parts"].get("sample")
-        label = f"rank of {sampled} sampling" if sampled else _LABEL[store.score_column]
+        label = f"rank of {sampled} sampling" if sampled else store.score_label
         if len(table):
             what = "tokens" if selection.summary["level"] == "token" else "documents"
             figure = charts.histogram_figure(
@@ -155,6 +162,7 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 threshold=threshold,
                 high=selection.summary["high_first"],
                 items=what,
+                unit="nats" if store.in_nats else None,
             )
             figures.append(
                 _figure(
@@ -164,12 +172,18 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
                 )
             )
     losses = {"reference": sample.ref_loss, "base": sample.base_loss} if selection else {"loss": sample.score}
+    what = store.score_label if not selection else "loss" if store.in_nats else "imported value"
+    mean = f"mean {what} (nats)" if store.in_nats else f"mean {what}"
     present = {name: v[~np.isnan(v)] for name, v in losses.items() if v is not None}
     present = {name: v for name, v in present.items() if len(v)}
     if present and not (selection and store.score_column == "loss"):
         weighted = {name: (v, np.ones(len(v))) for name, v in present.items()}
         figures.append(
-            _figure(charts.histogram_figure(weighted, label="loss"), "Distribution of loss", "Sampled tokens.")
+            _figure(
+                charts.histogram_figure(weighted, label=what, unit="nats" if store.in_nats else None),
+                f"Distribution of {what}",
+                "Sampled tokens.",
+            )
         )
     groups = _groups(store)
     if selection and groups:
@@ -178,16 +192,16 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
         figure = charts.bars_figure(shares, label="share of tokens kept", reference=kept / tokens if tokens else None)
         figures.append(_figure(figure, "Share kept per group", "Counted exactly. The dashed line shows the whole."))
     elif not selection and store.grouped:
-        figure = charts.bars_figure(_mean_by_group(sample), label="mean loss (nats)")
-        figures.append(_figure(figure, "Mean loss per group", "Sampled tokens."))
+        figure = charts.bars_figure(_mean_by_group(sample), label=mean)
+        figures.append(_figure(figure, f"Mean {what} per group", "Sampled tokens."))
     if len(sample.input_ids):
         value = sample.score if sample.mask is None else sample.mask.astype(np.float64)
-        label = "mean loss (nats)" if sample.mask is None else "share of tokens kept"
+        label = mean if sample.mask is None else "share of tokens kept"
         figure = charts.position_figure(sample.position, value, label=label)
         figures.append(
             _figure(
                 figure,
-                f"{'Loss' if sample.mask is None else 'Share kept'} by position",
+                f"{what.capitalize() if sample.mask is None else 'Share kept'} by position",
                 "Sampled tokens. Each bin is twice as wide as the one before.",
             )
         )
@@ -201,9 +215,6 @@ def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {"all": (as_numpy(histogram["value"]), as_numpy(histogram["count"]))}
     parts = {name: histogram.filter(pc.equal(histogram["expert"], name)) for name in names}
     return {name: (as_numpy(part["value"]), as_numpy(part["count"])) for name, part in parts.items()}
-
-
-_LABEL = {"excess": "excess loss", "loss": "loss", "delta": "fitted change of loss"}
 
 
 def _figure(figure: Any, title: str, note: str) -> dict[str, str]:
@@ -233,7 +244,11 @@ def _extremes(
     ranked = means if sample.mask is None else np.bincount(ids, sample.mask[present]) / np.maximum(counts, 1)
     often = np.flatnonzero(counts >= RARE)
     order = often[np.lexsort((-counts[often], ranked[often]))]
-    names = ("highest mean loss", "lowest mean loss") if sample.mask is None else ("most kept", "least kept")
+    names = (
+        (f"highest mean {store.score_label}", f"lowest mean {store.score_label}")
+        if sample.mask is None
+        else ("most kept", "least kept")
+    )
 
     def rows(chosen: np.ndarray) -> list[_TokenRow]:
         texts = (
@@ -270,9 +285,10 @@ def _documents(
             "html": heatmap.heat_map(
                 document,
                 tokenizer,
-                score_name=_LABEL[store.score_column],
+                score_name=store.score_label,
                 middle=float(middle),
                 spread=float(spread),
+                unit="nats" if store.in_nats else None,
             ),
         }
         for document in _in_turn(sample, n_documents)

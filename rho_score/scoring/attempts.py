@@ -224,7 +224,8 @@ def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> S
     """Returns the scores of the documents `good` at their places among all; NaN for the others."""
 
     def all_of(found: list[np.ndarray]) -> list[np.ndarray]:
-        values = [np.full(len(document), np.nan, np.float32) for document in ids]
+        shape = found[0].shape[1:] if found else ()
+        values = [np.full((len(document), *shape), np.nan, np.float32) for document in ids]
         for i, value in zip(good, found, strict=True):
             values[i] = value
         return values

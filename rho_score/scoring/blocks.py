@@ -19,6 +19,6 @@ DOCUMENTS = pa.schema(
 
 # `text` is what `rho_score.models.content` makes tokens of. `counts` is left out if all tokens count.
 TOKENIZED = pa.schema([*(f for f in DOCUMENTS if f.name != "text"), pa.field("input_ids", IDS)])
-# plus the field in SIGNALS of each signal that was asked for
+# plus the fields in SIGNALS of each signal that was asked for
 COUNTS = pa.field("counts", MASK)
 SCORED = pa.schema([*TOKENIZED, pa.field("loss", FLOATS)])

@@ -11,11 +11,13 @@ def without_context(ids: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> 
 
 
 def in_place(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The values of these tokens at their places in the documents, float32[n_tokens] each; NaN elsewhere.
+    """The values of these tokens at their places in the documents, float32[n_tokens, …] each; NaN elsewhere.
 
-    values: of the tokens of `without_context`, in the same order.
+    values: of the tokens of `without_context`, in the same order, float32[n_counting, …] each.
     """
-    placed = [np.full(len(which), np.nan, np.float32) for which in counts]
-    for whole, which, of in zip(placed, counts, values, strict=True):
+    placed = []
+    for which, of in zip(counts, values, strict=True):
+        whole = np.full((len(which), *of.shape[1:]), np.nan, np.float32)
         whole[which] = of
+        placed.append(whole)
     return placed

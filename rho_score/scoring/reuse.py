@@ -26,7 +26,7 @@ KNOWN = "known"
 # Parts of a manifest that do not determine the losses of given tokens.
 _FREE = {
     "plan_sha256", "unit_bytes", "text_column", "id_column", "group_column", "content_kind", "context_column",
-    "rejected_column", "roles", "chat_template_sha256", "chat_date", "signals", "reuse",
+    "rejected_column", "roles", "chat_template_sha256", "chat_date", "split_at", "signals", "top_k", "reuse",
 }  # fmt: skip
 
 
@@ -61,6 +61,8 @@ def open_reusable(url: str, parts: JsonObject) -> ScoreSet:
         InputError: there is no finished score set, or it was made in another way. The message names
             what differs.
     """
+    if "top-k" in parts["signals"]:
+        raise InputError("--reuse takes losses, entropies and ranks, but not --signals top-k. Leave out one of them.")
     scores = ScoreSet.open(url)
     there = scores.manifest["parts"]
     keys = sorted({*there, *parts} - _FREE)

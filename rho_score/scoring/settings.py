@@ -15,7 +15,7 @@ from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
-from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, Scorer
+from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, DEFAULT_TOP_K, Scorer
 from rho_score.models.content import Encoder
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
@@ -46,6 +46,7 @@ class ScorerSettings:
     batch_tokens: int | None
     signals: tuple[Signal, ...]
     compile: bool
+    top_k: int = DEFAULT_TOP_K
 
     def load(self, *, gpu: bool, on_phase: Callable[[str], None]) -> Scorer:
         """Returns the loaded and checked model. `on_phase` is called with the name of each step."""
@@ -211,6 +212,7 @@ def _scorer_settings(
         batch_tokens=config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS),
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
         compile=config.compile,
+        top_k=_top_k(config, vocabulary),
     )
     return scorer, tokenizer, vocabulary
 
@@ -234,6 +236,7 @@ def _manifest(
         "plan_sha256": plan.digest,
         "batch_tokens": scorer.batch_tokens or "by memory",
         "signals": scorer.signals,
+        **({"top_k": scorer.top_k} if "top-k" in scorer.signals else {}),
         "precision": config.precision or ("float32" if content.get("content_kind") == "pair" else "float16"),
         "compile": config.compile,
         "quantize": config.quantize,
@@ -251,6 +254,17 @@ def _manifest(
         },
         **noted_run(config.model, config.output),
     )
+
+
+def _top_k(config: ScoreConfig, vocabulary: int) -> int:
+    """Returns how many of the likeliest tokens the signal top-k has. Raises InputError for a wrong number."""
+    if config.top_k is None:
+        return min(DEFAULT_TOP_K, vocabulary)
+    if "top-k" not in config.signals:
+        raise InputError("--top-k needs --signals top-k.")
+    if not 1 <= config.top_k <= vocabulary:
+        raise InputError(f"--top-k must be between 1 and the {vocabulary} words of {config.model}, got {config.top_k}.")
+    return config.top_k
 
 
 def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from rho_score.scoring.reuse import KNOWN
 from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.stores.manifest import difference
-from rho_score.stores.schema import SIGNALS
+from rho_score.stores.schema import signal_fields
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,14 @@ class ScoreUnit:
         unit = unit.set_column(
             unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
         )
-        for name, values in (("loss", scored.loss), *scored.signals.items()):
+        of = {"loss": scored.loss, **scored.signals}
+        none = [np.full(len(document), np.nan, np.float32) for document in todo_ids]  # if the only document fails
+        for field in (SCORED.field("loss"), *signal_fields(self._scorer.signals)):
+            values = of.get(field.name, none)
             placed = values if which is None else in_place(values, [which[i] for i in todo])
-            field = SIGNALS.get(name, SCORED.field("loss"))
-            every = _with_known(unit, name, todo, placed, ids)
-            unit = unit.append_column(
-                field, list_column(_as_stored(every, counts, field.type.value_type, self._precision), lengths)
-            )
+            every = _with_known(unit, field.name, todo, placed, ids)
+            stored = _as_stored(every, counts, field.type.value_type, self._precision)
+            unit = unit.append_column(field, list_column(stored, lengths))
         stats = UnitStats(
             rescored=scored.rescored,
             copied=sum(
@@ -173,13 +174,31 @@ def _as_stored(
 ) -> pa.Array:
     """The values of all documents as one array, with null for NaN and for tokens that do not count.
 
-    counts: bool[n_tokens]; None if all tokens count. Floats are rounded to `precision`, and ranks are integers.
+    values: float32[n] for each document, or float32[n, k] where a token has a list of k. counts:
+    bool[n_tokens]; None if all tokens count. Floats are rounded to `precision`, and ids and ranks
+    are integers.
     """
+    if pa.types.is_list(kind):
+        rows = np.concatenate([np.atleast_2d(of.T).T for of in values]) if values else np.zeros((0, 1), np.float32)
+        return _as_lists(rows, counts, kind, precision)
     flat = np.concatenate([np.zeros(0, np.float32), *values])
     missing = np.isnan(flat) if counts is None else np.isnan(flat) | ~counts
     if pa.types.is_integer(kind):
         return pa.array(np.where(missing, 0, flat).astype(np.int32), kind, mask=missing)
     return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)
+
+
+def _as_lists(values: np.ndarray, counts: np.ndarray | None, kind: pa.DataType, precision: Precision) -> pa.Array:
+    """What `_as_stored` returns for float32[n_tokens, k]."""
+    n, k = values.shape
+    missing = np.isnan(values).any(axis=1)
+    if counts is not None:
+        missing |= ~counts
+    known = np.where(missing[:, None], 0, values).ravel()
+    is_integer = pa.types.is_integer(kind.value_type)
+    items = known.astype(np.int32) if is_integer else known.astype(precision).astype(np.float32)
+    offsets = pa.array(np.arange(0, (n + 1) * k, k, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(items), mask=pa.array(missing))
 
 
 def _load(settings: WorkerSettings, reporter: Reporter) -> Scorer:

@@ -25,13 +25,14 @@ from rho_score.ranking.histogram import NO_COUNTS, Group, merge
 from rho_score.ranking.trends import CATEGORIES
 from rho_score.selecting.batches import Batch, batches_of, written
 from rho_score.selecting.categorize import CategoryWriter, write_batch
-from rho_score.selecting.inputs import claim_selection, comparable, cut_otherwise
+from rho_score.selecting.inputs import claim_selection
 from rho_score.selecting.join import Join
+from rho_score.stores.comparable import comparable, cut_otherwise
 from rho_score.stores.counts import GroupCounts, group_counts_in
 from rho_score.stores.layout import HISTOGRAM, SUMMARY, published_units
 from rho_score.stores.manifest import new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION
-from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.score_set import ScoreSet, require_nats
 from rho_score.stores.selection import histogram_file
 from rho_score.stores.shapes import DynamicsSummaryFile, read_json
 
@@ -67,6 +68,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
     config = replace(config, output=absolute(config.output), scores=tuple(map(absolute, config.scores)))
     sets = [ScoreSet.open(url) for url in config.scores]
     main, output = sets[0], Folder(config.output)
+    require_nats(main, "dynamics")
     for i, scores in enumerate(sets[1:], 1):
         comparable(main, scores, ("checkpoint 0", f"checkpoint {i}"))
     last = sets[-1].summary

@@ -1,6 +1,6 @@
 """Prepares a selection: checks the rule, opens and compares the score sets, makes the manifest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from rho_score.config import SelectConfig
@@ -16,17 +16,14 @@ from rho_score.selecting.options import check_rule, parse_refs
 from rho_score.selecting.ranked_items import Ranker
 from rho_score.selecting.unfinished import published_of_all
 from rho_score.stores.claim import claim
+from rho_score.stores.comparable import comparable, cut_otherwise
 from rho_score.stores.layout import PLAN
 from rho_score.stores.lineage import covers
-from rho_score.stores.manifest import difference, new_manifest, relative_url
+from rho_score.stores.manifest import new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 
-COLUMNS = [
-    "text_column", "id_column", "group_column", "content_kind", "context_column", "rejected_column", "split_at", "roles",
-]  # fmt: skip
-COMPARABLE = ["tokenizer_sha256", "context", "overlap", "prefix_id", *COLUMNS, "chat_date", "chat_template_sha256"]
 # these options do not determine the masks, or are noted apart
 NO_RULE = ("output", "ref", "base", "within", "allow_unfinished", "dry_run", "workers", "weights")
 
@@ -81,6 +78,8 @@ def prepare(config: SelectConfig) -> Prepared:
         vocabularies=_vocabularies(config, main, sets),
         within=_within(config, main),
     )
+    if not main.in_nats:
+        _check_other_unit(config, main)
     high = config.base is not None if config.keep == "auto" else config.keep == "high"
     places = refs | ({"base": config.base} if config.base else {})
     parts = {
@@ -94,6 +93,7 @@ def prepare(config: SelectConfig) -> Prepared:
         "bits": bits,
         "group_column": main.manifest["parts"]["group_column"],
         "tokenizer_sha256": main.tokenizer_sha256,
+        **({} if main.in_nats else {"unit": "other"}),
         **({"unfinished": unfinished} if unfinished else {}),
         **({"weights": config.weights} if config.weights else {}),
         **({"within": Selection.open(join.within).manifest["fingerprint"]} if join.within else {}),
@@ -104,6 +104,17 @@ def prepare(config: SelectConfig) -> Prepared:
     context = main.columns.kind not in WHOLE
     ranker = Ranker(config=config, join=join, grouped=main.grouped, context=context, high=high)
     return Prepared(ranker, manifest, some, main.n_units, others)
+
+
+def _check_other_unit(config: SelectConfig, main: ScoreSet) -> None:
+    """Raises InputError for options that mean something only for losses in nats."""
+    what = f"{main.folder.url} holds imported values of another unit than nats"
+    if config.keep == "auto" and config.base is None:
+        raise InputError(f"{what}. Say which end is kept, with --keep high or --keep low.")
+    if config.align == "bytes" or config.document_score == "per-byte":
+        raise InputError(
+            f"{what}. Leave out --align bytes and --document-score per-byte, which spread losses over bytes."
+        )
 
 
 def _within(config: SelectConfig, main: ScoreSet) -> str | None:
@@ -134,35 +145,6 @@ def claim_selection(output: str, manifest: JsonObject, main: ScoreSet) -> None:
         f"tokenizer/{name}": main.folder.read(f"tokenizer/{name}") for name in main.folder.listing("tokenizer")
     }
     claim(Folder(output), manifest, {PLAN: main.plan_content, **tokenizer})
-
-
-def cut_otherwise(main: ScoreSet, sets: Iterable[ScoreSet]) -> tuple[ScoreSet, ...]:
-    """The score sets among `sets` that are cut into other units than `main`."""
-    units = main.plan_names()["unit"]
-    return tuple(s for s in sets if s is not main and not s.plan_names()["unit"].equals(units))
-
-
-def comparable(main: ScoreSet, other: ScoreSet, names: tuple[str, str], *, by_bytes: bool = False) -> None:
-    """Raises InputError, which says why, if the losses of two sets cannot be compared.
-
-    Losses are compared token by token or, if `by_bytes`, over bytes. names: what the message calls
-    the two sets.
-    """
-    left, right = main.manifest["parts"], other.manifest["parts"]
-    same = main.tokenizer_sha256 == other.tokenizer_sha256
-    keys = COLUMNS if by_bytes and not same else COMPARABLE
-    if differs := difference(left, right, *names, keys):
-        hint = "" if same else " To compare models with different tokenizers, use --align bytes."
-        raise InputError(
-            f"{main.folder.url} and {other.folder.url} cannot be compared token by token:\n{differs}\n"
-            f"Score both models over the same files with the same tokenizer, context, overlap and columns.{hint}"
-        )
-    shards = set.symmetric_difference(*(set(s.plan_names()["shard"].unique().to_pylist()) for s in (main, other)))
-    if shards:
-        raise InputError(
-            f"{main.folder.url} and {other.folder.url} were made from different files: {len(shards)} shards are in only one "
-            f"of them, such as {min(shards)}. Score both models over the same corpus."
-        )
 
 
 def _vocabularies(config: SelectConfig, main: ScoreSet, sets: Mapping[str, ScoreSet]) -> dict[str, Vocabulary]:

@@ -28,9 +28,10 @@ from rho_score.files.paths import check_writable
 from rho_score.ranking.histogram import Group
 from rho_score.safe_text import spreadsheet_cell
 from rho_score.selecting.batches import Batch, batches_of, fetched
-from rho_score.selecting.inputs import comparable, cut_otherwise, of_its_units
+from rho_score.selecting.inputs import of_its_units
 from rho_score.selecting.join import Join
 from rho_score.selecting.row_ranges import JoinedUnit
+from rho_score.stores.comparable import comparable, cut_otherwise
 from rho_score.stores.counts import group_codes
 from rho_score.stores.names import absolute_named
 from rho_score.stores.reopened import Reopened
@@ -151,7 +152,12 @@ def losses(config: LossesConfig) -> LossesSummary:
         folder.publish(name, _csv(summary))
     if config.plot:
         folder, name = file_at(config.plot)
-        folder.publish(name, image(_figure(summary, config.steps), image_kind(name)))
+        folder.publish(
+            name,
+            image(
+                _figure(summary, config.steps, "mean loss (nats)" if main.in_nats else "mean value"), image_kind(name)
+            ),
+        )
     return summary
 
 
@@ -214,7 +220,7 @@ def _csv(summary: LossesSummary) -> bytes:
     return sink.getvalue().encode()
 
 
-def _figure(summary: LossesSummary, steps: tuple[float, ...]) -> Figure:
+def _figure(summary: LossesSummary, steps: tuple[float, ...], label: str) -> Figure:
     by_selection: dict[str, list[KeptLoss]] = {}
     for row in summary.rows:
         by_selection.setdefault(row.selection, []).append(row)
@@ -224,4 +230,4 @@ def _figure(summary: LossesSummary, steps: tuple[float, ...]) -> Figure:
         lines[f"{name}, kept" if len(by_selection) == 1 else name] = (places, [row.loss_kept for row in rows])
         if len(by_selection) == 1:
             lines[f"{name}, dropped"] = (places, [row.loss_dropped for row in rows])
-    return lines_figure(lines, x="step" if steps else "score set", y="mean loss (nats)")
+    return lines_figure(lines, x="step" if steps else "score set", y=label)

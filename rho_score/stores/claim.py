@@ -82,6 +82,12 @@ def _begin(folder: Folder, manifest: JsonObject) -> None:
         folder.remove(mine)
 
 
+def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
+    """Raises InputError for an output inside the corpus; the next run would read it as input."""
+    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
+        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")
+
+
 def refuse_changed_input(output: Folder, found: JsonObject | None, plan: Plan) -> None:
     """Refuses a corpus that is not the one that the score set was begun with.
 
@@ -104,9 +110,3 @@ def refuse_changed_input(output: Folder, found: JsonObject | None, plan: Plan) -
             f"the corpus is not the one that {output.url} was begun with:\n{shown}\n"
             "Restore these shards, or score into another output."
         )
-
-
-def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """Raises InputError for an output inside the corpus; the next run would read it as input."""
-    if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
-        raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")

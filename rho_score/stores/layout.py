@@ -16,6 +16,11 @@ def quarantine_name(unit: str) -> str:
     return f"quarantine/{unit}.parquet"
 
 
+def without_values_name(unit: str) -> str:
+    """The name of the file with a unit's documents that have no imported value, if there are any."""
+    return f"without-values/{unit}.parquet"
+
+
 def published_units(folder: Folder) -> set[str]:
     """The units whose table exists, found with one listing."""
     return _units_in(folder, "data")
@@ -24,6 +29,11 @@ def published_units(folder: Folder) -> set[str]:
 def quarantined_units(folder: Folder) -> set[str]:
     """The units with quarantined documents, found with one listing."""
     return _units_in(folder, "quarantine")
+
+
+def units_without_values(folder: Folder) -> set[str]:
+    """The units with documents that have no imported value, found with one listing."""
+    return _units_in(folder, "without-values")
 
 
 def _units_in(folder: Folder, under: str) -> set[str]:

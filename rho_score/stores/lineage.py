@@ -118,5 +118,6 @@ def _sources(manifest: JsonObject) -> list[tuple[str, str]]:
     found += [(name, data.get(name)) for name in ("selection", "within")]
     found += [("selection within", manifest.get("within")), ("source", manifest.get("source"))]
     found.append(("score set that losses are from", manifest.get("reused_from")))
+    found.append(("score set of the same tokens", manifest.get("like")))
     found.append(("training run of the model", manifest.get("training_run", {}).get("run")))
     return [(label, place) for label, place in found if place is not None]

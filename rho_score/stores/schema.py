@@ -16,12 +16,18 @@ MASK = pa.list_(pa.bool_())
 CATEGORY = pa.list_(pa.int8())
 WEIGHT = "weight"
 """The column of the weights of tokens in a selection."""
-SIGNALS = {"entropy": pa.field("entropy", FLOATS), "rank": pa.field("rank", IDS)}
+SIGNALS = {
+    "entropy": (pa.field("entropy", FLOATS),),
+    "rank": (pa.field("rank", IDS),),
+    "top-k": (pa.field("top_ids", pa.list_(IDS)), pa.field("top_log_p", pa.list_(FLOATS))),
+}
+"""The columns of each signal."""
 
 
 COLUMN_TYPES = {
     "doc_id": pa.string(), "group": pa.string(), "input_ids": IDS, "loss": FLOATS, "excess": FLOATS, "delta": FLOATS,
     "category": CATEGORY, "kept": pa.bool_(), "doc_score": pa.float32(), WEIGHT: FLOATS,
+    "top_ids": pa.list_(IDS), "top_log_p": pa.list_(FLOATS),
 }  # fmt: skip
 """Types of the columns that are read back from the units of score sets and selections."""
 
@@ -29,6 +35,11 @@ COLUMN_TYPES = {
 QUARANTINE = pa.schema(
     [pa.field("doc_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
 )
+
+
+def signal_fields(signals: Sequence[str]) -> list[pa.Field]:
+    """The columns of these signals."""
+    return [field for signal in signals for field in SIGNALS[signal]]
 
 
 def score_schema(*, grouped: bool, signals: Sequence[str] = (), prefix: bool = False) -> pa.Schema:
@@ -44,7 +55,7 @@ def score_schema(*, grouped: bool, signals: Sequence[str] = (), prefix: bool = F
             *group,
             pa.field("input_ids", IDS),
             pa.field("loss", LOSSES if prefix else FLOATS),
-            *(SIGNALS[signal] for signal in signals),
+            *signal_fields(signals),
         ]
     )
 

@@ -1,10 +1,11 @@
-"""The score set: the loss of every token of a corpus under one model."""
+"""The score set: the loss of every token of a corpus under one model, or a value in place of the loss."""
 
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from rho_score.corpus.columns import Columns
+from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.files.parquet import read_table, readable
@@ -13,6 +14,9 @@ from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name, quarantined_units
 from rho_score.stores.schema import QUARANTINE
 from rho_score.stores.store import Store
+
+WITHOUT = "documents_without_values"
+"""The field of `_SUCCESS.json` and of footers that a set of imported values has."""
 
 
 def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, str]]:
@@ -24,9 +28,10 @@ def quarantined_documents(folder: Folder, n_units: int) -> Iterator[tuple[str, s
 
 
 class ScoreSet(Store):
-    """One corpus scored by one model.
+    """One corpus scored by one model, or the values that were made or imported for its tokens.
 
-    The columns of a unit are doc_id, group (if the corpus has groups), input_ids and loss (nats).
+    The columns of a unit are doc_id, group (if the corpus has groups), input_ids and loss. A loss is
+    in nats if `in_nats`.
     """
 
     kind = "score set"
@@ -61,6 +66,14 @@ class ScoreSet(Store):
     def score_column(self) -> str:
         """The column with the tokens' scores: "loss"."""
         return "loss"
+
+
+def require_nats(scores: ScoreSet, what: str) -> None:
+    """Raises InputError unless the scores are in nats. what: what needs them, for the message."""
+    if not scores.in_nats:
+        raise InputError(
+            f"{what} needs losses in nats, but {scores.folder.url} holds imported values of another unit (--unit other)."
+        )
 
 
 def score_counts_of(folder: Folder, unit: str, metadata: JsonObject) -> ScoreCounts:

@@ -34,6 +34,7 @@ class ScoreParts(TypedDict):
     context_column: NotRequired[str]
     rejected_column: NotRequired[str]
     split_at: NotRequired[int]
+    unit: NotRequired[Literal["other"]]
 
 
 class SelectionParts(TypedDict):
@@ -46,6 +47,7 @@ class SelectionParts(TypedDict):
     per_group: bool
     tokenizer_sha256: str
     group_column: str | None
+    unit: NotRequired[Literal["other"]]
 
 
 class Totals(TypedDict):

@@ -102,6 +102,20 @@ class Store:
         return self.manifest["parts"]["group_column"] is not None
 
     @property
+    def in_nats(self) -> bool:
+        """True if the scores are in nats; False if they were made of imported values of another unit."""
+        return self.manifest["parts"].get("unit") is None
+
+    @property
+    def score_label(self) -> str:
+        """What people call the scores, such as "excess loss"."""
+        if not self.in_nats:
+            return "imported value" if self.score_column == "loss" else "difference of imported values"
+        if self.manifest["parts"].get("derived", {}).get("from") == "kl":
+            return "divergence"
+        return {"excess": "excess loss", "delta": "fitted change of loss"}.get(self.score_column, self.score_column)
+
+    @property
     def tokenizer_sha256(self) -> str:
         """SHA-256 of the tokenizer's files. If it is equal, the same text gives the same ids."""
         return str(self.manifest["parts"]["tokenizer_sha256"])

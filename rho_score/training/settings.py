@@ -23,7 +23,7 @@ from rho_score.stores.layout import MANIFEST
 from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import new_manifest, read_manifest, relative_url
 from rho_score.stores.names import absolute_named, parse_named
-from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.score_set import ScoreSet, require_nats
 from rho_score.stores.selection import Selection
 from rho_score.training.blocks import frame_of
 from rho_score.training.selection import SelectionRule
@@ -231,6 +231,7 @@ def _source(config: TrainConfig) -> tuple[Source, ScoreSet | Selection | None]:
     scores = ScoreSource(named, config.combine, config.within)
     first = next(iter(scores.sets.values()))
     for url, other in zip(named.values(), scores.sets.values(), strict=True):
+        require_nats(other, "--scores, whose losses are subtracted from the model's,")
         if other.tokenizer_sha256 != first.tokenizer_sha256 or other.plan_names() != first.plan_names():
             raise InputError(
                 f"{url} and {scores.url} are not of one corpus and tokenizer, cut into the same units. Score the same corpus with "

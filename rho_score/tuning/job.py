@@ -27,7 +27,7 @@ from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.manifest import new_manifest
 from rho_score.stores.names import absolute_named, parse_named
-from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.score_set import ScoreSet, require_nats
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.job import train
 from rho_score.tuning.candidates import (
@@ -138,10 +138,13 @@ class _Tuning:
 
     def manifest(self) -> dict[str, Any]:
         """What determines the tuning."""
-        sets = {**self.references, **({"base": self.config.base} if self.config.base else {})}
+        places = {**self.references, **({"base": self.config.base} if self.config.base else {})}
+        sets = {name: ScoreSet.open(url) for name, url in places.items()}
+        for scores in sets.values():
+            require_nats(scores, "tune")
         parts = {
             **{name: value for name, value in asdict(self.config).items() if name not in (*SETTLED, "scores", "base")},
-            "scores": {name: ScoreSet.open(url).manifest["fingerprint"] for name, url in sets.items()},
+            "scores": {name: scores.manifest["fingerprint"] for name, scores in sets.items()},
         }
         return new_manifest("tuning", parts, minutes=self.config.minutes)
 

@@ -86,6 +86,52 @@ for found in groups.comparisons:
 """,
     ),
     Example(
+        ("import_scores", "ImportConfig", "ImportSummary"),
+        """
+import json, pathlib
+
+rows = [{"doc_id": f"d{i}", "score": i / 10} for i in range(57)]  # of a classifier
+pathlib.Path("quality.jsonl").write_text("\\n".join(map(json.dumps, rows)))
+imported = rho.import_scores(
+    rho.ImportConfig(
+        values="quality.jsonl", output="scores/quality", like="scores/ref",
+        unit="other", level="document", values_column="score",
+    )
+)
+print(imported.documents_without_values, "documents have no score, such as those with other ids")
+""",
+    ),
+    Example(
+        ("prior", "PriorConfig", "PriorSummary"),
+        """
+frequencies = rho.prior(rho.PriorConfig(scores="scores/base", output="scores/prior"))
+print(frequencies.words_seen, "of", frequencies.words, "words occur")
+""",
+    ),
+    Example(
+        ("kl", "KLConfig", "KLSummary"),
+        """
+for name in ("base", "ref"):
+    rho.score(
+        rho.ScoreConfig(
+            input="corpus", output=f"candidates/{name}", model=f"models/{name}", signals=("top-k",), top_k=16
+        )
+    )
+apart = rho.kl(rho.KLConfig(base="candidates/base", ref="candidates/ref", output="scores/kl"))
+print(apart.counts.total_nats / apart.counts.losses, "nats a token, at least")
+""",
+    ),
+    Example(
+        ("kl_lower_bound",),
+        """
+import numpy as np
+
+p_ids, p_log = np.array([[7, 3]]), np.log([[0.6, 0.3]])  # the likeliest words of one model and of another
+q_ids, q_log = np.array([[3, 7]]), np.log([[0.5, 0.4]])
+print(rho.kl_lower_bound(p_ids, p_log, q_ids, q_log))  # nats, one a row
+""",
+    ),
+    Example(
         ("open_store",),
         """
 store = rho.open_store("selection")

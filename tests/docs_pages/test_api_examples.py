@@ -16,7 +16,8 @@ def test_every_public_name_has_an_example_that_uses_it() -> None:
     assert sorted(named) == sorted(set(rho_score.__all__) - {"__version__"})
     returned = {
         "Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary", "TrainSummary", "KeptLoss",
-        "LossesSummary", "TuneSummary", "CompareSummary", "Comparison", "PartStats", "DedupSummary",
+        "LossesSummary", "TuneSummary", "CompareSummary", "Comparison", "PartStats", "DedupSummary", "ImportSummary", "PriorSummary",
+        "KLSummary",
     }  # fmt: skip
     for example in EXAMPLES:
         assert all(f"rho.{name}" in example.code for name in set(example.names) - returned)

@@ -13,7 +13,7 @@ from rho_score.inference.attention import packed_attention
 from rho_score.inference.forward import Layout
 from rho_score.inference.scorer import CUDA_BATCH_TOKENS, Scorer
 from tests.families.tiny import CONTEXT, VOCABULARY, tiny_config, tiny_model
-from tests.oracle import load_float32, plain_losses
+from tests.oracle import load_float32, plain_log_probabilities, plain_losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -74,6 +74,19 @@ def test_compiled_layers_and_signals(make_model: Callable[[int], Path]) -> None:
     for a, b in zip(plain.loss, compiled.loss, strict=True):
         assert np.abs(a - b).mean() <= 2e-2
     assert all(np.isfinite(values).all() for values in compiled.signals["rank"])
+
+
+def test_the_likeliest_tokens_on_the_gpu_are_those_of_a_plain_float32_forward(
+    make_model: Callable[[int], Path],
+) -> None:
+    ids = _documents([31, 5, 90])
+    found = _scorer(make_model(1), signals=("top-k",), top_k=4, dtype="float32").score(ids).signals
+    model = load_float32(make_model(1))
+    for document, words, log_p in zip(ids, found["top_ids"], found["top_log_p"], strict=True):
+        every = plain_log_probabilities(model, document.tolist(), prefix=0, context=32, overlap=8)
+        np.testing.assert_allclose(log_p, -np.sort(-every, axis=1)[:, :4], atol=2e-3)
+        chosen = np.take_along_axis(every, words.astype(np.int64), axis=1)
+        np.testing.assert_allclose(chosen, log_p, atol=2e-3)
 
 
 def test_the_budget_comes_from_memory_and_is_halved_when_it_runs_out(

@@ -5,7 +5,9 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +28,7 @@ from rho_score.selecting.dynamics import dynamics
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED
-from tests.oracle import load_float32, plain_losses
+from tests.oracle import load_float32, plain_log_probabilities, plain_losses
 from tests.ray.conftest import OPTIONS, digests, score_into
 
 
@@ -198,6 +200,45 @@ def test_entropy_and_rank_are_columns_on_request(
     assert store.manifest["parts"]["signals"] == ["entropy", "rank"]
     kept = select(SelectConfig(ref=str(tmp_path / "out"), output=str(tmp_path / "sel"), ratio=0.6)).total.tokens_kept
     assert kept == round(0.6 * len(ranks))  # other columns do not disturb it
+
+
+def test_the_likeliest_tokens_are_columns_on_request(
+    ray_cluster: str, corpus: Path, scores: dict[str, Path], make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    score_into(corpus, tmp_path / "out", make_model(1), signals=("top-k",), top_k=3, precision="float32")
+    store, plain = ScoreSet.open(str(tmp_path / "out")), ScoreSet.open(str(scores["ref"]))
+    assert store.manifest["parts"]["top_k"] == 3
+    model = load_float32(make_model(1))
+    for unit in store.units:
+        table = store.unit_table(unit.unit)
+        assert table.column_names == ["doc_id", "group", "input_ids", "loss", "top_ids", "top_log_p"]
+        assert table["input_ids"].equals(plain.unit_table(unit.unit)["input_ids"])
+        for row in table.to_pylist():
+            log_p = plain_log_probabilities(model, row["input_ids"], prefix=0, context=32, overlap=8)
+            values, words = torch.from_numpy(log_p).topk(3, dim=1)
+            assert row["top_ids"] == words.tolist()
+            np.testing.assert_allclose(np.array(row["top_log_p"]).reshape(-1, 3), values, atol=2e-4)
+    with duckdb.connect() as connection:
+        (known,) = connection.execute(f"SELECT sum(len(top_ids)) FROM '{tmp_path}/out/data/*.parquet'").fetchone() or (
+            0,
+        )
+    assert known == store.summary["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 3}, "--top-k needs --signals top-k"),
+        ({"top_k": 0, "signals": ("top-k",)}, "between 1 and the 400 words"),
+        ({"top_k": 401, "signals": ("top-k",)}, "between 1 and the 400 words"),
+    ],
+)
+def test_a_wrong_number_of_likeliest_tokens_is_refused(
+    corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        score_into(corpus, tmp_path / "out", make_model(1), **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_compares_with_a_plain_forward_and_writes_nothing(

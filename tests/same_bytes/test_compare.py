@@ -80,7 +80,7 @@ def test_what_a_command_reads_comes_before_it() -> None:
 NOT_FOR_FILES = {
     "workers", "trust_remote_code", "gpus_per_worker", "quantize", "verify", "unit_timeout", "allow_quarantine",
     "ref", "base", "input", "scores", "text_column",
-    "within", "columns", "join", "val_share", "compare",
+    "within", "columns", "join", "val_share", "top_k", "compare",
     "messages_column", "roles", "chat_date", "prompt_column", "response_column", "prefix_column", "ids_column", "token_files", "split_at",
     "chosen_column", "rejected_column", "min_margin", "max_margin", "hide_context", "weights", "tools_column", "reuse",
 }  # fmt: skip

@@ -14,6 +14,9 @@ from rho_score.errors import InputError, RhoScoreError
 
 COMMANDS = {
     "score": ["score", "{corpus}", "out", "--model", "{model}"],
+    "import": ["import", "/no/values", "out", "--like", "/no/scores", "--unit", "other"],
+    "prior": ["prior", "/no/scores", "out"],
+    "kl": ["kl", "/no/a", "/no/b", "out"],
     "select": ["select", "--ref", "/no/scores", "out", "--ratio", "0.5"],
     "dynamics": ["dynamics", "out", "--scores", "/no/a", "/no/b"],
     "export": ["export", "/no/selection", "out", "--format", "bin"],

@@ -74,6 +74,23 @@ def test_entropy_and_rank_are_those_of_whole_logits(bias: bool, soft_cap: float 
     torch.testing.assert_close(losses, -log_p.gather(1, targets[:, None])[:, 0].float(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("k", [1, 8, 211])
+@pytest.mark.parametrize(("bias", "scale", "soft_cap"), [(False, 1.0, None), (True, 0.25, 5.0)])
+def test_the_likeliest_words_are_those_of_whole_logits(
+    k: int, bias: bool, scale: float, soft_cap: float | None
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    hidden, weight = (torch.randn(n, 24, generator=generator) * 2 for n in (70, 211))
+    head = Head(weight, torch.randn(211, generator=generator) if bias else None, scale, soft_cap)
+    targets = torch.randint(0, 211, (70,), generator=generator)
+    plain = token_statistics(hidden, targets, head, rank=True, block_tokens=32, block_words=50)
+    found = token_statistics(hidden, targets, head, rank=True, top_k=k, block_tokens=32, block_words=50)
+    assert torch.equal(found[:2], plain)
+    values, words = head.logits(hidden, 0, 211).double().log_softmax(dim=1).topk(k, dim=1)
+    torch.testing.assert_close(found[2 : 2 + k].T, values.float(), atol=3e-5, rtol=1e-5)
+    assert torch.equal(found[2 + k :].T.long(), words)
+
+
 def test_entropy_of_certainty_is_zero_and_of_ignorance_the_logarithm_of_the_vocabulary() -> None:
     sure = torch.cat([torch.ones(1, 4), -torch.ones(999, 4)])
     for weight, expected in ((sure, 0.0), (torch.zeros(1000, 4), 6.907755)):

@@ -1,7 +1,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ from rho_score.inference.loss import Head
 from rho_score.inference.scorer import Scorer
 from rho_score.models.load import ModelSource
 from tests.conftest import save_model
-from tests.oracle import load_float32, plain_losses
+from tests.oracle import load_float32, plain_log_probabilities, plain_losses
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -189,6 +189,40 @@ def test_entropy_and_rank_come_from_the_same_pass(make_model: Callable[[int], Pa
         np.testing.assert_array_equal(scored.signals["rank"][i], rank)
     plain = _scorer(make_model(1)).score_documents(ids)
     assert all(np.array_equal(a, b) for a, b in zip(scored.loss, plain, strict=True))
+
+
+@pytest.mark.parametrize("prefix", [0, None])
+@pytest.mark.parametrize("layout", ["packed", "padded", "plain"])
+def test_the_likeliest_tokens_are_those_of_a_plain_forward(
+    make_model: Callable[[int], Path], prefix: int | None, layout: Literal["packed", "padded", "plain"]
+) -> None:
+    ids = _documents(400, [1, 0, 5, 90, 31])  # some longer than the context
+    scorer = _scorer(make_model(1), signals=("top-k",), top_k=5, prefix_id=prefix)
+    scorer.passes.forward.use_layout(Layout(layout))
+    scored = scorer.score(ids)
+    assert list(scored.signals) == ["top_log_p", "top_ids"]
+    model = load_float32(make_model(1))
+    for i, document in enumerate(ids):
+        log_p = plain_log_probabilities(model, document.tolist(), prefix=prefix, context=32, overlap=8)
+        values, words = torch.from_numpy(log_p).topk(5, dim=1)
+        known = ~np.isnan(log_p[:, 0])
+        assert known.sum() == len(document) - (prefix is None and len(document) > 0)
+        assert scored.signals["top_ids"][i].shape == (len(document), 5)
+        np.testing.assert_array_equal(scored.signals["top_ids"][i][known], words[known])
+        np.testing.assert_allclose(scored.signals["top_log_p"][i], np.where(known[:, None], values, np.nan), atol=2e-4)
+        losses = plain_losses(model, document.tolist(), prefix=prefix, context=32, overlap=8)
+        np.testing.assert_allclose(scored.loss[i], losses, atol=5e-4, rtol=1e-4)
+
+
+def test_the_likeliest_tokens_of_a_window_in_chunks(make_model: Callable[[int], Path]) -> None:
+    (document,) = _documents(400, [50])
+    scorer = _scorer(make_model(1), signals=("top-k",), top_k=3, context=64, batch_tokens=16)
+    assert scorer.passes.chunked
+    scored = scorer.score([document])
+    log_p = plain_log_probabilities(load_float32(make_model(1)), document.tolist(), prefix=0, context=64, overlap=8)
+    values, words = torch.from_numpy(log_p).topk(3, dim=1)
+    np.testing.assert_array_equal(scored.signals["top_ids"][0], words)
+    np.testing.assert_allclose(scored.signals["top_log_p"][0], values, atol=2e-4)
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(
