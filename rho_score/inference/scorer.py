@@ -5,7 +5,7 @@ Nothing here needs Ray: a worker holds one `Scorer`, and a notebook can hold one
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from rho_score.config import Signal
 from rho_score.errors import InputError
 from rho_score.inference.batches import Passes, ignore
 from rho_score.inference.forward import Forward, Layout
+from rho_score.inference.scored import Scored
 from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
 from rho_score.models.load import ModelSource, load_model
 
@@ -25,23 +26,6 @@ LADDER = {
 }
 DEFAULT_BATCH_TOKENS = 2048  # on a CPU; the activations of larger passes do not fit into its cache
 CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of what is derived from a GPU's free memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The result of a call: lists with one array per document, in order."""
-
-    loss: list[np.ndarray]
-    """float32[n], nats. NaN: the first token without a prefix, or a loss that is not finite."""
-    signals: dict[Signal, list[np.ndarray]]
-    """float32[n] per document. entropy: of the distribution that predicts the token, in nats. rank:
-    0 if the token is the argmax of that distribution."""
-    rescored: int
-    """Number of documents that overflowed in the dtype and were scored again in a wider one."""
-    positions: int
-    """Number of positions that went through the model, padding included."""
-    padding: int
-    """Number of positions of padding among them."""
 
 
 class Scorer:

@@ -6,6 +6,7 @@ A pool of model workers does the scoring.
 import logging
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 import ray
@@ -48,12 +49,15 @@ def configure_data() -> None:
 
 
 def scored_units(
-    settings: ScoringSettings, todo: list[Unit], reporter: Reporter
+    settings: ScoringSettings, todo: list[Unit], reporter: Reporter, ledger: Any = None
 ) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
-    """Runs the pipeline; yields each unit's name, counts and statistics once it is published."""
+    """Runs the pipeline; yields each unit's name, counts and statistics once it is published.
+
+    ledger: the actor that pays units (`rho_score.scoring.spending.Ledger`), if they cost money.
+    """
     low, high = settings.workers
     per_row = settings.columns.documents_per_row
-    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
+    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus or settings.config.server else 1))
     dataset = ray.data.read_datasource(
         CorpusUnits(settings.plan.root, todo, settings.columns),
         override_num_blocks=len(todo),
@@ -79,6 +83,7 @@ def scored_units(
         fn_constructor_kwargs={
             "settings": _worker_settings(settings),
             "reporter": reporter,
+            "ledger": ledger,
         },
         batch_size=None,
         batch_format="pyarrow",

@@ -20,7 +20,9 @@ from rho_score.files.folder import Folder
 from rho_score.inference.windows import windows
 from rho_score.models.content import Encoded, Encoder
 from rho_score.models.load import ModelSource, load_model
+from rho_score.models.model_config import load_config
 from rho_score.models.tokenizer import load_tokenizer
+from rho_score.scoring.server_settings import ServerSettings
 from rho_score.scoring.settings import ScorerSettings
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Comparison:
     flips: float
     """Share of tokens that change sides of the cut if the 60 % with the lowest loss are kept."""
     layout: str
-    """The layout of the scorer's passes, and its dtype."""
+    """The layout of the scorer's passes and its dtype, or the name of the served model."""
 
     def __str__(self) -> str:
         return (
@@ -81,19 +83,27 @@ def _kept(losses: np.ndarray) -> np.ndarray:
     return kept
 
 
-def verify(config: ScoreConfig, plan: Plan, scorer: ScorerSettings, encoder: Encoder, *, gpu: bool) -> Comparison:
+def verify(
+    config: ScoreConfig, plan: Plan, scorer: ScorerSettings | ServerSettings, encoder: Encoder, *, gpu: bool
+) -> Comparison:
     """Scores `config.verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
-        InputError: the corpus has no document to verify.
+        InputError: the corpus has no document to verify, or a server refuses one; or the weights
+            to compare a server with are not there.
     """
     source = scorer.model
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
     encoded = [one for one in encoder.encode(tokenizer, _random_texts(config, plan)) if isinstance(one, Encoded)]
     ids = [one.ids for one in encoded]
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
-    found = ours.score_documents(ids)
-    layout = f"{ours.layout} in {scorer.dtype}"
+    scored = ours.score(ids)
+    if scored.refused:
+        raise InputError(f"one of the documents to verify cannot be scored: {next(iter(scored.refused.values()))}.")
+    found = scored.loss
+    if isinstance(scorer, ServerSettings):
+        load_config(source.model, trust_remote_code=source.trust_remote_code)  # are the weights there?
+    layout = f"{ours.layout} in {scorer.dtype}" if isinstance(scorer, ScorerSettings) else str(ours.layout)
     del ours
     device = torch.device("cuda" if gpu else "cpu")
     whole = ModelSource(model=source.model, trust_remote_code=source.trust_remote_code, n_gpus=source.n_gpus)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 from rho_score.scoring.attempts import FOLDER, MOST_POISONED, Attempts, clear
 
 
