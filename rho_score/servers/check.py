@@ -74,7 +74,7 @@ def check(connection: Connection, tokenize: Tokenize, *, prefix_id: int | None, 
         probe, other = short_texts(tokenize, room)
         first, n = asked.losses(probe), len(prefix) + _common(probe, other) - 1
         differs = [
-            _compare(asked.losses(probe), first, "it answers the same question differently the second time"),
+            _compare(asked.losses(probe), first, f"it answers the same question differently the second time; {_CACHE}"),
             _compare(asked.losses(other)[:n], first[:n], later),
             _check_cache(asked, tokenize, context),
         ]
@@ -87,6 +87,7 @@ def check(connection: Connection, tokenize: Tokenize, *, prefix_id: int | None, 
     return found
 
 
+_CACHE = "a cache of prefixes may be on. Start the server without it (vLLM: --no-enable-prefix-caching; SGLang: --disable-radix-cache)"
 _REMEDY = "Check that --model is the tokenizer of the served model, and --server-kind the kind of the server."
 
 
@@ -177,10 +178,7 @@ def _check_cache(asked: _Asked, tokenize: Tokenize, context: int) -> float:
             break
     n = asked.n_prefix + _common(one, other) - 1
     first = asked.losses(one)
-    why = (
-        "its losses depend on what was asked before; a cache of prefixes may be on. Start the server without it "
-        "(vLLM: --no-enable-prefix-caching; SGLang: --disable-radix-cache)"
-    )
+    why = f"its losses depend on what was asked before; {_CACHE}"
     return max(_compare(asked.losses(other)[:n], first[:n], why), _compare(asked.losses(one), first, why))
 
 
