@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TuneConfig,
     )
-    from rho_score.errors import InputError, RhoScoreError, StorageError
+    from rho_score.errors import InputError, RhoScoreError, ServerError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
     from rho_score.reporting.curve import Curves, load_curves
@@ -53,7 +53,7 @@ _MODULES = {
         "CurveConfig", "DynamicsConfig", "ExportConfig", "LossesConfig", "PlanConfig", "ReportConfig", "ScoreConfig", "SelectConfig",
         "TrainConfig", "TuneConfig",
     ),
-    "errors": ("InputError", "RhoScoreError", "StorageError"),
+    "errors": ("InputError", "RhoScoreError", "ServerError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
     "reporting.curve": ("Curves", "load_curves"),
@@ -97,6 +97,7 @@ __all__ = [
     "SelectSummary",
     "Selection",
     "SelectiveLoss",
+    "ServerError",
     "StorageError",
     "TrainConfig",
     "TrainSummary",

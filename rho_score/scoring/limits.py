@@ -1,5 +1,7 @@
 """Refuses wrong numbers and places before anything else is looked at."""
 
+from typing import Any
+
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
@@ -36,3 +38,19 @@ def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
     """Raises InputError for an output inside the corpus; the next run would read it as input."""
     if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
         raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")
+
+
+def check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None, *, special: bool) -> None:
+    """Raises InputError if the tokenizer has ids beyond the model's vocabulary.
+
+    special: True if documents may have special tokens.
+
+    No text becomes one: a text that spells its name is tokenized as plain text.
+    """
+    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and not special} - {prefix}
+    used = max(set(tokenizer.get_vocab().values()) - never, default=0)
+    if used >= vocabulary:
+        raise InputError(
+            f"the tokenizer of {model} has ids up to {used}, but its model has a vocabulary of {vocabulary}: "
+            "they do not belong together. Take the model's own tokenizer."
+        )

@@ -22,6 +22,7 @@ from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix
+from rho_score.scoring.limits import check_vocabulary
 from rho_score.scoring.preflight import default_cpus
 from rho_score.scoring.server_settings import (
     ServerSettings,
@@ -239,7 +240,7 @@ def _prefix(config: ScoreConfig, columns: Columns, tokenizer: Any, vocabulary: i
     # ids, chats and pairs bring their own prefix
     own = columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
     prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
+    check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     return prefix
 
 
@@ -295,17 +296,3 @@ def _overlap(config: ScoreConfig, context: int) -> int:
     if context < 2 or not 0 <= overlap < context - 1:
         raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
     return overlap
-
-
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None, *, special: bool) -> None:
-    """special: True if documents may have special tokens.
-
-    No text becomes one: a text that spells its name is tokenized as plain text.
-    """
-    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and not special} - {prefix}
-    used = max(set(tokenizer.get_vocab().values()) - never, default=0)
-    if used >= vocabulary:
-        raise InputError(
-            f"the tokenizer of {model} has ids up to {used}, but its model has a vocabulary of {vocabulary}: "
-            "they do not belong together. Take the model's own tokenizer."
-        )

@@ -89,8 +89,8 @@ def verify(
     """Scores `config.verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
-        InputError: the corpus has no document to verify, or a server refuses one; or the weights
-            to compare a server with are not there.
+        InputError: the corpus has no document to verify, or a server refuses them all; or the
+            weights to compare a server with are not there.
     """
     source = scorer.model
     tokenizer = load_tokenizer(source.model, trust_remote_code=source.trust_remote_code)
@@ -99,8 +99,14 @@ def verify(
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
     scored = ours.score(ids)
     if scored.refused:
-        raise InputError(f"one of the documents to verify cannot be scored: {next(iter(scored.refused.values()))}.")
-    found = scored.loss
+        log.warning(
+            "%d documents are left out, the first because %s", len(scored.refused), next(iter(scored.refused.values()))
+        )
+        good = [i for i in range(len(ids)) if i not in scored.refused]
+        ids, encoded = [ids[i] for i in good], [encoded[i] for i in good]
+    found = [loss for i, loss in enumerate(scored.loss) if i not in scored.refused]
+    if not found:
+        raise InputError("the server refuses every document that was to be verified. Verify more documents.")
     if isinstance(scorer, ServerSettings):
         load_config(source.model, trust_remote_code=source.trust_remote_code)  # are the weights there?
     layout = f"{ours.layout} in {scorer.dtype}" if isinstance(scorer, ScorerSettings) else str(ours.layout)

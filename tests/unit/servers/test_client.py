@@ -164,9 +164,9 @@ def test_the_model_is_the_one_that_is_named_or_the_only_one(
         client = open_client(server)
         for kind, version in (("vllm", "1.2.3"), ("sglang", "1.2.3"), ("openai", None)):
             assert find_served(client, kind, None) == Served("tiny", 66, version)
-        with pytest.raises(InputError, match="does not serve 'other', but tiny. Name one with --server-model"):
+        with pytest.raises(InputError, match=r"does not serve 'other', but tiny\. Name one with --server-model"):
             find_served(client, "vllm", "other")
         server.names, server.max_model_len = ("tiny", "more"), None
         assert find_served(client, "vllm", "more") == Served("more", None, "1.2.3")
-        with pytest.raises(InputError, match="the server serves 2: tiny, more. Name a model with --server-model"):
+        with pytest.raises(InputError, match=r"the server serves 2: tiny, more\. Name a model with --server-model"):
             find_served(client, "vllm", None)
