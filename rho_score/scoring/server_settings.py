@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from rho_score.config import ScoreConfig, ServerKind, Signal
-from rho_score.errors import InputError
+from rho_score.errors import InputError, ServerError
 from rho_score.files.json import JsonObject
 from rho_score.models.directory import model_files
 from rho_score.models.load import ModelSource
@@ -19,7 +19,7 @@ from rho_score.servers.client import Client, DeniedError
 from rho_score.servers.connection import Connection
 from rho_score.servers.endpoint import Endpoint
 from rho_score.servers.kinds import SIGNALS, protocol_of
-from rho_score.servers.purse import Purse
+from rho_score.servers.purse import Purse, UnpaidError
 from rho_score.servers.scorer import ServerScorer
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 BESIDE_CONTEXT = 2
 """Tokens of a request besides its context: the last one, which is only predicted, and one that may
 be generated."""
+BEGUN_WITH = "the model that the run was begun with"
 CHECK_TRIES = 4
 """Tries of a request of the check, so that a server that is not there is known within seconds."""
 _OF_A_LOADED_MODEL = {
@@ -62,18 +63,21 @@ class ServerSettings:
     ) -> ServerScorer:
         """Returns the scorer, once the server has given the losses that it gave the driver.
 
-        gpu: not used; a loaded model has the same method.
+        gpu: not used; a loaded model has the same method. purse: pays the requests.
 
         Raises:
-            InputError: the server gives other losses than it gave the driver.
-            ServerError: the server denies every request, or fails until the tries end.
+            ServerError: the server gives other losses than it gave the driver, denies every
+                request, or fails until the tries end.
         """
         on_phase("asking the server")
-        connection = self.connection(Client(self.endpoint, requests=self.requests))
-        if self.checked is not None:
-            compare_probe(connection, self.checked, "the model that the run was begun with")
-        if purse is not None:
-            connection.client.purse = purse
+        connection = self.connection(Client(self.endpoint, requests=self.requests, purse=purse))
+        try:
+            if self.checked is not None:
+                compare_probe(connection, self.checked, BEGUN_WITH)
+        except InputError as error:
+            raise ServerError(str(error)) from error
+        except UnpaidError:
+            log.warning("there is no money to ask the server whether it is the same, and none for units either")
         return ServerScorer(
             connection, context=self.context, overlap=self.overlap, prefix_id=self.prefix_id, signals=self.signals
         )
@@ -115,6 +119,8 @@ def check_server_options(config: ScoreConfig) -> None:
         raise InputError("--spend-at-most needs the price of a million tokens: give --price-per-million-tokens.")
     if limit is not None and not 0 < limit < 1e12:
         raise InputError(f"--spend-at-most must be more than 0, got {limit:g}.")
+    if limit is not None and config.verify is not None:
+        raise InputError("--verify writes nothing, so it counts nothing: leave --spend-at-most out.")
     Endpoint.of(config.server)
 
 
@@ -201,7 +207,7 @@ def checked_server(settings: ServerSettings, tokenizer: Any, begun: JsonObject |
         noted = (begun or {}).get("server", {}).get("probe")
         if noted is not None:
             before = checked._replace(probe=noted["input_ids"], losses=noted["losses"])
-            compare_probe(connection, before, "the model that the run was begun with")
+            compare_probe(connection, before, BEGUN_WITH)
     except DeniedError as error:
         raise InputError(str(error)) from error
     finally:

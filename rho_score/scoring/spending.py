@@ -14,7 +14,7 @@ from rho_score.config import ScoreConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
-from rho_score.servers.purse import FreePurse, LimitedPurse, Purse
+from rho_score.servers.purse import FreePurse, LimitedPurse, Purse, UnpaidError
 from rho_score.stores.layout import SPENT
 from rho_score.stores.shapes import SpentTokens, read_json
 
@@ -87,15 +87,20 @@ class Ledger:
 
     def begin(self, unit: str, tokens: int) -> bool:
         """Pays a unit. False if the money does not suffice; no other unit is begun then."""
-        self._closed = self._closed or not self._pay(tokens)
-        if self._closed:
+        if self._closed or not self.more(tokens):
             return False
+        self._spent.wanted = 0
         self._in_hand.add(unit)
         return True
 
     def more(self, tokens: int) -> bool:
-        """Pays tokens that a unit needs besides, because requests are made again."""
-        return self._pay(tokens)
+        """Pays tokens besides those of units: for requests that are made again, and for a worker's
+        first one. If the money does not suffice, no other unit is begun."""
+        paid = self._budget.affords(self._spent.money, tokens)
+        if not paid:
+            self._closed, self._spent.wanted = True, tokens
+        self._add(tokens if paid else 0)
+        return paid
 
     def end(self, unit: str, unused: int) -> None:
         """Takes back what a unit did not need."""
@@ -105,14 +110,6 @@ class Ledger:
     def in_hand(self) -> set[str]:
         """The units that were begun and have not ended."""
         return set(self._in_hand)
-
-    def _pay(self, tokens: int) -> bool:
-        if not self._budget.affords(self._spent.money, tokens):
-            self._spent.wanted = tokens
-            self._add(0)
-            return False
-        self._add(tokens)
-        return True
 
     def _add(self, tokens: int) -> None:
         self._spent.tokens[self._budget.price] = self._spent.tokens.get(self._budget.price, 0) + tokens
@@ -127,8 +124,9 @@ class UnitPurse(Purse):
 
     def begin(self, unit: str, tokens: int) -> bool:
         """Pays a unit; False if the money does not suffice."""
-        self._left = tokens if self._asked("begin", unit, tokens) else 0
-        return self._left == tokens
+        paid = bool(self._asked("begin", unit, tokens))
+        self._left = tokens if paid else 0
+        return paid
 
     def end(self, unit: str) -> None:
         """Gives back what is left of the unit's money."""
@@ -138,7 +136,7 @@ class UnitPurse(Purse):
     def take(self, tokens: int) -> None:
         if self._left < tokens:
             if not self._asked("more", tokens):
-                raise RhoScoreError(
+                raise UnpaidError(
                     "requests had to be made again, and --spend-at-most leaves nothing for them. Units that are published stay. "
                     "Run the same command with a higher --spend-at-most to go on."
                 )

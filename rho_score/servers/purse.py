@@ -2,7 +2,11 @@
 
 from abc import ABC, abstractmethod
 
-from rho_score.errors import InputError
+from rho_score.errors import InputError, RhoScoreError
+
+
+class UnpaidError(RhoScoreError):
+    """There is no money left for a request, which is not made."""
 
 
 class Purse(ABC):
@@ -13,7 +17,7 @@ class Purse(ABC):
         """Pays for a request of so many tokens.
 
         Raises:
-            RhoScoreError: there is no money left for it.
+            UnpaidError, InputError: there is no money left for it.
         """
 
     @abstractmethod

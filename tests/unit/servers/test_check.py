@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rho_score.config import ScoreConfig, ServerKind
-from rho_score.errors import InputError
+from rho_score.errors import InputError, ServerError
 from rho_score.models.load import ModelSource
 from rho_score.scoring.server_settings import ServerSettings, checked_server
 from rho_score.servers.about import Served
@@ -135,7 +135,7 @@ def test_another_model_under_the_same_name_is_refused(model: Path, make_model: C
         with pytest.raises(InputError, match="not those of the model that the run was begun with"):
             _check(other, model, "sglang", begun)
         server.model = other.model
-        with pytest.raises(InputError, match="not those of the model that the run was begun with"):
+        with pytest.raises(ServerError, match="not those of the model that the run was begun with"):
             settings.load()
 
 
@@ -153,6 +153,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"server": "http://h", "spend_at_most": 1.0}, "--spend-at-most needs the price of a million tokens"),
     ({"server": "http://h", "price_per_million_tokens": -1.0}, "must be more than 0, got -1"),
     ({"server": "http://h", "price_per_million_tokens": 1.0, "spend_at_most": 0.0}, "must be more than 0, got 0"),
+    ({"server": "http://h", "price_per_million_tokens": 1.0, "spend_at_most": 2.0, "verify": 3}, "--verify writes nothing"),
     ({"server": "h:80"}, "--server takes an address such as"),
 ]  # fmt: skip
 
