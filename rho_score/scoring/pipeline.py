@@ -28,7 +28,7 @@ from rho_score.stores.counts import ScoreCounts
 # time. A request that differs from the model worker's also keeps Ray from fusing them into the
 # worker, where they would hold up the model.
 IO_CPUS = 0.5
-# Units that are read and tokenized at a time for each GPU worker: a thread tokenizes 300,000 tokens
+# Units that are read and tokenized at a time for each worker with a GPU or a server: a thread tokenizes 300,000 tokens
 # a second, and a GPU scores twice as many (docs/decisions/006).
 UNITS_AHEAD_OF_A_GPU = 4
 
@@ -57,7 +57,8 @@ def scored_units(
     """
     low, high = settings.workers
     per_row = settings.columns.documents_per_row
-    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus or settings.config.server else 1))
+    ahead_of_each = UNITS_AHEAD_OF_A_GPU if settings.gpus or settings.config.server else 1
+    ahead = TaskPoolStrategy(size=min(high * ahead_of_each, len(todo)))
     dataset = ray.data.read_datasource(
         CorpusUnits(settings.plan.root, todo, settings.columns),
         override_num_blocks=len(todo),

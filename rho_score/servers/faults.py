@@ -1,6 +1,5 @@
 """Which failures of a request pass, what they are called, and how long to wait for them. Pure functions."""
 
-import asyncio
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,10 +48,10 @@ def billed(status: int) -> bool:
 
 def of_the_network(error: BaseException) -> PassingError:
     """The failure behind an error of the network."""
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return PassingError("timeout", "no answer in time", billed=True)
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
         return PassingError("no connection", str(error), billed=False)
+    if isinstance(error, TimeoutError):
+        return PassingError("timeout", "no answer in time", billed=True)
     if isinstance(error, aiohttp.ClientPayloadError):
         return PassingError("truncated answer", str(error), billed=True)
     return PassingError("broken connection", f"{type(error).__name__}: {error}".strip(" :"), billed=True)

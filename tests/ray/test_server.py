@@ -16,6 +16,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
+from rho_score.files.folder import Folder
 from rho_score.servers.endpoint import KEY_VARIABLE
 from rho_score.stores.score_set import ScoreSet, quarantined_documents
 from tests.conftest import N_DOCUMENTS, N_QUARANTINED, some_text
@@ -24,6 +25,8 @@ from tests.oracle import load_float32, plain_losses
 from tests.ray.conftest import digests
 
 OPTIONS = ["--context", "32", "--overlap", "8", "--id-column", "id", "--unit-bytes", "2000"]
+
+SECRET = "sk-CANARY7f3a"
 
 
 @pytest.fixture(scope="module")
@@ -116,20 +119,24 @@ def test_text_for_openai_and_the_prompt_as_context(
         np.testing.assert_allclose(np.array(found[row["id"]]["loss"], np.float32), losses, rtol=1e-3, atol=1e-3)
 
 
-def test_a_document_that_the_server_refuses_is_quarantined(
-    ray_cluster: str, model: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_a_document_that_the_server_refuses_is_quarantined_and_the_key_stays_secret(
+    ray_cluster: str, model: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The workers' nodes do not have the key in their environment."""
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
     corpus = _write(tmp_path / "in", {f"d{i}": f"{i} {some_text(6, i)}" for i in range(30)})
     bad = tokenizer("7 " + some_text(6, 7), add_special_tokens=False)["input_ids"]
-    from rho_score.files.folder import Folder
-
-    with FakeServer(make_model(1), refuse=lambda ids: ids[1:] == bad) as server:
+    with FakeServer(make_model(1), key=SECRET, refuse=lambda ids: ids[1:] == bad) as server:
         assert _score(corpus, tmp_path / "out", model, server) == 3
         reason = "the server refuses it: HTTP 400: this text is not to the server's liking"
         assert list(quarantined_documents(Folder(str(tmp_path / "out")), 9)) == [("d7", reason)]
         assert len(_rows(tmp_path / "out")) == 29
         server.refuse = lambda ids: False
         assert _score(corpus, tmp_path / "out", model, server, "--only-quarantined") == 0
+    told = capfd.readouterr()
+    assert "CANARY" not in told.out + told.err
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]
     rows = _rows(tmp_path / "out")
     assert len(rows) == 30
     _same_as_plain(rows, make_model(1))
@@ -210,7 +217,7 @@ def test_wrong_servers_are_refused_before_anything_is_written(
 ) -> None:  # fmt: skip
     output = tmp_path / "out"
     with FakeServer(make_model(1), key="right") as server:
-        monkeypatch.setenv(KEY_VARIABLE, "sk-CANARY7f3a")
+        monkeypatch.setenv(KEY_VARIABLE, SECRET)
         assert _score(corpus, output, model, server) == 2
         told = capsys.readouterr().err
         assert (
