@@ -184,20 +184,20 @@ def test_money_is_never_spent_beyond_the_limit(
         assert run(0.2) == 2
         assert "the check of the server alone needs more" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
-        assert run(6) == 1
+        assert run(3) == 1
         told = capsys.readouterr().err
-        assert "stopped before --spend-at-most 6.0 was passed" in told
+        assert "stopped before --spend-at-most 3.0 was passed" in told
         assert "Run the same command with a higher --spend-at-most to go on" in told
         published = len(list((tmp_path / "out" / "data").iterdir()))
         assert f"{published} of " in told
         assert 0 < published < len(ScoreSet.open(str(tmp_path / "out"), finished=False).units)
         spent = json.loads((tmp_path / "out" / "spent.json").read_text())
         first = spent["tokens_by_price"]["1000.0"]
-        assert first <= 6000
-        assert spent["wanted"] + first > 6000
+        assert first <= 3000
+        assert spent["wanted"] + first > 3000
         asked = server.n_tokens
-        assert run(6) == 2
-        assert "which --spend-at-most 6.0 leaves no money for. Give more to go on" in capsys.readouterr().err
+        assert run(3) == 2
+        assert "which --spend-at-most 3.0 leaves no money for. Give more to go on" in capsys.readouterr().err
         assert server.n_tokens == asked, "a run that has no money asks nothing"
         assert run(1000) == 0
         printed = capsys.readouterr().out
