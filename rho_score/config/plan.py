@@ -32,3 +32,10 @@ class PlanConfig(CorpusConfig):
     plan then tells the worker-hours."""
     price_per_hour: Annotated[float | None, _ESTIMATE, metavar("PRICE")] = None
     """The price of one worker-hour. With --tokens-per-second, the plan then tells the cost."""
+    price_per_million_tokens: Annotated[float | None, _ESTIMATE, metavar("PRICE")] = None
+    """The price of a million tokens that are sent to a server. The plan then tells how many a run
+    with --server sends, the overlap of windows and the prefixes included, and what they cost."""
+    context: Annotated[int | None, _ESTIMATE, metavar("TOKENS")] = None
+    """With --price-per-million-tokens: the --context of the run."""
+    overlap: Annotated[int | None, _ESTIMATE, metavar("TOKENS")] = None
+    """With --price-per-million-tokens: the --overlap of the run."""

@@ -12,10 +12,16 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["int8", "int4"]
 Precision = Literal["float16", "float32"]
 Signal = Literal["entropy", "rank", "top-k"]
+ServerKind = Literal["vllm", "sglang", "openai"]
 
 _MODEL = Group("Model")
 _SCORES = Group("Scores")
 _WORKERS = Group("Workers")
+_SERVER = Group(
+    "Server",
+    "A model behind a server is asked for its losses. --model then names the tokenizer alone. An API key is read from the "
+    "environment variable RHO_SCORE_SERVER_KEY.",
+)
 _CHECKS = Group("Checks and failures")
 
 
@@ -96,6 +102,23 @@ class ScoreConfig(CorpusConfig):
     """How long a worker may work on one unit. A worker that takes longer is ended, and the document
     that it hangs on is found and quarantined. The default is four hours with a GPU and a day
     without."""
+
+    server: Annotated[str | None, _SERVER, metavar("URL")] = None
+    """The address of a server that has the model, such as http://127.0.0.1:8000. No worker loads
+    the model then, and none needs a GPU."""
+    server_kind: Annotated[ServerKind, _SERVER] = "vllm"
+    """What the server is: vLLM, SGLang, or another one with OpenAI's completions format, which must
+    be able to echo the log-probabilities of a text."""
+    server_model: Annotated[str | None, _SERVER, metavar("NAME")] = None
+    """The name that the server has for the model. It may be left out if the server has one
+    model."""
+    server_requests: Annotated[int, _SERVER, metavar("N")] = 32
+    """How many requests of each worker are under way at the same time."""
+    price_per_million_tokens: Annotated[float | None, _SERVER, metavar("PRICE")] = None
+    """The price of a million tokens that are sent. What is spent is then counted and printed."""
+    spend_at_most: Annotated[float | None, _SERVER, metavar("MONEY")] = None
+    """Stop before more than this is spent, what earlier runs of the same output spent included.
+    Needs --price-per-million-tokens."""
 
     verify: Annotated[int | None, _CHECKS, metavar("N")] = None
     """Score N random documents both as the run would and by a plain float32 forward pass, print how

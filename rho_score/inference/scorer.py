@@ -5,7 +5,7 @@ Nothing here needs Ray: a worker holds one `Scorer`, and a notebook can hold one
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ from rho_score.config import Signal
 from rho_score.errors import InputError
 from rho_score.inference.batches import Passes, ignore
 from rho_score.inference.forward import Forward, Layout
+from rho_score.inference.scored import Scored
 from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
 from rho_score.models.load import ModelSource, load_model
 
@@ -27,24 +28,6 @@ LADDER = {
 DEFAULT_BATCH_TOKENS = 2048  # on a CPU; the activations of larger passes do not fit into its cache
 DEFAULT_TOP_K = 8
 CUDA_BATCH_TOKENS = (4096, 65536)  # bounds of what is derived from a GPU's free memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The result of a call: lists with one array per document, in order."""
-
-    loss: list[np.ndarray]
-    """float32[n], nats. NaN: the first token without a prefix, or a loss that is not finite."""
-    signals: dict[str, list[np.ndarray]]
-    """float32[n] per document. entropy: of the distribution that predicts the token, in nats. rank:
-    0 if the token is the argmax of that distribution. top_ids, top_log_p: the likeliest tokens of
-    that distribution and their log-probabilities in nats, the likeliest first, float32[n, k]."""
-    rescored: int
-    """Number of documents that overflowed in the dtype and were scored again in a wider one."""
-    positions: int
-    """Number of positions that went through the model, padding included."""
-    padding: int
-    """Number of positions of padding among them."""
 
 
 class Scorer:

@@ -95,12 +95,15 @@ def model_directory(model: str, *, weights: bool = True) -> Path:
         ) from error
 
 
-def pinned(model: str) -> str:
+def pinned(model: str, *, weights: bool = True) -> str:
     """Returns `model` in a form that makes every node load the same files.
 
-    That is an absolute path, or a hub id with the revision that this machine has.
+    That is an absolute path, or a hub id with the revision that this machine has. For `weights` see
+    `model_files`.
     """
-    return absolute(model) if Path(model).is_dir() else f"{model.partition('@')[0]}@{model_directory(model).name}"
+    if Path(model).is_dir():
+        return absolute(model)
+    return f"{model.partition('@')[0]}@{model_directory(model, weights=weights).name}"
 
 
 def wants_own_code(error: Exception) -> bool:

@@ -20,18 +20,18 @@ LONGEST_DEFAULT_CONTEXT = 2048
 _TABLES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 
 
-def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
+def load_config(model: str, *, trust_remote_code: bool = False, weights: bool = True) -> Any:
     """Returns the model's configuration, or that of its base model for an adapter, after checks.
 
     The model must be a causal language model, alone or as the text part of a vision-language model,
-    and its weights must be safetensors.
+    and its weights must be safetensors. Without `weights`, these need not be there.
 
     Raises:
         InputError: the configuration is not readable, the model is not a causal language model, or
             it has no weights as safetensors.
     """
-    directory, adapter = model_files(model)
-    if adapter is not None:
+    directory, adapter = model_files(model, weights=weights)
+    if adapter is not None and weights:
         require_package("peft", f"{model} is an adapter, which", extra="adapters")
         check_adapter(adapter)
     if not (directory / "config.json").exists() and (files := sorted(directory.glob("*.gguf"))):
@@ -49,11 +49,12 @@ def load_config(model: str, *, trust_remote_code: bool = False) -> Any:
         raise InputError(
             f"there is no readable config.json in {directory}: {reason} Copy the model's own there."
         ) from error
-    named = named_weights(directory, getattr(config, "transformers_weights", None))
+    named = named_weights(directory, getattr(config, "transformers_weights", None)) if weights else None
     if not trust_remote_code:
         _refuse_kernels(directory, config)
     _refuse_other_kinds(model, config, trust_remote_code)
-    check_weights(directory, named)
+    if named is not None:
+        check_weights(directory, named)
     return config
 
 

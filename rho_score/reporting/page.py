@@ -288,7 +288,7 @@ def _documents(
                 score_name=store.score_label,
                 middle=float(middle),
                 spread=float(spread),
-                unit="nats" if store.in_nats else None,
+                nats=store.in_nats,
             ),
         }
         for document in _in_turn(sample, n_documents)

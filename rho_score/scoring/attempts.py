@@ -25,7 +25,7 @@ import torch
 
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,8 @@ def _spread(scored: Scored, good: Sequence[int], ids: Sequence[np.ndarray]) -> S
         return values
 
     signals = {name: all_of(values) for name, values in scored.signals.items()}
-    return replace(scored, loss=all_of(scored.loss), signals=signals)
+    refused = {good[i]: reason for i, reason in scored.refused.items()}
+    return replace(scored, loss=all_of(scored.loss), signals=signals, refused=refused)
 
 
 def _joined(parts: dict[tuple[int, int], Scored], ids: Sequence[np.ndarray]) -> Scored:
@@ -239,11 +240,17 @@ def _joined(parts: dict[tuple[int, int], Scored], ids: Sequence[np.ndarray]) -> 
     ordered = [parts[part] for part in sorted(parts)]
     good = [i for start, stop in sorted(parts) for i in range(start, stop)]
     names = ordered[0].signals if ordered else {}
+    starts = np.cumsum([0, *(len(part.loss) for part in ordered)]).tolist()
     together = Scored(
         loss=[loss for part in ordered for loss in part.loss],
         signals={name: [value for part in ordered for value in part.signals[name]] for name in names},
         rescored=sum(part.rescored for part in ordered),
         positions=sum(part.positions for part in ordered),
         padding=sum(part.padding for part in ordered),
+        refused={
+            start + i: reason
+            for start, part in zip(starts, ordered, strict=False)
+            for i, reason in part.refused.items()
+        },
     )
     return _spread(together, good, ids)

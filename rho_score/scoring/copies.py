@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 
 Found = tuple[Scored, dict[int, str]]
 """The scores of documents, and by document number why one has none."""
@@ -34,5 +34,6 @@ def score_once(ids: Sequence[np.ndarray], first: Sequence[int], score: Callable[
         scored,
         loss=[scored.loss[i] for i in at],
         signals={name: [values[i] for i in at] for name, values in scored.signals.items()},
+        refused={i: scored.refused[of] for i, of in enumerate(at) if of in scored.refused},
     )
     return everywhere, {i: failed[of] for i, of in enumerate(at) if of in failed}

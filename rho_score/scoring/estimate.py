@@ -22,6 +22,7 @@ from rho_score.files.folder import Folder
 from rho_score.models.content import Encoded, Encoder
 from rho_score.models.tokenizer import load_tokenizer, split_id
 from rho_score.safe_text import visible
+from rho_score.scoring.sent_tokens import SentTokens
 
 SAMPLED_UNITS = 8  # per format
 BYTES_PER_TOKEN = 4.0
@@ -55,6 +56,8 @@ class _Part:
     tokens: int = 0
     counting: int = 0
     """Tokens among `tokens` that count."""
+    sent: int = 0
+    """Tokens that a run with a server sends for those among `tokens`."""
     tokenized_bytes: int = 0
     tokens_known: bool = False
     """True if all texts of the unit were tokenized."""
@@ -91,6 +94,8 @@ class Estimate:
     tokens_exact: bool
     counting: float
     """Share of the tokens that count."""
+    sent: float
+    """Tokens that a run with a server sends for each token; 0 without a price."""
     sampled: int
     """Number of texts that were tokenized."""
     read: int
@@ -108,6 +113,8 @@ def estimate(config: PlanConfig) -> str:
         InputError: the corpus or the model's tokenizer cannot be read, or every document that was
             read would be quarantined.
     """
+    if config.price_per_million_tokens is not None:
+        SentTokens(config)  # refuses what does not fit, before the corpus is read
     plan = make_plan(config)
     return "\n".join(_lines(config, plan, count(config, plan)))
 
@@ -158,6 +165,7 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
         tokens=sum(part.tokens for part in known) + round(max(rest, 0) * per_byte),
         tokens_exact=whole and len(known) == len(parts),
         counting=sum(part.counting for part in parts) / max(1, tokenized),
+        sent=sum(part.sent for part in parts) / max(1, tokenized),
         sampled=sampled,
         read=n_read,
         errors=errors,
@@ -268,15 +276,18 @@ def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part]) -> int:
         date=config.chat_date or datetime.date.today().isoformat(),
         model=str(config.model),
     )
-    return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1)) for part in parts)
+    sent = SentTokens(config) if config.price_per_million_tokens is not None else None
+    return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1), sent) for part in parts)
 
 
-def _tokenize_part(tokenizer: Any, encoder: Encoder, part: _Part, most: int) -> int:
+def _tokenize_part(tokenizer: Any, encoder: Encoder, part: _Part, most: int, sent: SentTokens | None) -> int:
     texts = part.texts[:most]
     found = encoder.encode(tokenizer, texts)
     encoded = [one for one in found if isinstance(one, Encoded)]
     part.tokens = sum(len(one.ids) for one in encoded)
     part.counting = sum(len(one.ids) if one.counts is None else int(one.counts.sum()) for one in encoded)
+    if sent is not None:
+        part.sent = sent.of((len(one.ids) for one in encoded), encoder.kind, tokenizer)
     part.tokenized_bytes = sum(len(text.encode()) for text in texts)
     part.tokens_known = part.whole and len(texts) == part.documents - part.errors
     refused = [one for one in found if isinstance(one, str)]
@@ -318,10 +329,24 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
             lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}{hint(names, config)}")
-    return [*lines, *_costs(config, found.tokens)]
+    return [*lines, *_price(config, found), *_costs(config, found.tokens)]
+
+
+def _price(config: PlanConfig, found: Estimate) -> list[str]:
+    if config.price_per_million_tokens is None:
+        return []
+    sent = round(found.tokens * found.sent)
+    how = f"{'exact' if found.tokens_exact else 'about'}: {SentTokens(config)}, prefixes included"
+    money = sent * config.price_per_million_tokens / 1e6
+    return [
+        f"tokens sent  {sent:>16,}  {how}",
+        f"price        {money:>16,.6g}  at {config.price_per_million_tokens:g} a million tokens",
+    ]
 
 
 def _costs(config: PlanConfig, tokens: int) -> list[str]:
+    if config.price_per_million_tokens is not None and not config.tokens_per_second:
+        return []
     if not config.tokens_per_second:
         return ["worker-hours: score a small part first and give its speed with --tokens-per-second"]
     hours = tokens / config.tokens_per_second / 3600

@@ -11,6 +11,7 @@ from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
 from rho_score.config import ScoreConfig
 from rho_score.corpus.plan import left_out, make_plan
+from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
@@ -18,16 +19,13 @@ from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted
 from rho_score.models.tokenizer import tokenizer_files
 from rho_score.scoring.attempts import clear
+from rho_score.scoring.limits import check_limits, worker_range
 from rho_score.scoring.live import LiveProgress
 from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
-from rho_score.scoring.settings import (
-    ScoringSettings,
-    check_limits,
-    resolve_settings,
-    worker_range,
-)
-from rho_score.scoring.unit_stats import UnitStats, busy_share
+from rho_score.scoring.settings import ScoringSettings, resolve_settings
+from rho_score.scoring.spending import Account
+from rho_score.scoring.unit_stats import UnitStats, busy_share, server_retries
 from rho_score.scoring.verify import Comparison
 from rho_score.scoring.verify import verify as compare_with_plain
 from rho_score.stores.claim import claim, refuse_changed_input, refuse_output_in_input
@@ -62,6 +60,10 @@ class ScoreSummary:
     """
     retries: dict[str, int]
     """Storage calls that were made again, by kind of error: those of the driver and of published units."""
+    server_retries: dict[str, int]
+    """Requests to a server that were made again, by kind of failure: those of published units."""
+    spent: str
+    """What the score set has cost so far, with a server and a price; empty otherwise."""
     not_shards: tuple[str, ...] = ()
     """Files of the input that were left out because their names are not those of shards."""
 
@@ -71,7 +73,8 @@ def score(config: ScoreConfig) -> ScoreSummary:
 
     Raises:
         InputError: wrong usage or input, found before anything was run.
-        RhoScoreError: the run failed. What it published stays, and the same command resumes it.
+        RhoScoreError: the run failed, or it stopped before more than `config.spend_at_most` was
+            spent. What it published stays, and the same command resumes it.
     """
     started = time.monotonic()
     with retries_counted() as retries, Progress("score") as progress:
@@ -90,10 +93,11 @@ def score(config: ScoreConfig) -> ScoreSummary:
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
             progress.phase("reading the model's files")
-            settings = resolve_settings(config, plan, found, workers)
-            if config.only_quarantined or not output.exists(SUCCESS):
+            done, account = not config.only_quarantined and output.exists(SUCCESS), Account(config, output)
+            settings = resolve_settings(config, plan, found, workers, done=done, purse=account.check_purse)
+            if not done:
                 check_pool(workers=workers[0], cpus=settings.cpus, gpus=settings.gpus)
-            summary = _run(settings, output, started, progress)
+            summary = _run(settings, output, account, started, progress)
     return replace(summary, retries=dict(retries))
 
 
@@ -113,36 +117,21 @@ def verify(config: ScoreConfig) -> Comparison:
             "--verify runs here, and here is no GPU. Give --gpus-per-worker 0, or run it on a node that has one."
         )
     torch.set_num_threads(settings.cpus)
-    return compare_with_plain(settings, gpu=settings.gpus > 0)
+    gpu = settings.gpus > 0 or (config.server is not None and torch.cuda.is_available())
+    return compare_with_plain(settings, gpu=gpu)
 
 
-def _run(settings: ScoringSettings, output: Folder, started: float, progress: Progress) -> ScoreSummary:
+def _run(
+    settings: ScoringSettings, output: Folder, account: Account, started: float, progress: Progress
+) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(settings.config.model)}
     claim(output, settings.manifest, {PLAN: settings.plan.to_parquet(), **tokenizer})
+    account.note_check()
     done = _done(settings, output)
     todo = [unit for unit in settings.plan.units if unit.unit not in done]
     earlier = [unit.unit for unit in settings.plan.units if unit.unit in done]
-    computed: list[ScoreCounts] = []
-    stats: list[UnitStats] = []
+    computed, stats = _computed(settings, todo, earlier, account, progress) if todo else ([], [])
     if todo:
-        if earlier:
-            log.info(
-                "resuming: %d of %d units are published, %d to do",
-                len(earlier),
-                len(settings.plan.units),
-                len(todo),
-            )
-        progress.phase("starting Ray")
-        sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in settings.plan.units}
-        with (
-            cluster(local_cpus=settings.workers[1] * settings.cpus + 2),
-            LiveProgress(progress, sizes=sizes, before=earlier, most_workers=settings.workers[1]) as live,
-        ):
-            configure_data()
-            for unit, counts, one in scored_units(settings, todo, live.reporter):
-                computed.append(counts)
-                stats.append(one)
-                live.publish(unit, counts.tokens, one.started)
         clear(output)
     if not todo and output.exists(SUCCESS):
         total = ScoreCounts.of(read_json(output, SUCCESS, Totals))
@@ -151,6 +140,7 @@ def _run(settings: ScoringSettings, output: Folder, started: float, progress: Pr
             score_counts_of(output, unit, found) for unit, found in zip(earlier, footers(output, earlier), strict=True)
         )
         total = ScoreCounts.total(itertools.chain(computed, before))
+    spent = account.close(len(earlier) + len(computed), len(settings.plan.units))
     if missing := len(todo) - len(computed):
         raise RhoScoreError(f"{missing} units were not published. Run the same command again to resume.")
     if not output.exists(SUCCESS):
@@ -166,8 +156,39 @@ def _run(settings: ScoringSettings, output: Folder, started: float, progress: Pr
         padding_share=sum(p.padding for p in stats) / max(sum(p.positions for p in stats), 1),
         weight_note=next((one.note for one in stats if one.note), ""),
         retries={},
+        server_retries=server_retries(stats),
+        spent=spent,
         not_shards=settings.plan.not_shards,
     )
+
+
+def _computed(
+    settings: ScoringSettings, todo: list[Unit], earlier: list[str], account: Account, progress: Progress
+) -> tuple[list[ScoreCounts], list[UnitStats]]:
+    """Scores and publishes the units `todo`, on Ray. Returns their counts and statistics.
+
+    Units that there is no money for are left out.
+    """
+    computed: list[ScoreCounts] = []
+    stats: list[UnitStats] = []
+    if earlier:
+        log.info("resuming: %d of %d units are published, %d to do", len(earlier), len(settings.plan.units), len(todo))
+    progress.phase("starting Ray")
+    sizes = {unit.unit: float(max(unit.text_bytes, 1)) for unit in settings.plan.units}
+    with (
+        cluster(local_cpus=settings.workers[1] * settings.cpus + 2),
+        LiveProgress(progress, sizes=sizes, before=earlier, most_workers=settings.workers[1]) as live,
+    ):
+        configure_data()
+        account.open()
+        for unit, counts, one in scored_units(settings, todo, live.reporter, account.ledger):
+            if one.paid:
+                computed.append(counts)
+                stats.append(one)
+                live.publish(unit, counts.tokens, one.started)
+            if account.stops_after(unit, paid=one.paid):
+                break
+    return computed, stats
 
 
 def _done(settings: ScoringSettings, output: Folder) -> set[str]:

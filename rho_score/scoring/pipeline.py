@@ -6,6 +6,7 @@ A pool of model workers does the scoring.
 import logging
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 import ray
@@ -28,7 +29,7 @@ from rho_score.stores.counts import ScoreCounts
 # time. A request that differs from the model worker's also keeps Ray from fusing them into the
 # worker, where they would hold up the model.
 IO_CPUS = 0.5
-# Units that are read and tokenized at a time for each GPU worker: a thread tokenizes 300,000 tokens
+# Units that are read and tokenized at a time for each worker with a GPU or a server: a thread tokenizes 300,000 tokens
 # a second, and a GPU scores twice as many (docs/decisions/006).
 UNITS_AHEAD_OF_A_GPU = 4
 
@@ -49,12 +50,16 @@ def configure_data() -> None:
 
 
 def scored_units(
-    settings: ScoringSettings, todo: list[Unit], reporter: Reporter
+    settings: ScoringSettings, todo: list[Unit], reporter: Reporter, ledger: Any = None
 ) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
-    """Runs the pipeline; yields each unit's name, counts and statistics once it is published."""
+    """Runs the pipeline; yields each unit's name, counts and statistics once it is published.
+
+    ledger: the actor that pays units (`rho_score.scoring.spending.Ledger`), if they cost money.
+    """
     low, high = settings.workers
     per_row = settings.columns.documents_per_row
-    ahead = TaskPoolStrategy(size=high * (UNITS_AHEAD_OF_A_GPU if settings.gpus else 1))
+    ahead_of_each = UNITS_AHEAD_OF_A_GPU if settings.gpus or settings.config.server else 1
+    ahead = TaskPoolStrategy(size=min(high * ahead_of_each, len(todo)))
     dataset = ray.data.read_datasource(
         CorpusUnits(settings.plan.root, todo, settings.columns),
         override_num_blocks=len(todo),
@@ -93,6 +98,7 @@ def scored_units(
         fn_constructor_kwargs={
             "settings": _worker_settings(settings),
             "reporter": reporter,
+            "ledger": ledger,
         },
         batch_size=None,
         batch_format="pyarrow",

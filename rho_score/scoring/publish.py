@@ -4,6 +4,7 @@ Its quarantined documents become another file.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
     unit: `rho_score.scoring.blocks.SCORED`, with the worker's statistics in its metadata.
     expected_rows: number of rows by unit, for units whose number is planned. Returns one row with
     the unit's name, its counts, its statistics, and the storage calls that were made again to read
-    and write it.
+    and write it. A unit that was not paid, and so not scored, is not written.
 
     Raises:
         RhoScoreError: the number of rows is not the planned one, or a token that must have a loss
@@ -58,6 +59,8 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
     folder, name = Folder(settings.output), unit["unit"][0].as_py()
     check_attempts(f"publishing unit {name}")
     stats = read_stats(unit)
+    if not stats.paid:
+        return _row(name, ScoreCounts(), stats, read_retries(unit))
     documents = unit.filter(unit["doc_id"].is_valid())
     good = documents["error"].is_null()
     scored, quarantined = documents.filter(good), documents.filter(pc.invert(good))
@@ -77,11 +80,15 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
             folder.remove(data_name(name))
         _publish_quarantined(folder, name, quarantined)
         folder.publish(data_name(name), _unit_file(name, scored, counts, settings))
+    return _row(name, counts, stats, earlier + here)
+
+
+def _row(name: str, counts: ScoreCounts, stats: UnitStats, retries: Mapping[str, int]) -> pa.Table:
     row = {
         "unit": name,
         "counts": asdict(counts),
         "stats": asdict(stats),
-        "retries": orjson.dumps(earlier + here).decode(),
+        "retries": orjson.dumps(dict(retries)).decode(),
     }
     return pa.Table.from_pylist([row])
 

@@ -23,8 +23,20 @@ from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix, split_id
+from rho_score.scoring.limits import check_vocabulary
 from rho_score.scoring.preflight import default_cpus
 from rho_score.scoring.reuse import open_reusable
+from rho_score.scoring.server_settings import (
+    ServerSettings,
+    about_server,
+    checked_server,
+    find_server,
+    served_config,
+    server_context,
+    server_parts,
+)
+from rho_score.servers.endpoint import Endpoint
+from rho_score.servers.purse import FreePurse, Purse
 from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import fingerprint, new_manifest, relative_url
 from rho_score.stores.schema import SCHEMA_VERSION, SIGNALS
@@ -61,9 +73,9 @@ class ScoringSettings:
     config: ScoreConfig
     plan: Plan
     manifest: JsonObject
-    scorer: ScorerSettings
+    scorer: ScorerSettings | ServerSettings
     identity: dict[str, str]
-    """What determines the model's losses, see `rho_score.models.identity`."""
+    """What determines the model's losses, see `rho_score.models.identity`. Empty with a server."""
     columns: Columns
     encoder: Encoder
     workers: tuple[int, int]
@@ -92,29 +104,44 @@ class ScoringSettings:
 
 
 def resolve_settings(
-    config: ScoreConfig, plan: Plan, begun: JsonObject | None, workers: tuple[int, int]
+    config: ScoreConfig,
+    plan: Plan,
+    begun: JsonObject | None,
+    workers: tuple[int, int],
+    *,
+    done: bool = False,
+    purse: Purse | None = None,
 ) -> ScoringSettings:
-    """Returns the settings of a run, with every default resolved.
+    """Returns the settings of a run, with every default resolved. A server is checked.
 
-    begun: the manifest of the run that is resumed, or None.
+    begun: the manifest of the run that is resumed, or None. done: True if that run is finished, so
+    that no server is needed. purse: pays the check of a server.
 
     Raises:
         InputError: an option is wrong, or the model cannot be scored with.
+        ServerError: the server fails.
     """
-    gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
-    cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
     columns = columns_of(config)
     if config.hide_context and columns.kind in WHOLE:
         raise InputError("--hide-context is for prompts, prefixes, chats and pairs. Here every token counts.")
-    scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
+    scorer: ScorerSettings | ServerSettings
+    if config.server is not None:
+        gpus, cpus = 0.0, config.cpus_per_worker or 1
+        scorer, tokenizer, vocabulary = _server_settings(config, columns, begun, done, purse or FreePurse())
+        identity: dict[str, str] = {}
+        about: JsonObject = server_parts(scorer)
+    else:
+        gpus = float(torch.cuda.is_available()) if config.gpus_per_worker is None else config.gpus_per_worker
+        cpus = config.cpus_per_worker or default_cpus(workers[0], gpus=gpus)
+        scorer, tokenizer, vocabulary = _scorer_settings(config, columns, begun, gpus)
+        identity = model_identity(config.model)
+        about = identity | {"device": "cuda" if gpus else "cpu"}
     if config.token_files is not None:
         columns = columns._replace(split_at=split_id(config.split_at, tokenizer, config.model))
     content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
-    identity = model_identity(config.model)
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
     named |= _hidden(config, columns, scorer)
-    about = {"device": "cuda" if gpus else "cpu", "tokenizer_sha256": hash_tokenizer(tokenizer)}
-    manifest = _manifest(config, plan, scorer, named, identity | about)
+    manifest = _manifest(config, plan, scorer, named, about | {"tokenizer_sha256": hash_tokenizer(tokenizer)})
     reuse = None
     if config.reuse is not None:
         reuse = open_reusable(config.reuse, manifest["parts"])
@@ -168,7 +195,7 @@ def _brings_prefix(config: ScoreConfig, columns: Columns) -> bool:
     return columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
 
 
-def _hidden(config: ScoreConfig, columns: Columns, scorer: ScorerSettings) -> JsonObject:
+def _hidden(config: ScoreConfig, columns: Columns, scorer: ScorerSettings | ServerSettings) -> JsonObject:
     """Returns the parts of the manifest on a context that is hidden.
 
     `prefix_id` stays what is before a document's first token, so that the set can be compared with
@@ -194,11 +221,14 @@ def _scorer_settings(
     refuse_quantizing_twice(source, model_config)
     check_quantized(model_config, config.model, gpu=gpus > 0, here=False)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    context, overlap = _windows(config, model_config)
+    longest = longest_context(model_config)
+    context = config.context or default_context(model_config)
+    if longest and context > longest:
+        raise InputError(
+            f"--context {context} is more than the {longest} positions of {config.model}. Give a smaller one."
+        )
     vocabulary = model_config.get_text_config().vocab_size
-    own = _brings_prefix(config, columns) and not config.hide_context
-    prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
-    _check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
+    prefix = _prefix(config, columns, tokenizer, vocabulary)
     if config.dtype == "auto" and begun is not None:
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
@@ -207,7 +237,7 @@ def _scorer_settings(
         model=source,
         dtype=dtype,
         context=context,
-        overlap=overlap,
+        overlap=_overlap(config, context),
         prefix_id=prefix,
         batch_tokens=config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS),
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
@@ -217,8 +247,46 @@ def _scorer_settings(
     return scorer, tokenizer, vocabulary
 
 
+def _server_settings(
+    config: ScoreConfig, columns: Columns, begun: JsonObject | None, done: bool, purse: Purse
+) -> tuple[ServerSettings, Any, int]:
+    """Returns the settings of a scorer with a server, the tokenizer, and the number of ids that the model has."""
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    model_config = served_config(config)
+    known = None if model_config is None else model_config.get_text_config().vocab_size
+    vocabulary = known or max(tokenizer.get_vocab().values()) + 1
+    served = find_server(config, begun, done=done, purse=purse)
+    context = server_context(config, model_config, served)
+    settings = ServerSettings(
+        model=ModelSource(model=pinned(config.model, weights=False), trust_remote_code=config.trust_remote_code),
+        endpoint=Endpoint.of(config.server or ""),
+        kind=config.server_kind,
+        served=served,
+        requests=config.server_requests,
+        context=context,
+        overlap=_overlap(config, context),
+        prefix_id=_prefix(config, columns, tokenizer, vocabulary),
+        signals=tuple(signal for signal in SIGNALS if signal in config.signals),
+    )
+    if not done:
+        settings = checked_server(settings, tokenizer, begun, purse)
+    return settings, tokenizer, vocabulary
+
+
+def _prefix(config: ScoreConfig, columns: Columns, tokenizer: Any, vocabulary: int) -> int | None:
+    """Returns the id of the prefix. Raises InputError if the tokenizer does not fit the vocabulary."""
+    own = _brings_prefix(config, columns) and not config.hide_context
+    prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
+    check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
+    return prefix
+
+
 def _manifest(
-    config: ScoreConfig, plan: Plan, scorer: ScorerSettings, content: JsonObject, identity: dict[str, str]
+    config: ScoreConfig,
+    plan: Plan,
+    scorer: ScorerSettings | ServerSettings,
+    content: JsonObject,
+    identity: JsonObject,
 ) -> JsonObject:
     """Returns the manifest.
 
@@ -227,20 +295,23 @@ def _manifest(
     parts = {
         "schema_version": SCHEMA_VERSION,
         **identity,
-        "dtype": scorer.dtype,
         "context": scorer.context,
         "overlap": scorer.overlap,
         "prefix_id": scorer.prefix_id,
         **content,
         "unit_bytes": config.unit_bytes,
         "plan_sha256": plan.digest,
-        "batch_tokens": scorer.batch_tokens or "by memory",
         "signals": scorer.signals,
-        **({"top_k": scorer.top_k} if "top-k" in scorer.signals else {}),
         "precision": config.precision or ("float32" if content.get("content_kind") == "pair" else "float16"),
-        "compile": config.compile,
-        "quantize": config.quantize,
     }
+    about: JsonObject = {}
+    if isinstance(scorer, ServerSettings):
+        about["server"] = about_server(scorer)
+    else:
+        parts["dtype"] = scorer.dtype
+        parts["batch_tokens"] = scorer.batch_tokens or "by memory"
+        parts["compile"], parts["quantize"] = config.compile, config.quantize
+        parts |= {"top_k": scorer.top_k} if "top-k" in scorer.signals else {}
     return new_manifest(
         "score set",
         parts,
@@ -252,6 +323,7 @@ def _manifest(
             "not_shards": list(plan.not_shards),
             "empty_shards": list(plan.empty_shards),
         },
+        **about,
         **noted_run(config.model, config.output),
     )
 
@@ -267,54 +339,9 @@ def _top_k(config: ScoreConfig, vocabulary: int) -> int:
     return config.top_k
 
 
-def _windows(config: ScoreConfig, model_config: Any) -> tuple[int, int]:
-    """Returns context and overlap, given or by default, checked against the model."""
-    longest = longest_context(model_config)
-    context = config.context or default_context(model_config)
-    if longest and context > longest:
-        raise InputError(
-            f"--context {context} is more than the {longest} positions of {config.model}. Give a smaller one."
-        )
+def _overlap(config: ScoreConfig, context: int) -> int:
+    """Returns the overlap, given or by default, checked against the context."""
     overlap = context // 4 if config.overlap is None else config.overlap
     if context < 2 or not 0 <= overlap < context - 1:
         raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
-    return context, overlap
-
-
-def _check_vocabulary(model: str, tokenizer: Any, vocabulary: int, prefix: int | None, *, special: bool) -> None:
-    """special: True if documents may have special tokens.
-
-    No text becomes one: a text that spells its name is tokenized as plain text.
-    """
-    never = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and not special} - {prefix}
-    used = max(set(tokenizer.get_vocab().values()) - never, default=0)
-    if used >= vocabulary:
-        raise InputError(
-            f"the tokenizer of {model} has ids up to {used}, but its model has a vocabulary of {vocabulary}: "
-            "they do not belong together. Take the model's own tokenizer."
-        )
-
-
-def check_limits(config: ScoreConfig) -> None:
-    """Raises InputError for a number that its option does not allow."""
-    seconds = config.unit_timeout
-    if seconds is not None and not 1 <= seconds < 1e8:
-        raise InputError(f"--unit-timeout must be at least 1 second and below 100,000,000; got {seconds:g}.")
-    gpus = config.gpus_per_worker
-    if gpus is not None and not (0 <= gpus < 1 or (1 <= gpus < 1e4 and gpus == int(gpus))):
-        raise InputError(f"--gpus-per-worker must be a share of a GPU below 1 or a whole number of GPUs, got {gpus:g}.")
-    for name in ("cpus_per_worker", "batch_tokens"):
-        if (value := getattr(config, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
-
-
-def worker_range(text: str) -> tuple[int, int]:
-    """Returns the (smallest, largest) number in `--workers`. Raises InputError for another form."""
-    low, _, high = text.partition(":")
-    try:
-        found = int(low), int(high or low)
-    except ValueError:
-        found = (0, 0)
-    if not 1 <= found[0] <= found[1]:
-        raise InputError(f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {text!r}.")
-    return found
+    return overlap

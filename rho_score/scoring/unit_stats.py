@@ -1,6 +1,6 @@
 """Times and counts of a unit's way through a worker. They travel in the metadata of its table."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -33,6 +33,10 @@ class UnitStats:
     """When it passed the unit on, in seconds since the epoch."""
     model_s: float = 0.0
     """Seconds in the scorer."""
+    paid: bool = True
+    """False if the unit was not scored, because there is no money left for it."""
+    server_retries: str = "{}"
+    """Requests to a server that were made again, by kind of failure, as JSON."""
     note: str = ""
     """Weights that the model ties or does not use, see `rho_score.models.load.load_model`."""
 
@@ -48,6 +52,11 @@ def busy_share(units: Iterable[UnitStats]) -> float:
     spans = [max(p.ended for p in own) - min(p.started for p in own) for own in of.values()]
     model_s = sum(p.model_s for own in of.values() for p in own)
     return model_s / sum(spans) if sum(spans) else float("nan")
+
+
+def server_retries(units: Iterable[UnitStats]) -> dict[str, int]:
+    """Returns the requests to a server that were made again for these units, by kind of failure."""
+    return dict(sum((Counter(orjson.loads(stats.server_retries)) for stats in units), Counter[str]()))
 
 
 def attach_stats(unit: pa.Table, stats: UnitStats) -> pa.Table:

@@ -17,9 +17,11 @@ from rho_score.files.folder import Folder
 from rho_score.inference.windows import windows
 from rho_score.models.content import Encoded
 from rho_score.models.load import ModelSource, load_model
+from rho_score.models.model_config import load_config
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.scoring.hidden import without_context
-from rho_score.scoring.settings import ScoringSettings
+from rho_score.scoring.server_settings import ServerSettings
+from rho_score.scoring.settings import ScorerSettings, ScoringSettings
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Comparison:
     flips: float
     """Share of tokens that change sides of the cut if the 60 % with the lowest loss are kept."""
     layout: str
-    """The layout of the scorer's passes, and its dtype."""
+    """The layout of the scorer's passes and its dtype, or the name of the served model."""
 
     def __str__(self) -> str:
         return (
@@ -83,7 +85,8 @@ def verify(settings: ScoringSettings, *, gpu: bool) -> Comparison:
     """Scores `--verify` random documents as a run would, and with a plain float32 forward.
 
     Raises:
-        InputError: the corpus has no document to verify.
+        InputError: the corpus has no document to verify, or a server refuses them all; or the
+            weights to compare a server with are not there.
     """
     scorer, encoder = settings.scorer, settings.encoder
     source = scorer.model
@@ -95,8 +98,19 @@ def verify(settings: ScoringSettings, *, gpu: bool) -> Comparison:
         ids = without_context(ids, counts)
         counts = [np.ones(len(of), bool) for of in ids]
     ours = scorer.load(gpu=gpu, on_phase=log.debug)
-    found = ours.score_documents(ids)
-    layout = f"{ours.layout} in {scorer.dtype}"
+    scored = ours.score(ids)
+    if scored.refused:
+        log.warning(
+            "%d documents are left out, the first because %s", len(scored.refused), next(iter(scored.refused.values()))
+        )
+        good = [i for i in range(len(ids)) if i not in scored.refused]
+        ids, counts = [ids[i] for i in good], [counts[i] for i in good]
+    found = [loss for i, loss in enumerate(scored.loss) if i not in scored.refused]
+    if not found:
+        raise InputError("the server refuses every document that was to be verified. Verify more documents.")
+    if isinstance(scorer, ServerSettings):
+        load_config(source.model, trust_remote_code=source.trust_remote_code)  # are the weights there?
+    layout = f"{ours.layout} in {scorer.dtype}" if isinstance(scorer, ScorerSettings) else str(ours.layout)
     del ours
     device = torch.device("cuda" if gpu else "cpu")
     whole = ModelSource(model=source.model, trust_remote_code=source.trust_remote_code, n_gpus=source.n_gpus)

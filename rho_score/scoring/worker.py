@@ -7,11 +7,14 @@ import logging
 import os
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import torch
 import transformers
@@ -29,8 +32,11 @@ from rho_score.scoring.copies import first_of_each, score_once
 from rho_score.scoring.hidden import in_place, without_context
 from rho_score.scoring.live import Reporter
 from rho_score.scoring.reuse import KNOWN
+from rho_score.scoring.server_settings import ServerSettings
 from rho_score.scoring.settings import ScorerSettings
+from rho_score.scoring.spending import UnitPurse
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
+from rho_score.servers.scorer import ServerScorer
 from rho_score.stores.manifest import difference
 from rho_score.stores.schema import signal_fields
 
@@ -41,7 +47,7 @@ log = logging.getLogger(__name__)
 class WorkerSettings:
     """What a worker needs to know of its run."""
 
-    scorer: ScorerSettings
+    scorer: ScorerSettings | ServerSettings
     identity: dict[str, str]
     """What the driver found that determines the model's losses."""
     threads: int
@@ -57,9 +63,12 @@ class WorkerSettings:
 
 
 class ScoreUnit:
-    """A worker of the pool. It turns a block of `blocks.TOKENIZED` into one of `blocks.SCORED`."""
+    """A worker of the pool. It turns a block of `blocks.TOKENIZED` into one of `blocks.SCORED`.
 
-    def __init__(self, settings: WorkerSettings, reporter: Reporter) -> None:
+    A unit that there is no money for passes through it as it is, marked as unpaid.
+    """
+
+    def __init__(self, settings: WorkerSettings, reporter: Reporter, ledger: Any = None) -> None:
         logging.basicConfig(level=logging.WARNING)
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(settings.threads)
@@ -74,8 +83,9 @@ class ScoreUnit:
             limit_s=settings.limit_s,
         )
         self._weight_note = ""
+        self._purse = None if ledger is None else UnitPurse(ledger)
         try:
-            self._scorer = _load(settings, reporter)
+            self._scorer = _load(settings, reporter, self._purse)
             self._weight_note = self._scorer.weight_note
             reporter.phase("waiting for the first unit")
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
@@ -100,15 +110,22 @@ class ScoreUnit:
         todo = np.flatnonzero(~known).tolist()
         todo_ids = [read[i] for i in todo]
         first = first_of_each(todo_ids)
+        purse, asked_again = self._purse, Counter(self._retries())
+        if purse is not None and not purse.begin(name, self._cost([todo_ids[i] for i in sorted(set(first))])):
+            return attach_stats(unit, UnitStats(paid=False, started=started, ended=time.time()))
         told = self._reporter.unit(name, sum(len(todo_ids[i]) for i in set(first)))
         score = partial(self._scorer.score, on_tokens=told)
         scored, poisoned = score_once(todo_ids, first, lambda distinct: self._attempts.score(name, distinct, score))
         told.finished()
+        if purse is not None:
+            purse.end(name)
         model_s = time.perf_counter() - before
         errors = unit["error"].to_pylist()
         for at, (i, loss) in enumerate(zip(todo, scored.loss, strict=True)):
             if at in poisoned:
                 errors[i] = f"the model fails on it: {poisoned[at]}"
+            elif at in scored.refused:
+                errors[i] = scored.refused[at]
             elif not self._scorer.is_finite(loss):
                 errors[i] = self._scorer.overflow
         unit = unit.set_column(
@@ -125,7 +142,7 @@ class ScoreUnit:
         stats = UnitStats(
             rescored=scored.rescored,
             copied=sum(
-                of != at and errors[i] is None and len(ids[i]) > 0
+                of != at and errors[i] is None and len(todo_ids[at]) > 0
                 for at, (i, of) in enumerate(zip(todo, first, strict=True))
             ),
             reused=len(ids) - len(todo),
@@ -135,9 +152,17 @@ class ScoreUnit:
             started=started,
             ended=time.time(),
             model_s=model_s,
+            server_retries=orjson.dumps(dict(self._retries() - asked_again)).decode(),
             note=self._weight_note,
         )
         return attach_stats(unit, stats)
+
+    def _cost(self, ids: list[np.ndarray]) -> int:
+        return self._scorer.cost(ids) if isinstance(self._scorer, ServerScorer) else 0
+
+    def _retries(self) -> Counter[str]:
+        """The requests to a server that this worker made again so far."""
+        return self._scorer.connection.client.retries if isinstance(self._scorer, ServerScorer) else Counter()
 
 
 def _documents(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -201,12 +226,15 @@ def _as_lists(values: np.ndarray, counts: np.ndarray | None, kind: pa.DataType, 
     return pa.ListArray.from_arrays(offsets, pa.array(items), mask=pa.array(missing))
 
 
-def _load(settings: WorkerSettings, reporter: Reporter) -> Scorer:
+def _load(settings: WorkerSettings, reporter: Reporter, purse: UnitPurse | None) -> Scorer | ServerScorer:
     """Loads the scorer.
 
     Raises:
-        RhoScoreError: this node does not have the model, the versions or the GPU of the run.
+        RhoScoreError: this node does not have the model, the versions or the GPU of the run; or the
+            server is not the one that the driver checked.
     """
+    if isinstance(settings.scorer, ServerSettings):
+        return settings.scorer.load(on_phase=reporter.phase, purse=purse)
     if settings.gpus and not torch.cuda.is_available():
         raise RhoScoreError(
             "a worker was given a GPU but its torch sees none; install a CUDA build of torch on the nodes."

@@ -3,7 +3,7 @@
 from rho_score.files.folder import Folder
 
 MANIFEST, PLAN, SUCCESS = "manifest.json", "plan.parquet", "_SUCCESS.json"
-SUMMARY, HISTOGRAM = "summary.json", "histogram.parquet"
+SUMMARY, HISTOGRAM, SPENT = "summary.json", "histogram.parquet", "spent.json"
 
 
 def data_name(unit: str) -> str:

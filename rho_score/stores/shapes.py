@@ -65,6 +65,13 @@ class Totals(TypedDict):
     total_nats: float
 
 
+class SpentTokens(TypedDict):
+    """`spent.json` of a score set that a server's tokens were paid for."""
+
+    tokens_by_price: dict[str, int]
+    wanted: int
+
+
 class GroupRow(TypedDict):
     """The counts of one group, see `counts.GroupCounts`."""
 

@@ -220,13 +220,15 @@ loss.backward()
 """,
     ),
     Example(
-        ("InputError", "RhoScoreError", "StorageError"),
+        ("InputError", "RhoScoreError", "ServerError", "StorageError"),
         """
 try:
     rho.select(rho.SelectConfig(output="other", ref=("scores/ref",), ratio=2.0))
 except rho.InputError as error:  # nothing was run
     print(error)
 except rho.StorageError as error:  # the storage refused, or failed for too long
+    print(error)
+except rho.ServerError as error:  # a model's server refused, or failed for too long
     print(error)
 except rho.RhoScoreError as error:  # the run failed: what it published stays, and the same call resumes it
     print(error)

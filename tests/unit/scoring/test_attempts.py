@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from rho_score.errors import RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 from rho_score.scoring.attempts import FOLDER, MOST_POISONED, Attempts, clear
 
 
@@ -75,6 +76,22 @@ def test_the_poisoned_documents_and_no_others_are_left_out(
     each = 1 if alive else 4  # a death that is not certain counts a quarter
     assert deaths <= each * (3 + len(deadly) * (math.ceil(math.log2(n)) + 2))
     assert not Folder(str(folder)).names(FOLDER)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_a_server_refuses_keeps_its_place(tmp_path: Path, together: bool) -> None:
+    """Documents are refused beside one that fails, and where parts are all that can be scored."""
+
+    def score(ids: Sequence[np.ndarray]) -> Scored:
+        numbers = [int(document[0]) for document in ids]
+        if 4 in numbers or (not together and len(ids) > 3):
+            raise ValueError("it fails")
+        scored = _scored(ids)
+        return replace(scored, refused={i: f"no {n}" for i, n in enumerate(numbers) if n % 3 == 2})
+
+    scored, poisoned = _attempts(tmp_path).score("unit", _documents(10), score)
+    assert scored.refused == {2: "no 2", 5: "no 5", 8: "no 8"}
+    assert set(poisoned) == {4}
 
 
 def test_a_reason_says_what_is_known(tmp_path: Path) -> None:

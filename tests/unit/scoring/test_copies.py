@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 from rho_score.scoring.copies import first_of_each, score_once
 from rho_score.stores.counts import ScoreCounts
 

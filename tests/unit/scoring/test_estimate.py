@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rho_score.config import PlanConfig
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.scoring import estimate as module
 from rho_score.scoring.estimate import Estimate, count, estimate
+from tests.conftest import some_text
 
 TEXTS = ["one", "two words", "", "東京", "four", "five and more of it"]
 PRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -203,3 +205,47 @@ def test_files_of_token_ids_are_named_with_the_option_that_reads_them(tmp_path: 
     (tmp_path / "b.bin").write_bytes(bytes(20))
     said = estimate(PlanConfig(input=str(tmp_path)))
     assert "left out: b.bin (files of token ids named .bin or .npy are read with --token-files)" in said
+
+
+@pytest.mark.parametrize(("prefix_in_config", "overlap"), [(True, None), (False, 3)])
+def test_the_tokens_that_are_sent_are_counted_with_overlap_and_prefix(
+    tmp_path: Path, make_model: Callable[[int], Path], prefix_in_config: bool, overlap: int | None
+) -> None:
+    """Counted by hand: each window begins `overlap` tokens before its first new token."""
+    model = Path(shutil.copytree(make_model(1), tmp_path / "model"))
+    for path in model.glob("*.safetensors"):
+        path.unlink()
+    if not prefix_in_config:
+        (model / "config.json").unlink()
+    texts = [some_text(n, n) for n in (1, 5, 40, 90)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    tokenizer, sent = AutoTokenizer.from_pretrained(model), 0
+    for text in texts:
+        n, at = len(tokenizer(text, add_special_tokens=False)["input_ids"]), 0
+        while at < n:
+            start = max(0, at - (4 if overlap is None else overlap))
+            stop = min(start + 16, n)
+            sent += 1 + stop - start
+            at = stop
+    found = estimate(
+        PlanConfig(
+            input=str(tmp_path / "in"), model=str(model), price_per_million_tokens=2.0, context=16, overlap=overlap
+        )
+    )
+    (tokens,) = (line.split()[2] for line in found.splitlines() if line.startswith("tokens sent"))
+    assert tokens == f"{sent:,}"
+    (price,) = (line.split()[1] for line in found.splitlines() if line.startswith("price"))
+    assert float(price) == pytest.approx(sent * 2 / 1e6)
+
+
+def test_a_price_needs_a_tokenizer_and_an_overlap_that_fits(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(InputError, match="--price-per-million-tokens needs --model"):
+        estimate(PlanConfig(input=str(tmp_path), price_per_million_tokens=1.0))
+    with pytest.raises(InputError, match="--overlap 20 does not fit --context 16"):
+        estimate(
+            PlanConfig(
+                input=str(tmp_path), model=str(make_model(1)), price_per_million_tokens=1.0, context=16, overlap=20
+            )
+        )

@@ -9,6 +9,7 @@ from rho_score.errors import RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.scoring.blocks import COUNTS, SCORED
 from rho_score.scoring.publish import PublishSettings, publish_unit
+from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.stores.schema import FLOATS
 
 ROWS = [
@@ -98,3 +99,13 @@ def test_a_unit_that_mends_is_unpublished_until_it_is_whole(
     monkeypatch.undo()
     assert _publish(mended, tmp_path)["scored"] == 3
     assert not (tmp_path / "quarantine" / "u.parquet").exists()
+
+
+def test_a_unit_that_was_not_paid_is_not_written(tmp_path: Path) -> None:
+    table = attach_stats(pa.table({"unit": ["u"], "input_ids": [[1, 2]]}), UnitStats(paid=False))
+    settings = PublishSettings(
+        output=str(tmp_path), fingerprint="f", grouped=False, signals=(), prefix=True, whole=True, again=False
+    )
+    (row,) = publish_unit(table, settings=settings, expected_rows={"u": 1}).to_pylist()
+    assert (row["unit"], row["stats"]["paid"], row["counts"]["documents"]) == ("u", False, 0)
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from rho_score.errors import InputError
-from rho_score.inference.scorer import Scored
+from rho_score.inference.scored import Scored
 from rho_score.models.load import ModelSource
 from rho_score.scoring.blocks import COUNTS, TOKENIZED
 from rho_score.scoring.reuse import add_known, find_known, open_reusable
