@@ -74,7 +74,7 @@ def test_a_mixture_is_counted(
         (tmp_path / f"a.json{suffix}").write_bytes(press(_jsonl(TEXTS)))
     pq.write_table(pa.table({"text": TEXTS * 20}), tmp_path / "b.parquet")
     (tmp_path / "c.jsonl").write_bytes(b"\n\n" + _jsonl(["x"] * 50))
-    texts = TEXTS * 25 + ["x"] * 50
+    texts = TEXTS * (20 + len(PRESS)) + ["x"] * 50
     found = _count(tmp_path, model=str(make_model(1)), unit_bytes=300)
     assert _figures(found) == _expected(texts, tokenizer)
     assert found.tokens_exact
