@@ -17,6 +17,7 @@ MAGIC = b"ARROW1"
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3  # the kinds of messages
 _CONTINUES = 0xFFFFFFFF  # before the length of the metadata; files of before 2019 lack it
 _MOST_METADATA = 256 << 20
+_ROWS_WITHOUT_DATA = 1 << 16  # nulls need none; of every other type, a row needs a bit
 
 
 class Message(NamedTuple):
@@ -137,6 +138,8 @@ def _parsed(metadata: bytes, start: int, body: int) -> Message:
     n_bytes = table.number(3, "<q")
     if kind not in (SCHEMA, DICTIONARY, BATCH) or rows < 0 or n_bytes < 0:
         raise pa.ArrowInvalid(f"damaged at byte {start}: a message of kind {kind} with {rows} rows and {n_bytes} bytes")
+    if rows > max(_ROWS_WITHOUT_DATA, 8 * n_bytes) and not buffers:
+        raise pa.ArrowInvalid(f"damaged at byte {start}: {rows:,} rows in {n_bytes:,} bytes")
     return Message(kind, start, body, body + n_bytes, rows, buffers)
 
 

@@ -176,6 +176,15 @@ def test_offsets_that_lead_out_of_the_buffer_are_no_crash(tmp_path: Path) -> Non
     assert ["is damaged" in str(document.error) for document in read(tmp_path)] == [True] * 3
 
 
+def test_a_batch_that_says_it_has_many_rows_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [pa.record_batch({"text": ["one"] * 77})])
+    content, rows = path.read_bytes(), struct.pack("<q", 77)
+    assert content.count(rows) == 2  # of the batch, and of its column
+    path.write_bytes(content.replace(rows, struct.pack("<q", 1 << 24)))
+    with pytest.raises(InputError, match=r"a\.arrow: not readable \(damaged at byte \d+: 16,777,216 rows in"):
+        read(tmp_path)
+
+
 def test_a_buffer_that_says_it_is_huge_is_not_unpacked(tmp_path: Path) -> None:
     path = write(tmp_path / "a.arrow", [pa.record_batch({"text": ["x" * 10_000]})], "stream zstd")
     content = path.read_bytes()
