@@ -15,8 +15,8 @@ from rho_score.config.describe import EVERY_COMMAND, Option, describe, paragraph
 
 _ABOUT = "Score every token of a corpus, and select the tokens worth training on."
 _MORE = (
-    "Run `rho-score COMMAND --help` for options and examples, and `rho-score --version` for the version. Exit codes: 0 done; "
-    "1 failed; 2 wrong usage or input, nothing was run; 3 done, but documents were quarantined or have no values."
+    "Run `rho-score COMMAND --help` for options and examples. Exit codes: 0 done; 1 failed; 2 wrong usage or input, nothing "
+    "was run; 3 done, but documents were quarantined or have no values."
 )
 _SPACE, _HYPHEN = "\u00a0", "\u2011"
 """They replace spaces and hyphens where no line may be broken, until the lines are made."""

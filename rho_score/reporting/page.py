@@ -113,11 +113,7 @@ def _facts(store: Store) -> list[tuple[str, str]]:
         ("quarantined", f"{total['quarantined']:,}"),
         ("tokens", f"{total['tokens']:,}"),
         *([("documents without values", f"{total[WITHOUT]:,}")] if WITHOUT in total else []),
-        *(
-            [(f"mean {store.score_label}, nats", f"{mean:.4f}")]
-            if store.in_nats
-            else [(f"mean {store.score_label}", f"{mean:.6g}")]
-        ),
+        (f"mean {store.score_label}" + ", nats" * store.in_nats, f"{mean:{'.4f' if store.in_nats else '.6g'}}"),
         *([("perplexity", f"{np.exp(mean):,.1f}")] if store.score_label == "loss" else []),
     ]
 
@@ -178,13 +174,8 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
     present = {name: v for name, v in present.items() if len(v)}
     if present and not (selection and store.score_column == "loss"):
         weighted = {name: (v, np.ones(len(v))) for name, v in present.items()}
-        figures.append(
-            _figure(
-                charts.histogram_figure(weighted, label=what, unit="nats" if store.in_nats else None),
-                f"Distribution of {what}",
-                "Sampled tokens.",
-            )
-        )
+        histogram = charts.histogram_figure(weighted, label=what, unit="nats" if store.in_nats else None)
+        figures.append(_figure(histogram, f"Distribution of {what}", "Sampled tokens."))
     groups = _groups(store)
     if selection and groups:
         shares = {row["group"]: row["share"] for row in groups[:30]}

@@ -90,7 +90,10 @@ for found in groups.comparisons:
         """
 import json, pathlib
 
-rows = [{"doc_id": f"d{i}", "score": i / 10} for i in range(57)]  # of a classifier
+reference = rho.ScoreSet.open("scores/ref")
+tables = [reference.unit_table(unit.unit, ["doc_id"]) for unit in reference.units]
+names = [name for table in tables for name in table["doc_id"].to_pylist()]
+rows = [{"doc_id": name, "score": i / 10} for i, name in enumerate(names)]  # of a classifier
 pathlib.Path("quality.jsonl").write_text("\\n".join(map(json.dumps, rows)))
 imported = rho.import_scores(
     rho.ImportConfig(
@@ -98,7 +101,7 @@ imported = rho.import_scores(
         unit="other", level="document", values_column="score",
     )
 )
-print(imported.documents_without_values, "documents have no score, such as those with other ids")
+print(imported.counts.losses, "tokens have a value;", imported.documents_without_values, "documents have none")
 """,
     ),
     Example(

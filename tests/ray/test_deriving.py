@@ -58,7 +58,7 @@ def test_imported_losses_are_selected_from_as_those_of_the_model(
 def test_frequencies_are_counted_by_tasks(ray_cluster: str, scores: dict[str, Path], tmp_path: Path) -> None:
     summary = prior(PriorConfig(scores=str(scores["ref"]), output=str(tmp_path / "prior"), precision="float32"))
     ref, found = ScoreSet.open(str(scores["ref"])), ScoreSet.open(str(tmp_path / "prior"))
-    ids = [np.array(row["input_ids"]) for unit in ref.units for row in ref.unit_table(unit.unit).to_pylist()]
+    ids = [np.array(row["input_ids"], np.int64) for unit in ref.units for row in ref.unit_table(unit.unit).to_pylist()]
     counts = np.bincount(np.concatenate(ids), minlength=400)
     assert summary.tokens_counted == counts.sum()
     expected = -np.log((counts + 1) / (counts.sum() + 400))
