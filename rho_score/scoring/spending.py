@@ -82,7 +82,7 @@ class Ledger:
     def __init__(self, output: str, budget: Budget) -> None:
         self._output, self._budget = Folder(output), budget
         self._spent = Spent.read(self._output)
-        self._in_hand: set[str] = set()
+        self._begun: set[str] = set()
         self._closed = False
 
     def begin(self, unit: str, tokens: int) -> bool:
@@ -90,7 +90,7 @@ class Ledger:
         if self._closed or not self.more(tokens):
             return False
         self._spent.wanted = 0
-        self._in_hand.add(unit)
+        self._begun.add(unit)
         return True
 
     def more(self, tokens: int) -> bool:
@@ -104,12 +104,11 @@ class Ledger:
 
     def end(self, unit: str, unused: int) -> None:
         """Takes back what a unit did not need."""
-        self._in_hand.discard(unit)
         self._add(-unused)
 
-    def in_hand(self) -> set[str]:
-        """The units that were begun and have not ended."""
-        return set(self._in_hand)
+    def begun(self) -> set[str]:
+        """The units that were begun, whether they have ended or not."""
+        return set(self._begun)
 
     def _add(self, tokens: int) -> None:
         self._spent.tokens[self._budget.price] = self._spent.tokens.get(self._budget.price, 0) + tokens
@@ -160,7 +159,8 @@ class Account:
         self._output, self.budget = output, Budget.of(config)
         self.check_purse = FreePurse()
         self.ledger: Any = None
-        self._unpaid: set[str] = set()
+        self._stopped = False
+        self._arrived: set[str] = set()
         self._waiting: set[str] | None = None
         if self.budget is None or self.budget.limit is None:
             return
@@ -191,14 +191,13 @@ class Account:
         """True if the run ends after this unit: money is short, and no paid unit is under way."""
         import ray
 
-        if not paid:
-            self._unpaid.add(unit)
-        if not self._unpaid:
+        self._arrived.add(unit)
+        self._stopped = self._stopped or not paid
+        if not self._stopped:
             return False
         if self._waiting is None:
-            self._waiting = ray.get(self.ledger.in_hand.remote())
-        self._waiting.discard(unit)
-        return not self._waiting
+            self._waiting = ray.get(self.ledger.begun.remote())
+        return self._waiting <= self._arrived
 
     def close(self, n_published: int, n_units: int) -> str:
         """What was spent, as text; empty without a price.
@@ -209,7 +208,7 @@ class Account:
         if self.budget is None:
             return ""
         spent = Spent.read(self._output)
-        if not self._unpaid:
+        if not self._stopped:
             return f"spent {spent}"
         raise RhoScoreError(
             f"stopped before --spend-at-most {self.budget.limit} was passed: {spent} were spent, and the next unit needs "

@@ -17,7 +17,7 @@ from rho_score.servers.about import Served
 from rho_score.servers.endpoint import Endpoint
 from rho_score.servers.purse import FreePurse
 from tests.conftest import make_tokenizer
-from tests.fake_server import FakeServer
+from tests.fake_server import FakeServer, Faults
 from tests.oracle import load_float32, plain_losses
 
 KINDS: tuple[ServerKind, ...] = ("vllm", "sglang", "openai")
@@ -64,6 +64,13 @@ def test_a_good_server_passes_and_leaves_the_losses_of_a_text(kind: ServerKind, 
         _check(server, model, kind, begun)
         scorer = settings.load()
         scorer.connection.client.close()
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_another_requests_answer_does_not_make_a_good_server_wrong(kind: ServerKind, model: Path) -> None:
+    with FakeServer(model, faults=Faults(0.15, seed=5, kinds=("duplicate", "swapped"))) as server:
+        assert _check(server, model, kind).checked is not None
+        assert sum(server.faults.fired.values()) >= 2
 
 
 @pytest.mark.parametrize("prefix", [0, None])
