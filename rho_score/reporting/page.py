@@ -72,7 +72,7 @@ def report(config: ReportConfig) -> str:
         extremes=_extremes(store, sample, tokenizer),
         documents=_documents(store, sample, tokenizer, config.documents),
         score=store.score_column if store.in_nats else store.score_label,
-        unit="nats" if store.in_nats else None,
+        nats=store.in_nats,
         sample_note=_sample_note(sample),
         losses_known=bool(behind) or not isinstance(store, Selection),
         ancestry=ancestry(store.folder),

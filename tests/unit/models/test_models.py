@@ -235,7 +235,7 @@ def test_whatever_loading_raises_is_one_final_error(
     )  # fmt: skip
     settings = WorkerSettings(
         scorer=scorer, identity={}, threads=1, gpus=0, precision="float32", output=str(tmp_path / "out"), run="a",
-        limit_s=60,
+        limit_s=60, hide_context=False,
     )  # fmt: skip
     worker = ScoreUnit(settings, Reporter(None, every_s=1.0))
     with pytest.raises(

@@ -20,13 +20,26 @@ ROWS = [
 
 
 def _publish(
-    rows: list[dict[str, Any]], output: Path, *, prefix: bool = True, planned: int = 3, again: bool = False
+    rows: list[dict[str, Any]],
+    output: Path,
+    *,
+    prefix: bool = True,
+    hidden: bool = False,
+    planned: int = 3,
+    again: bool = False,
 ) -> dict[str, Any]:
     whole = not any("counts" in row for row in rows)
     schema = SCORED if whole else SCORED.append(COUNTS)
     table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=schema)
     settings = PublishSettings(
-        output=str(output), fingerprint="f", grouped=False, signals=(), prefix=prefix, whole=whole, again=again
+        output=str(output),
+        fingerprint="f",
+        grouped=False,
+        signals=(),
+        prefix=prefix,
+        whole=whole,
+        hidden=hidden,
+        again=again,
     )
     counts: dict[str, Any] = publish_unit(table, settings=settings, expected_rows={"u": planned}).to_pylist()[0][
         "counts"
@@ -66,6 +79,10 @@ def test_every_token_that_counts_has_a_loss(tmp_path: Path) -> None:
         _publish(rows, tmp_path)
     counts = _publish(rows, tmp_path, prefix=False)  # nothing is before the first token of the second document
     assert (counts["tokens"], counts["losses"]) == (5, 2)
+    with pytest.raises(RhoScoreError, match="2 tokens have a loss, but 1 must have one"):
+        _publish(
+            rows, tmp_path, prefix=False, hidden=True
+        )  # the model read one token of the first and two of the second
     file = pq.ParquetFile(tmp_path / "data" / "u.parquet")
     assert file.schema_arrow.names == ["doc_id", "input_ids", "loss"]
     assert file.read()["loss"].to_pylist() == [[None, 1.5, None], [None, 0.5], []]
@@ -104,7 +121,14 @@ def test_a_unit_that_mends_is_unpublished_until_it_is_whole(
 def test_a_unit_that_was_not_paid_is_not_written(tmp_path: Path) -> None:
     table = attach_stats(pa.table({"unit": ["u"], "input_ids": [[1, 2]]}), UnitStats(paid=False))
     settings = PublishSettings(
-        output=str(tmp_path), fingerprint="f", grouped=False, signals=(), prefix=True, whole=True, again=False
+        output=str(tmp_path),
+        fingerprint="f",
+        grouped=False,
+        signals=(),
+        prefix=True,
+        whole=True,
+        hidden=False,
+        again=False,
     )
     (row,) = publish_unit(table, settings=settings, expected_rows={"u": 1}).to_pylist()
     assert (row["unit"], row["stats"]["paid"], row["counts"]["documents"]) == ("u", False, 0)

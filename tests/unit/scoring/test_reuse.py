@@ -96,7 +96,7 @@ def test_a_score_set_made_in_another_way_is_refused(tmp_path: Path) -> None:
 class _Scorer:
     """A scorer whose losses are the token ids, and that remembers what it was given."""
 
-    weight_note, overflow = "", "overflow"
+    weight_note, overflow, signals = "", "overflow", ()
 
     def __init__(self) -> None:
         self.given: list[list[int]] = []
@@ -122,7 +122,7 @@ def test_a_worker_computes_what_is_not_known_and_each_tokens_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = _Scorer()
-    monkeypatch.setattr("rho_score.scoring.worker._load", lambda settings, reporter: scorer)
+    monkeypatch.setattr("rho_score.scoring.worker._load", lambda settings, reporter, purse: scorer)
     monkeypatch.setattr("rho_score.scoring.worker.node_name", lambda: "node")
     settings = WorkerSettings(
         scorer=ScorerSettings(
@@ -130,6 +130,7 @@ def test_a_worker_computes_what_is_not_known_and_each_tokens_once(
             signals=(), compile=False,
         ),
         identity={}, threads=1, gpus=0, precision="float16", output=str(tmp_path / "out"), run="a", limit_s=60,
+        hide_context=False,
     )  # fmt: skip
     known = find_known(_older(tmp_path / "old", [Doc("a", None, [5, 6], [0.5, None]), Doc("b", None, [9], [0.25])]))
     counts = [[True, False], [True], [True, True], [True, True], [], [True, False]]
