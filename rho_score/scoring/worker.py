@@ -22,23 +22,18 @@ import transformers
 from rho_score.cluster.ray_cluster import alive_nodes, node_name
 from rho_score.config import Precision
 from rho_score.errors import RhoScoreError
-from rho_score.files.arrow import as_numpy, flat_values, list_column, list_lengths
 from rho_score.files.folder import Folder
 from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
-from rho_score.scoring.blocks import SCORED
-from rho_score.scoring.copies import first_of_each, score_once
-from rho_score.scoring.hidden import in_place, without_context
 from rho_score.scoring.live import Reporter
-from rho_score.scoring.reuse import KNOWN
 from rho_score.scoring.server_settings import ServerSettings
 from rho_score.scoring.settings import ScorerSettings
 from rho_score.scoring.spending import UnitPurse
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
+from rho_score.scoring.unit_work import UnitWork
 from rho_score.servers.scorer import ServerScorer
 from rho_score.stores.manifest import difference
-from rho_score.stores.schema import signal_fields
 
 log = logging.getLogger(__name__)
 
@@ -98,54 +93,26 @@ class ScoreUnit:
         if self._refusal:
             raise self._refusal
         started = time.time()
-        lengths = list_lengths(unit["input_ids"])
-        tokens = as_numpy(flat_values(unit["input_ids"]))
-        counts = as_numpy(flat_values(unit["counts"])) if "counts" in unit.column_names else None
-        ids = _documents(tokens, lengths)
-        which = None if counts is None or not self._hide_context else _documents(counts, lengths)
-        read = ids if which is None else without_context(ids, which)
         before = time.perf_counter()
         name = unit["unit"][0].as_py()
-        known = as_numpy(unit[KNOWN]) if KNOWN in unit.column_names else np.zeros(len(ids), bool)
-        todo = np.flatnonzero(~known).tolist()
-        todo_ids = [read[i] for i in todo]
-        first = first_of_each(todo_ids)
+        work = UnitWork.of(unit, hide_context=self._hide_context)
+        distinct = work.distinct
         purse, asked_again = self._purse, Counter(self._retries())
-        if purse is not None and not purse.begin(name, self._cost([todo_ids[i] for i in sorted(set(first))])):
+        if purse is not None and not purse.begin(name, self._cost(distinct)):
             return attach_stats(unit, UnitStats(paid=False, started=started, ended=time.time()))
-        told = self._reporter.unit(name, sum(len(todo_ids[i]) for i in set(first)))
-        score = partial(self._scorer.score, on_tokens=told)
-        scored, poisoned = score_once(todo_ids, first, lambda distinct: self._attempts.score(name, distinct, score))
+        told = self._reporter.unit(name, sum(map(len, distinct)))
+        scored, poisoned = work.score(
+            lambda ids: self._attempts.score(name, ids, partial(self._scorer.score, on_tokens=told))
+        )
         told.finished()
         if purse is not None:
             purse.end(name)
         model_s = time.perf_counter() - before
-        errors = unit["error"].to_pylist()
-        for at, (i, loss) in enumerate(zip(todo, scored.loss, strict=True)):
-            if at in poisoned:
-                errors[i] = f"the model fails on it: {poisoned[at]}"
-            elif at in scored.refused:
-                errors[i] = scored.refused[at]
-            elif not self._scorer.is_finite(loss):
-                errors[i] = self._scorer.overflow
-        unit = unit.set_column(
-            unit.schema.get_field_index("error"), SCORED.field("error"), pa.array(errors, pa.string())
-        )
-        of = {"loss": scored.loss, **scored.signals}
-        none = [np.full(len(document), np.nan, np.float32) for document in todo_ids]  # if the only document fails
-        for field in (SCORED.field("loss"), *signal_fields(self._scorer.signals)):
-            values = of.get(field.name, none)
-            placed = values if which is None else in_place(values, [which[i] for i in todo])
-            every = _with_known(unit, field.name, todo, placed, ids)
-            stored = _as_stored(every, counts, field.type.value_type, self._precision)
-            unit = unit.append_column(field, list_column(stored, lengths))
+        errors = work.errors(scored, poisoned, self._scorer)
         stats = UnitStats(
             rescored=scored.rescored,
-            copied=sum(
-                of != at and errors[i] is None and len(todo_ids[at]) > 0
-                for at, (i, of) in enumerate(zip(todo, first, strict=True))
-            ),
-            reused=len(ids) - len(todo),
+            copied=work.n_copied(errors),
+            reused=work.n_known,
             positions=scored.positions,
             padding=scored.padding,
             worker=f"{os.uname().nodename}/{os.getpid()}",
@@ -155,7 +122,7 @@ class ScoreUnit:
             server_retries=orjson.dumps(dict(self._retries() - asked_again)).decode(),
             note=self._weight_note,
         )
-        return attach_stats(unit, stats)
+        return attach_stats(work.table(scored, errors, self._scorer.signals, self._precision), stats)
 
     def _cost(self, ids: list[np.ndarray]) -> int:
         return self._scorer.cost(ids) if isinstance(self._scorer, ServerScorer) else 0
@@ -163,11 +130,6 @@ class ScoreUnit:
     def _retries(self) -> Counter[str]:
         """The requests to a server that this worker made again so far."""
         return self._scorer.connection.client.retries if isinstance(self._scorer, ServerScorer) else Counter()
-
-
-def _documents(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """The values of each document, from those of all tokens."""
-    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def _does_not_load(error: Exception, model: str) -> str:
@@ -179,51 +141,6 @@ def _does_not_load(error: Exception, model: str) -> str:
         "larger nodes or --gpus-per-worker; else look whether `transformers` by itself loads the model, and whether every node has "
         "the packages that it needs."
     )
-
-
-def _with_known(
-    unit: pa.Table, name: str, todo: list[int], values: list[np.ndarray], ids: list[np.ndarray]
-) -> list[np.ndarray]:
-    """The values of all documents: of the documents `todo` those that were computed, of the others the known ones."""
-    if len(todo) == len(ids):
-        return values
-    known = as_numpy(flat_values(unit[f"{KNOWN}_{name}"]))
-    every = np.split(known, np.cumsum([len(document) for document in ids])[:-1])
-    for i, value in zip(todo, values, strict=True):
-        every[i] = value
-    return every
-
-
-def _as_stored(
-    values: list[np.ndarray], counts: np.ndarray | None, kind: pa.DataType, precision: Precision
-) -> pa.Array:
-    """The values of all documents as one array, with null for NaN and for tokens that do not count.
-
-    values: float32[n] for each document, or float32[n, k] where a token has a list of k. counts:
-    bool[n_tokens]; None if all tokens count. Floats are rounded to `precision`, and ids and ranks
-    are integers.
-    """
-    if pa.types.is_list(kind):
-        rows = np.concatenate([np.atleast_2d(of.T).T for of in values]) if values else np.zeros((0, 1), np.float32)
-        return _as_lists(rows, counts, kind, precision)
-    flat = np.concatenate([np.zeros(0, np.float32), *values])
-    missing = np.isnan(flat) if counts is None else np.isnan(flat) | ~counts
-    if pa.types.is_integer(kind):
-        return pa.array(np.where(missing, 0, flat).astype(np.int32), kind, mask=missing)
-    return pa.array(flat.astype(precision).astype(np.float32), kind, mask=missing)
-
-
-def _as_lists(values: np.ndarray, counts: np.ndarray | None, kind: pa.DataType, precision: Precision) -> pa.Array:
-    """What `_as_stored` returns for float32[n_tokens, k]."""
-    n, k = values.shape
-    missing = np.isnan(values).any(axis=1)
-    if counts is not None:
-        missing |= ~counts
-    known = np.where(missing[:, None], 0, values).ravel()
-    is_integer = pa.types.is_integer(kind.value_type)
-    items = known.astype(np.int32) if is_integer else known.astype(precision).astype(np.float32)
-    offsets = pa.array(np.arange(0, (n + 1) * k, k, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(items), mask=pa.array(missing))
 
 
 def _load(settings: WorkerSettings, reporter: Reporter, purse: UnitPurse | None) -> Scorer | ServerScorer:
