@@ -12,7 +12,7 @@ import transformers
 from demo.command import rho_score
 from demo.corpus import CURATED_GROUP, build, write_curated, write_evaluation
 from demo.model import base_model
-from rho_score.cli.commands import QUARANTINED
+from rho_score.cli.output import QUARANTINED
 from rho_score.cluster.ray_cluster import cluster
 from rho_score.stores.counts import group_counts_in
 from rho_score.stores.score_set import ScoreSet

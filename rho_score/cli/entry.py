@@ -19,8 +19,9 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from rho_score.cli.commands import COMMANDS, fit
+from rho_score.cli.commands import COMMANDS
 from rho_score.cli.help_text import command_help, overview
+from rho_score.cli.output import fit
 from rho_score.cli.pipes import outlive_readers
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.version import __version__
