@@ -21,7 +21,7 @@ def plain_log_probabilities(
     """The log-probabilities of all words at each token, float32[n, V], from whole logits in float32; the windows are found
     token by token, as the contract says it in words: the next window begins where the last one ended, with `overlap`
     tokens of context."""
-    found = np.full((len(ids), model.config.vocab_size), np.nan, np.float32)
+    found = np.full((len(ids), model.config.get_text_config().vocab_size), np.nan, np.float32)
     scored = 0 if prefix is not None else 1
     while scored < len(ids):
         start = max(0, scored - overlap) if prefix is not None else max(0, scored - max(overlap, 1))
