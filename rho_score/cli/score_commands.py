@@ -8,7 +8,7 @@ from rho_score.safe_text import visible
 
 
 def run_plan(config: PlanConfig) -> int:
-    from rho_score.scoring.estimate import estimate
+    from rho_score.scoring.plan_lines import estimate
 
     say(estimate(config))
     return 0

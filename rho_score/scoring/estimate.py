@@ -1,6 +1,6 @@
-"""Estimates what a run would do and cost, from the plan and the documents in a part of the corpus.
+"""Counts documents, bytes and tokens of a corpus, or estimates them from a part of it.
 
-A small corpus is read whole. Figures that were counted are reported as exact, estimates as about.
+A small corpus is read whole.
 """
 
 import datetime
@@ -14,8 +14,7 @@ from rho_score.config import PlanConfig
 from rho_score.corpus.columns import Columns, Document
 from rho_score.corpus.content import columns_of, documents_of
 from rho_score.corpus.formats import format_of
-from rho_score.corpus.layouts import hint
-from rho_score.corpus.plan import Plan, left_out, make_plan
+from rho_score.corpus.plan import Plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
@@ -102,21 +101,6 @@ class Estimate:
     """Number of documents that were read."""
     errors: int
     first_error: str
-
-
-def estimate(config: PlanConfig) -> str:
-    """Returns the figures of a run as text to print: shards, units, documents, bytes and tokens.
-
-    With a speed it also gives the worker-hours, and with a price the cost.
-
-    Raises:
-        InputError: the corpus or the model's tokenizer cannot be read, or every document that was
-            read would be quarantined.
-    """
-    if config.price_per_million_tokens is not None:
-        SentTokens(config)  # refuses what does not fit, before the corpus is read
-    plan = make_plan(config)
-    return "\n".join(_lines(config, plan, count(config, plan)))
 
 
 def count(config: PlanConfig, plan: Plan) -> Estimate:
@@ -294,63 +278,3 @@ def _tokenize_part(tokenizer: Any, encoder: Encoder, part: _Part, most: int, sen
     part.errors += len(refused)
     part.first_error = part.first_error or next(iter(refused), "")
     return len(texts)
-
-
-def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
-    every = "exact: every document was read"
-    some = f"about: from {found.read:,} documents that were read"
-    rows_known = all(unit.rows is not None for unit in plan.units)
-    documents = (
-        every
-        if found.text_exact
-        else "exact: from footers"
-        if rows_known
-        else "exact: from footers, and by reading all other shards"
-    )
-    tokens = "about: 4 bytes a token; give --model for a better figure"
-    counted = f"tokenizer of {config.model}" if config.model else "whose ids were counted"
-    if found.tokens_exact:
-        tokens = f"exact: {counted}"
-    elif found.sampled:
-        tokens = f"about: from {found.sampled:,} documents, {counted}"
-    lines = [
-        f"shards       {len({unit.shard for unit in plan.units}):>16,}  in {visible(plan.root)}",
-        f"units        {len(plan.units):>16,}  of about {config.unit_bytes:,} bytes of text; one file each",
-        f"documents    {found.documents:>16,}  {documents if found.documents_exact else some}",
-        f"text bytes   {found.text_bytes:>16,}  {every if found.text_exact else some}",
-        f"tokens       {found.tokens:>16,}  {tokens}",
-    ]
-    if found.sampled and found.counting < 1:
-        lines.append(f"that count   {found.counting:>16.1%}  of the tokens; the others are context, without a loss")
-    if found.errors:
-        of_read = "documents" if found.text_exact else "documents that were read"
-        first = visible(found.first_error)
-        lines.append(f"quarantine   {found.errors:>16,}  of {found.read:,} {of_read}, the first: {first}")
-    for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
-        if names:
-            lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}{hint(names, config)}")
-    return [*lines, *_price(config, found), *_costs(config, found.tokens)]
-
-
-def _price(config: PlanConfig, found: Estimate) -> list[str]:
-    if config.price_per_million_tokens is None:
-        return []
-    sent = round(found.tokens * found.sent)
-    how = f"{'exact' if found.tokens_exact else 'about'}: {SentTokens(config)}, prefixes included"
-    money = sent * config.price_per_million_tokens / 1e6
-    return [
-        f"tokens sent  {sent:>16,}  {how}",
-        f"price        {money:>16,.6g}  at {config.price_per_million_tokens:g} a million tokens",
-    ]
-
-
-def _costs(config: PlanConfig, tokens: int) -> list[str]:
-    if config.price_per_million_tokens is not None and not config.tokens_per_second:
-        return []
-    if not config.tokens_per_second:
-        return ["worker-hours: score a small part first and give its speed with --tokens-per-second"]
-    hours = tokens / config.tokens_per_second / 3600
-    lines = [f"worker-hours {hours:>16,.2f}  at {config.tokens_per_second:,.0f} tokens/s a worker"]
-    if config.price_per_hour is not None:
-        lines.append(f"cost         {hours * config.price_per_hour:>16,.2f}  at {config.price_per_hour} a worker-hour")
-    return lines

@@ -19,7 +19,7 @@ from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import make_plan, read_plan
 from rho_score.exporting.megatron import megatron_index
 from rho_score.files.folder import Folder
-from rho_score.scoring.estimate import estimate
+from rho_score.scoring.plan_lines import estimate
 from rho_score.scoring.read import read_unit
 from tests.fuzz.place import place
 from tests.inputs.tar_kinds import tar

@@ -18,7 +18,7 @@ from rho_score.config import CorpusConfig, ExportConfig, PlanConfig, SelectConfi
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.exporting.job import export
-from rho_score.scoring.estimate import estimate
+from rho_score.scoring.plan_lines import estimate
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection

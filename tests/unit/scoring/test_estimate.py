@@ -20,7 +20,8 @@ from rho_score.config import PlanConfig
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.scoring import estimate as module
-from rho_score.scoring.estimate import Estimate, count, estimate
+from rho_score.scoring.estimate import Estimate, count
+from rho_score.scoring.plan_lines import estimate
 from tests.conftest import some_text
 
 TEXTS = ["one", "two words", "", "東京", "four", "five and more of it"]
