@@ -1,6 +1,5 @@
 """Resolves the options of a scoring run, and refuses wrong ones before anything is run."""
 
-import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix, split_id
+from rho_score.scoring.content_parts import brings_prefix, content_parts, hidden_parts
 from rho_score.scoring.limits import check_vocabulary
 from rho_score.scoring.preflight import default_cpus
 from rho_score.scoring.reuse import open_reusable
@@ -138,9 +138,9 @@ def resolve_settings(
         about = identity | {"device": "cuda" if gpus else "cpu"}
     if config.token_files is not None:
         columns = columns._replace(split_at=split_id(config.split_at, tokenizer, config.model))
-    content, encoder = _content(config, columns, begun, tokenizer, vocabulary)
+    content, encoder = content_parts(config, columns, begun, tokenizer, vocabulary)
     named = {"text_column": columns.text, "id_column": columns.id, "group_column": columns.group, **content}
-    named |= _hidden(config, columns, scorer)
+    named |= hidden_parts(config, columns, scorer.prefix_id)
     manifest = _manifest(config, plan, scorer, named, about | {"tokenizer_sha256": hash_tokenizer(tokenizer)})
     reuse = None
     if config.reuse is not None:
@@ -161,50 +161,6 @@ def resolve_settings(
         gpus=gpus,
         reuse=reuse,
     )
-
-
-def _content(
-    config: ScoreConfig, columns: Columns, begun: JsonObject | None, tokenizer: Any, vocabulary: int
-) -> tuple[JsonObject, Encoder]:
-    """Returns the parts of the manifest on what a document holds, and the encoder.
-
-    There are no such parts for a text. A resumed run keeps the day that it told to
-    chat templates.
-    """
-    parts = (begun or {}).get("parts", {})
-    date = config.chat_date or parts.get("chat_date") or datetime.date.today().isoformat()
-    encoder = Encoder.of(
-        columns.kind, tokenizer, roles=config.roles, date=date, model=config.model, vocabulary=vocabulary
-    )
-    if columns.kind == "text":
-        return {}, encoder
-    named = {"context_column": columns.context, "rejected_column": columns.rejected}
-    about: JsonObject = {"content_kind": columns.kind}
-    if columns.split_at is not None:
-        about |= {"text_column": None, "split_at": columns.split_at}
-    about |= {name: column for name, column in named.items() if column is not None}
-    if columns.kind == "messages":
-        about["roles"] = sorted(config.roles)
-    if encoder.template:
-        about["chat_template_sha256"] = encoder.template_sha256
-    return about | ({"chat_date": date} if encoder.dated else {}), encoder
-
-
-def _brings_prefix(config: ScoreConfig, columns: Columns) -> bool:
-    """Returns True if the tokens of a document begin with a prefix of their own, if they have any."""
-    return columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
-
-
-def _hidden(config: ScoreConfig, columns: Columns, scorer: ScorerSettings | ServerSettings) -> JsonObject:
-    """Returns the parts of the manifest on a context that is hidden.
-
-    `prefix_id` stays what is before a document's first token, so that the set can be compared with
-    one that saw the context.
-    """
-    if not config.hide_context:
-        return {}
-    own = {"prefix_id": None} if _brings_prefix(config, columns) else {}
-    return {"context_hidden": True, "hidden_prefix_id": scorer.prefix_id} | own
 
 
 def _scorer_settings(
@@ -275,7 +231,7 @@ def _server_settings(
 
 def _prefix(config: ScoreConfig, columns: Columns, tokenizer: Any, vocabulary: int) -> int | None:
     """Returns the id of the prefix. Raises InputError if the tokenizer does not fit the vocabulary."""
-    own = _brings_prefix(config, columns) and not config.hide_context
+    own = brings_prefix(config, columns) and not config.hide_context
     prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
     check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     return prefix
