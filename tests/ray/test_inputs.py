@@ -62,7 +62,7 @@ def test_shards_of_every_name_are_scored_and_exported(
         rows = [{"id": f"{name}-{i}", "text": some_text(3 + i, i)} for i in range(6)]
         lines[name] = [json.dumps(row).encode() + b"\n" for row in rows]
         (tmp_path / "corpus" / name).write_bytes(press(b"".join(lines[name])))
-    for name in ("1.csv", "2.txt", "_3.json", "4.lz4", "5.jsonl.lz4", "6.zip", ".7.json"):
+    for name in ("1.csv", "2.txt", "_3.json", "4.lz4", "5.jsonl.br", "6.zip", ".7.json"):
         (tmp_path / "corpus" / name).write_bytes(b"not a shard")
     options = [
         "--context",
@@ -79,7 +79,7 @@ def test_shards_of_every_name_are_scored_and_exported(
         assert main(
             ["score", str(tmp_path / "corpus"), str(tmp_path / "scores"), "--model", str(make_model(1)), "--id-column", "id", *options]
         ) == 0  # fmt: skip
-    left_out = "6 files of the input are no shards, left out: 1.csv, 2.txt, 4.lz4, 5.jsonl.lz4, 6.zip …"
+    left_out = "6 files of the input are no shards, left out: 1.csv, 2.txt, 4.lz4, 5.jsonl.br, 6.zip …"
     assert left_out in capsys.readouterr().out
     assert left_out in caplog.text
     store = ScoreSet.open(str(tmp_path / "scores"))
