@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from rho_score.scoring.worker import _as_stored
+from rho_score.scoring.unit_work import _as_stored
 
 NAN = float("nan")
 
