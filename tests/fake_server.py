@@ -6,11 +6,9 @@ Its log-probabilities come from the model's plain float32 forward, one request a
 import asyncio
 import json
 import random
-import socket
-import struct
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from aiohttp import web
 from transformers import AutoTokenizer
 
 from tests.oracle import load_float32
+from tests.served import Served, cut_off
 
 KINDS = ("429", "500", "503", "529", "drop", "cut off", "invalid", "delay", "duplicate", "swapped")
 
@@ -52,7 +51,7 @@ class Faults:
         return self._random.choice(list(answers))
 
 
-class FakeServer:
+class FakeServer(Served):
     """The server, in a thread of its own.
 
     Args:
@@ -63,6 +62,8 @@ class FakeServer:
         refuse: what it refuses with status 400, by the ids.
         change: what becomes of the log-probabilities, by the ids.
     """
+
+    name = "fake-server"
 
     def __init__(
         self,
@@ -86,23 +87,12 @@ class FakeServer:
         self.n_tokens = 0
         """Tokens of all requests for log-probabilities, those to be generated included."""
         self._answers: list[bytes] = []
-        self._loop, self._ready = asyncio.new_event_loop(), threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="fake-server", daemon=True)
-        self.port = 0
+        super().__init__()
 
     @property
     def url(self) -> str:
         """The address."""
         return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> "FakeServer":
-        self._thread.start()
-        assert self._ready.wait(20)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
 
     def logprobs(self, ids: list[int]) -> list[float]:
         """The log-probabilities of the tokens from the second one on."""
@@ -117,26 +107,14 @@ class FakeServer:
             logits = self.model(torch.tensor([ids])).logits[0].float()
         return [int((logits[i - 1] >= logits[i - 1, ids[i]]).sum()) for i in range(1, len(ids))]
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._main())
-
-    async def _main(self) -> None:
-        self._stop = asyncio.Event()
+    async def opened(self, stack: AsyncExitStack) -> web.Application:
         app = web.Application(client_max_size=1 << 30, middlewares=[self._guard])
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/version", self._version)
         app.router.add_get("/server_info", self._version)
         app.router.add_post("/v1/completions", self._failing(self._completions))
         app.router.add_post("/generate", self._failing(self._generate))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        self._ready.set()
-        await self._stop.wait()
-        await runner.cleanup()
+        return app
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -161,7 +139,7 @@ class FakeServer:
                 headers = {"Retry-After": "0.01"} if fault in ("429", "503") else {}
                 return web.json_response({"error": {"message": "a fault"}}, status=int(fault), headers=headers)
             if fault == "drop":
-                return _cut(request)
+                return cut_off(request)
             if fault == "delay":
                 await asyncio.sleep(0.3)
             status, answer = handler(body)
@@ -175,7 +153,7 @@ class FakeServer:
                 response = web.StreamResponse(headers={"Content-Length": str(len(content))})
                 await response.prepare(request)
                 await response.write(content[: len(content) // 2])
-                return _cut(request)
+                return cut_off(request)
             if fault == "invalid":
                 content = content[: len(content) // 2]
             elif fault == "duplicate" and earlier:
@@ -226,17 +204,10 @@ class FakeServer:
 
     def _texts(self, ids: list[int]) -> list[str]:
         """Each token's text as vLLM writes it: a character in parts is written with its last part."""
-        texts, waiting = [], b""
         of = {c: b for b, c in _byte_characters().items()}
-        for name in self.tokenizer.convert_ids_to_tokens(ids):
-            special = name in self.tokenizer.all_special_tokens
-            waiting += name.encode() if special else bytes(of[c] for c in name)
-            try:
-                texts.append(waiting.decode())
-                waiting = b""
-            except UnicodeDecodeError:
-                texts.append("")
-        return texts
+        special = self.tokenizer.all_special_tokens
+        names = self.tokenizer.convert_ids_to_tokens(ids)
+        return with_the_last([name.encode() if name in special else bytes(of[c] for c in name) for name in names])
 
     def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
         ids = list(body["input_ids"]) if "input_ids" in body else self._ids(body["text"], special=True)
@@ -253,9 +224,14 @@ def _byte_characters() -> dict[int, str]:
     return bytes_to_unicode()
 
 
-def _cut(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    connection: socket.socket = request.transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a farewell
-    request.transport.abort()
-    return web.Response()
+def with_the_last(pieces: list[bytes]) -> list[str]:
+    """Texts of tokens, where a character in parts is written with its last part."""
+    texts, waiting = [], b""
+    for piece in pieces:
+        waiting += piece
+        try:
+            texts.append(waiting.decode())
+            waiting = b""
+        except UnicodeDecodeError:
+            texts.append("")
+    return texts

@@ -6,17 +6,16 @@ Requests are passed on byte for byte, Host and signature with them, so that the 
 import asyncio
 import random
 import re
-import socket
-import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from aiohttp import ClientSession, web
 from yarl import URL
+
+from tests.served import Served, cut_off
 
 Kind = Literal["error", "reset", "reset amid", "truncated", "lost answer", "stall", "drip", "unlisted"]
 _PASSED_ON_ANEW = {"connection", "content-length", "expect", "keep-alive", "transfer-encoding"}
@@ -61,25 +60,15 @@ class Rule:
         return True
 
 
-class FaultyProxy:
+class FaultyProxy(Served):
     """The proxy, in a thread of its own. Without rules it passes everything on."""
+
+    name = "faulty-proxy"
 
     def __init__(self, server_port: int) -> None:
         self._server = f"http://127.0.0.1:{server_port}"
         self._rules: list[Rule] = []
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="faulty-proxy", daemon=True)
-        self.port = 0
-
-    def __enter__(self) -> "FaultyProxy":
-        self._thread.start()
-        assert self._ready.wait(20)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        super().__init__()
 
     @contextmanager
     def failing(self, *rules: Rule) -> Iterator[None]:
@@ -90,23 +79,11 @@ class FaultyProxy:
         finally:
             self._rules = []
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._main())
-
-    async def _main(self) -> None:
-        self._stop = asyncio.Event()
+    async def opened(self, stack: AsyncExitStack) -> web.Application:
+        self._client = await stack.enter_async_context(ClientSession(auto_decompress=False))
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        async with ClientSession(auto_decompress=False) as self._client:
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-            self._ready.set()
-            await self._stop.wait()
-            await runner.cleanup()
+        return app
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -115,12 +92,12 @@ class FaultyProxy:
         if rule and kind == "error":
             return _error(request, rule)
         if kind == "reset":
-            return _cut(request)
+            return cut_off(request)
         if rule and kind == "stall":
             await asyncio.sleep(rule.seconds)
         status, headers, content = await self._passed_on(request, body)
         if kind == "lost answer":
-            return _cut(request)
+            return cut_off(request)
         if rule and kind == "unlisted":
             content = _without(content, rule.hides)
         return await _send(request, status, headers, content, rule)
@@ -139,14 +116,6 @@ def _error(request: web.Request, rule: Rule) -> web.Response:
     said = f"<Error><Code>{rule.code}</Code><Message>A fault made by the tests.</Message></Error>"
     body = "" if request.method == "HEAD" else f'<?xml version="1.0" encoding="UTF-8"?>{said}'
     return web.Response(status=rule.status, text=body, content_type="application/xml")
-
-
-def _cut(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    connection: socket.socket = request.transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a farewell
-    request.transport.abort()
-    return web.Response()
 
 
 def _without(listing: bytes, keys: str) -> bytes:
@@ -173,7 +142,7 @@ async def _send(
         await answer.write(content[: len(content) // 2])
         await asyncio.sleep(0.05)
         if kind == "reset amid":
-            return _cut(request)
+            return cut_off(request)
         assert request.transport is not None
         request.transport.close()
         return answer

@@ -1,8 +1,15 @@
 """The commands that read corpora and write score sets. Every function runs one and returns the exit code."""
 
-import itertools
-
-from rho_score.cli.output import QUARANTINED, SHOWN, print_mean, print_retries, say, say_finished
+from rho_score.cli.output import (
+    QUARANTINED,
+    SHOWN,
+    print_left_out,
+    print_mean,
+    print_reasons,
+    print_retries,
+    say,
+    say_finished,
+)
 from rho_score.config import DedupConfig, ImportConfig, KLConfig, PlanConfig, PriorConfig, ScoreConfig
 from rho_score.safe_text import visible
 
@@ -15,7 +22,6 @@ def run_plan(config: PlanConfig) -> int:
 
 
 def run_dedup(config: DedupConfig) -> int:
-    from rho_score.corpus.plan import left_out
     from rho_score.deduplicating.job import dedup
 
     summary = dedup(config)
@@ -47,16 +53,16 @@ def run_dedup(config: DedupConfig) -> int:
             cluster.documents - 1 > len(cluster.dropped)
         )
         say(f"  {cluster.documents:,} documents are alike: kept {visible(cluster.kept)[:60]}, dropped {names}{more}")
-    if summary.not_shards:
-        say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
+    print_left_out(summary.not_shards)
     if not config.dry_run:
         say(f"{summary.output}/data: {summary.files:,} files, {summary.size:,} bytes, in {summary.wall_s:.0f} s")
     return 0
 
 
 def run_score(config: ScoreConfig) -> int:
-    from rho_score.corpus.plan import left_out
+    from rho_score.files.folder import Folder
     from rho_score.scoring.job import score, verify
+    from rho_score.stores.score_set import quarantined_documents
 
     if config.verify is not None:
         say(str(verify(config)))
@@ -72,15 +78,13 @@ def run_score(config: ScoreConfig) -> int:
             f"({summary.computed_tokens:,} tokens, {rate:,.0f} tokens/s from start to end; once loaded the model ran "
             f"{summary.busy_share:.1%} of the time; padding {summary.padding_share:.1%})"
         )
-    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
     say(
         f"documents in {counts.documents:,} = scored {counts.scored:,} + quarantined {counts.quarantined:,}; "
-        f"{counts.tokens:,} tokens, mean loss {mean:.4f} nats"
+        f"{counts.tokens:,} tokens, mean loss {counts.mean:.4f} nats"
     )
     if counts.losses < counts.tokens:
         say(f"{counts.losses:,} of the tokens have a loss; {counts.tokens - counts.losses:,} are context alone")
-    if summary.not_shards:
-        say(f"{len(summary.not_shards):,} files of the input are no shards, {left_out(summary.not_shards)}")
+    print_left_out(summary.not_shards)
     print_retries(summary.retries)
     print_retries(summary.server_retries, "server", "requests")
     if summary.spent:
@@ -94,53 +98,34 @@ def run_score(config: ScoreConfig) -> int:
     if counts.reused:
         say(f"{counts.reused:,} documents have losses from {config.reuse}")
     if counts.quarantined:
-        _print_quarantined(summary.output, counts.quarantined)
+        quarantined = quarantined_documents(Folder(summary.output), SHOWN)
+        print_reasons("quarantined", quarantined, counts.quarantined, f"{summary.output}/quarantine")
         return 0 if config.allow_quarantine else QUARANTINED
     return 0
 
 
-def _print_quarantined(output: str, n_documents: int) -> None:
-    from rho_score.files.folder import Folder
-    from rho_score.stores.score_set import quarantined_documents
-
-    for doc_id, reason in itertools.islice(quarantined_documents(Folder(output), SHOWN), SHOWN):
-        say(f"  quarantined: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
-    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
-    say(f"{more}all reasons are in {output}/quarantine/ (columns doc_id, reason)")
-
-
 def run_import(config: ImportConfig) -> int:
-    from rho_score.corpus.plan import left_out
     from rho_score.deriving.import_scores import import_scores
+    from rho_score.deriving.units import documents_without_values
 
     summary = import_scores(config)
     counts, rows, without = summary.counts, summary.rows, summary.documents_without_values
     if summary.computed == 0:
         say_finished(summary.output)
-    mean = counts.total_nats / counts.losses if counts.losses else float("nan")
     say(
         f"documents {counts.scored:,} = with values {counts.scored - without:,} + without {without:,}; "
-        f"{counts.losses:,} of {counts.tokens:,} tokens have a value, mean {mean:.6g}{' nats' * (config.unit == 'nats')}"
+        f"{counts.losses:,} of {counts.tokens:,} tokens have a value, mean {counts.mean:.6g}{' nats' * (config.unit == 'nats')}"
     )
     say(f"rows of the values {rows.rows:,}, of which {rows.unknown:,} belong to no document of the score set")
     if rows.example is not None:
         say(f"  unknown: {visible(rows.example)[:80]}")
-    if summary.not_shards:
-        say(f"{len(summary.not_shards):,} files of the values are no shards, {left_out(summary.not_shards)}")
+    print_left_out(summary.not_shards, "values")
     print_retries(summary.retries)
     if without:
-        _print_without_values(summary.output, without)
+        listed = documents_without_values(summary.output)
+        print_reasons("without values", listed, without, f"{summary.output}/without-values")
         return 0 if config.allow_missing else QUARANTINED
     return 0
-
-
-def _print_without_values(output: str, n_documents: int) -> None:
-    from rho_score.deriving.units import documents_without_values
-
-    for doc_id, reason in itertools.islice(documents_without_values(output), SHOWN):
-        say(f"  without values: {visible(doc_id)[:80]}: {visible(reason)[:200]}")
-    more = f"and {n_documents - SHOWN:,} more; " if n_documents > SHOWN else ""
-    say(f"{more}all reasons are in {output}/without-values/ (columns doc_id, reason)")
 
 
 def run_prior(config: PriorConfig) -> int:

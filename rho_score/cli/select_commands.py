@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rho_score.cli.output import documents_known, print_retries, say, say_finished
+from rho_score.cli.output import documents_known, print_retries, say, say_finished, say_written
 from rho_score.config import CompareConfig, CurveConfig, DynamicsConfig, ExportConfig, LossesConfig, SelectConfig
 from rho_score.safe_text import visible
 
@@ -66,9 +66,7 @@ def run_curve(config: CurveConfig) -> int:
     from rho_score.reporting.curve import curve
 
     say(curve(config))
-    for path in (config.plot, config.csv):
-        if path:
-            say(f"wrote {path}")
+    say_written(config.plot, config.csv)
     return 0
 
 
@@ -84,8 +82,7 @@ def run_dynamics(config: DynamicsConfig) -> int:
         say(f"{visible(name):<24.24}" + "".join(f" {shares[category]:>9.2%}" for category in CATEGORIES))
     total = summary.total
     say(f"the mask keeps {', '.join(config.keep)}: {total.tokens_kept:,} of {total.tokens:,} tokens")
-    if config.plot:
-        say(f"wrote {config.plot}")
+    say_written(config.plot)
     return 0
 
 
@@ -103,9 +100,7 @@ def run_losses(config: LossesConfig) -> int:
         )
     if summary.left_out:
         say(f"{summary.left_out:,} tokens have no loss under one of the score sets, and are left out.")
-    for path in (config.plot, config.csv):
-        if path:
-            say(f"wrote {path}")
+    say_written(config.plot, config.csv)
     return 0
 
 
@@ -136,9 +131,7 @@ def run_compare(config: CompareConfig) -> int:
             say(f"{visible(name)}: {used:,} of {planned:,} units are used, those that are published")
         if n := summary.left_out[name]:
             say(f"{visible(name)}: {n:,} documents are left out: they have no loss, no text, or an infinite loss")
-    for path in (config.page, config.csv, config.plot):
-        if path:
-            say(f"wrote {path}")
+    say_written(config.page, config.csv, config.plot)
     return 0
 
 

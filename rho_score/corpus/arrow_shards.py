@@ -15,7 +15,7 @@ from rho_score.corpus.compression import DAMAGE, is_damage
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.lines import LARGEST_SHARD
 from rho_score.corpus.parquet_columns import Sources, find_sources
-from rho_score.corpus.record_batches import BATCH_ROWS, MOST_ROWS, all_lost, documents_in, size_of
+from rho_score.corpus.record_batches import BATCH_ROWS, MOST_ROWS, all_lost, documents_up_to, size_of
 from rho_score.corpus.units import Unit, new_unit
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
@@ -126,24 +126,16 @@ def _batch(
 
     most: the most characters to read. The documents after that have an error.
     """
-    documents: list[Document] = []
-    size, named = 0, f"record batch at byte {message.start}"
+    named = f"record batch at byte {message.start}"
+    reason = (
+        f"{named}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not read. Write the file "
+        "again with smaller batches, or cut it into smaller units (--unit-bytes)."
+    )
     try:
         batch = shard.decoded(place, message, list(dict.fromkeys(path.split(".")[0] for path in sources.in_file)))
-        for start in range(0, len(batch), BATCH_ROWS):
-            for found in documents_in(
-                batch.slice(start, BATCH_ROWS), ids[start : start + BATCH_ROWS], sources, columns
-            ):
-                size += size_of(found)
-                if size > most:
-                    reason = (
-                        f"{named}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not read. Write the file "
-                        "again with smaller batches, or cut it into smaller units (--unit-bytes)."
-                    )
-                    return documents + all_lost(ids[len(documents) :], reason)
-                documents.append(found)
+        pieces = (batch.slice(start, BATCH_ROWS) for start in range(0, len(batch), BATCH_ROWS))
+        return documents_up_to(pieces, ids, sources, columns, most, reason)
     except (*DAMAGE, UnicodeDecodeError) as error:
         if not is_damage(error) and not isinstance(error, UnicodeDecodeError):
             raise
         return all_lost(ids, f"{named} is damaged: {error}")
-    return documents

@@ -15,7 +15,7 @@ from rho_score.corpus.compression import DAMAGE, is_damage
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.lines import LARGEST_SHARD
 from rho_score.corpus.parquet_columns import Sources, find_sources
-from rho_score.corpus.record_batches import BATCH_ROWS, MOST_ROWS, all_lost, documents_in, size_of
+from rho_score.corpus.record_batches import BATCH_ROWS, MOST_ROWS, all_lost, documents_up_to, size_of
 from rho_score.corpus.units import Unit, new_unit
 from rho_score.errors import InputError
 from rho_score.files.folder import FileInfo, Folder
@@ -181,21 +181,13 @@ def _row_group(
 
     most: the most characters to read. The documents after that have an error.
     """
-    documents: list[Document] = []
-    size = 0
+    reason = (
+        f"row group {group}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not "
+        "read. Write the file again with smaller row groups, or cut it into smaller units (--unit-bytes)."
+    )
     try:
-        n_rows = _rows_at_once(shard, group)
-        for batch in shard.iter_batches(n_rows, row_groups=[group], columns=sources.in_file):
-            ids = default_ids[len(documents) : len(documents) + len(batch)]
-            for found in documents_in(batch, ids, sources, columns):
-                size += size_of(found)
-                if size > most:
-                    reason = (
-                        f"row group {group}: its unit has more than {LARGEST_SHARD:,} characters of text, the rest is not "
-                        "read. Write the file again with smaller row groups, or cut it into smaller units (--unit-bytes)."
-                    )
-                    return documents + all_lost(default_ids[len(documents) :], reason)
-                documents.append(found)
+        batches = shard.iter_batches(_rows_at_once(shard, group), row_groups=[group], columns=sources.in_file)
+        documents = documents_up_to(batches, default_ids, sources, columns, most, reason)
         if len(documents) < len(default_ids):
             raise pa.ArrowInvalid(f"{len(documents)} rows, where the footer says {len(default_ids)}")
     except DAMAGE as error:

@@ -1,6 +1,6 @@
 """Makes documents of the rows of Arrow record batches, which Parquet and Arrow shards are read as."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,25 @@ def all_lost(ids: Sequence[str], reason: str) -> list[Document]:
 def size_of(document: Document) -> int:
     """The number of characters in a document's text, id and group."""
     return sum(len(value) for value in document[:3] if value)
+
+
+def documents_up_to(
+    batches: Iterable[pa.RecordBatch], ids: list[str], sources: Sources, columns: Columns, most: int, reason: str
+) -> list[Document]:
+    """The documents in the rows of batches, until they have more than `most` characters.
+
+    ids: those of all rows, if no column holds them. reason: the error of the documents after that.
+    """
+    documents: list[Document] = []
+    size = 0
+    for batch in batches:
+        here = ids[len(documents) : len(documents) + len(batch)]
+        for found in documents_in(batch, here, sources, columns):
+            size += size_of(found)
+            if size > most:
+                return documents + all_lost(ids[len(documents) :], reason)
+            documents.append(found)
+    return documents
 
 
 def documents_in(

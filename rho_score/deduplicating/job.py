@@ -29,8 +29,8 @@ from rho_score.deduplicating.bands import Bands
 from rho_score.deduplicating.counts import DedupCounts
 from rho_score.deduplicating.decide import Decisions, decide
 from rho_score.deduplicating.pairs import PAIRS, PairsTask, find_pairs
-from rho_score.deduplicating.settings import DedupSettings, parts_of, resolve_settings
-from rho_score.deduplicating.sign import SIGNATURES, SignTask, sign_part
+from rho_score.deduplicating.settings import DedupSettings, PartTask, parts_of, resolve_settings
+from rho_score.deduplicating.sign import SIGNATURES, sign_part
 from rho_score.deduplicating.write import PARTS, WriteTask, ids_of, write_part
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
@@ -87,7 +87,7 @@ def dedup(config: DedupConfig) -> DedupSummary:
     check_writable("OUTPUT", config.output)
     with joined() if not config.dry_run else nullcontext():
         plan = make_plan(config)
-        refuse_output_in_input(Folder(config.output), Folder(config.input.partition("**")[0].rstrip("/") or "."))
+        refuse_output_in_input(Folder(config.output), config.input)
         settings, manifest = resolve_settings(config, plan)
         with _work_folder(config) as place:
             settings, output = replace(settings, output=place), Folder(place)
@@ -130,7 +130,7 @@ def _run(config: DedupConfig, settings: DedupSettings, plan: Plan) -> JsonObject
     output, workers = Folder(settings.output), config.workers
     parts = parts_of(plan, config.units_per_part)
     names = tuple(part.name for part in parts)
-    sign = [SignTask(settings=settings, part=part) for part in parts]
+    sign = [PartTask(settings=settings, part=part) for part in parts]
     signed = run_stage("sign", output, SIGNATURES, sign, sign_part, workers=workers)
     compare = [PairsTask(settings=settings, partition=i, parts=names) for i in range(settings.partitions)]
     pairs = run_stage("compare", output, PAIRS, compare, find_pairs, workers=workers)

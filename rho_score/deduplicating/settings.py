@@ -48,14 +48,27 @@ class Part:
     units: tuple[Unit, ...]
 
     @property
-    def n_units(self) -> int:
-        """The number of units, for the progress."""
-        return len(self.units)
-
-    @property
     def folder(self) -> str:
         """The folder of its shards, with a slash at its end; it may hold KEY=VALUE."""
         return folder_of(self.units[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartTask:
+    """A task of a part, as `stores.stages.run_stage` takes it."""
+
+    settings: DedupSettings
+    part: Part
+
+    @property
+    def name(self) -> str:
+        """The name of the part."""
+        return self.part.name
+
+    @property
+    def n_units(self) -> int:
+        """The number of units of the part."""
+        return len(self.part.units)
 
 
 def resolve_settings(config: DedupConfig, plan: Plan) -> tuple[DedupSettings, JsonObject]:

@@ -7,7 +7,6 @@ signatures/<part>.json               the number of documents of each unit; writt
 
 import hashlib
 import io
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from rho_score.corpus.columns import Document
 from rho_score.corpus.documents import read_unchanged
 from rho_score.deduplicating.bands import band_keys, mixed, packed
-from rho_score.deduplicating.settings import DedupSettings, Part
+from rho_score.deduplicating.settings import DedupSettings, PartTask
 from rho_score.deduplicating.shingles import plain_text, signatures, words_of
 from rho_score.files.arrow import as_arrow
 from rho_score.files.folder import Folder
@@ -38,24 +37,6 @@ DOCUMENTS = pa.schema(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignTask:
-    """The task of a part."""
-
-    settings: DedupSettings
-    part: Part
-
-    @property
-    def name(self) -> str:
-        """The name of the part."""
-        return self.part.name
-
-    @property
-    def n_units(self) -> int:
-        """The units of the part."""
-        return self.part.n_units
-
-
 def bands_schema(permutations: int) -> pa.Schema:
     """The columns of a file of bands: key, the document's number, the digest of its text, its packed signature."""
     return pa.schema(
@@ -68,7 +49,7 @@ def bands_schema(permutations: int) -> pa.Schema:
     )
 
 
-def sign_part(task: SignTask) -> JsonObject:
+def sign_part(task: PartTask) -> JsonObject:
     """Writes the signatures of a part; returns the content of its JSON file."""
     settings, part = task.settings, task.part
     root, folder = Folder(settings.root), Folder(settings.output)

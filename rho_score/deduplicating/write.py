@@ -20,7 +20,7 @@ from rho_score.deduplicating.bands import estimated_similarity
 from rho_score.deduplicating.counts import DedupCounts
 from rho_score.deduplicating.decide import Decisions
 from rho_score.deduplicating.pairs import EXACT
-from rho_score.deduplicating.settings import DedupSettings, Part
+from rho_score.deduplicating.settings import PartTask
 from rho_score.deduplicating.sign import DOCUMENTS, SIGNATURES
 from rho_score.files.arrow import as_numpy
 from rho_score.files.folder import Folder
@@ -41,25 +41,13 @@ DROPPED = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteTask:
+class WriteTask(PartTask):
     """The task of a part."""
 
-    settings: DedupSettings
-    part: Part
     documents: tuple[int, ...]
     """The number of documents of each of its units."""
     decisions: Decisions
     """Those of its documents."""
-
-    @property
-    def name(self) -> str:
-        """The name of the part."""
-        return self.part.name
-
-    @property
-    def n_units(self) -> int:
-        """The units of the part."""
-        return self.part.n_units
 
 
 def write_part(task: WriteTask) -> JsonObject:

@@ -11,7 +11,6 @@ The files in `work` are removed at the end.
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -23,13 +22,12 @@ from rho_score.config import ImportConfig, Precision, ValuesConfig
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan, make_plan
 from rho_score.deriving.align import Alignment
-from rho_score.deriving.like import claim_like
+from rho_score.deriving.like import check_output, claim_like
 from rho_score.deriving.shuffle import WORK, Matched, Shuffle, n_partitions, total
 from rho_score.deriving.units import Batch, DerivedUnits, Published, Written, batches_of, finished_before, write_all
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
-from rho_score.files.paths import check_writable
 from rho_score.files.retries import retries_counted
 from rho_score.files.urls import absolute
 from rho_score.models.vocabulary import Vocabulary
@@ -38,6 +36,7 @@ from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.shapes import Totals, read_json
+from rho_score.stores.stages import remove_all
 
 T = TypeVar("T")
 
@@ -82,12 +81,12 @@ def import_scores(config: ImportConfig) -> ImportSummary:
         )
         plan = make_plan(values)
         output = Folder(config.output)
-        refuse_output_in_input(output, Folder(config.values.partition("**")[0].rstrip("/") or "."))
+        refuse_output_in_input(output, config.values)
         manifest = _claim(config, like, plan)
         if (written := finished_before(output)) is None:
             with cluster_or_threads():
                 written = _run(config, manifest, like, plan, values)
-        _remove_work(output)
+        remove_all(output, WORK)
     rows = Matched(**read_json(output, SUCCESS, Totals)["rows_of_values"])
     return ImportSummary(
         output=config.output,
@@ -103,13 +102,11 @@ def import_scores(config: ImportConfig) -> ImportSummary:
 
 
 def _check(config: ImportConfig) -> None:
-    check_writable("OUTPUT", config.output)
+    check_output(config.output, config.workers)
     if config.ids_column is not None and config.level != "token":
         raise InputError(f"--ids-column is for --level token, not {config.level}. Leave it out.")
     if config.reduce != "sum" and config.level != "byte":
         raise InputError(f"--reduce is for --level byte, not {config.level}. Leave it out.")
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {config.workers}.")
 
 
 def _claim(config: ImportConfig, like: ScoreSet, plan: Plan) -> JsonObject:
@@ -193,12 +190,6 @@ def _call(work: Callable[[Any], Any], item: Any) -> Any:
     return work(item)
 
 
-def _remove_work(output: Folder) -> None:
-    """Removes the files one by one: not every object store can delete many at a time."""
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda name: output.remove(f"{WORK}/{name}"), output.names(WORK)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImportWriter:
     """Writes any batch of units. It is small, and is sent to every worker."""
@@ -207,13 +198,7 @@ class ImportWriter:
     units: DerivedUnits
     alignment: Alignment
 
-    def write(self, batch: Batch, published: frozenset[str]) -> list[Published]:
-        """Writes the units of a batch that are not published."""
+    def write(self, batch: Batch, units: list[str]) -> list[Published]:
+        """Writes these units of a batch."""
         rows = self.shuffle.rows_of(batch)
-        written = []
-        for unit in batch.units:
-            if unit not in published:
-                tokens = self.units.read(unit)
-                values, without = self.alignment.align(tokens, rows)
-                written.append(self.units.publish(unit, tokens, values, without))
-        return written
+        return self.units.write(units, lambda _, tokens: self.alignment.align(tokens, rows))

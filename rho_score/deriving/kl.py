@@ -9,12 +9,11 @@ import pyarrow as pa
 
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.config import KLConfig
-from rho_score.deriving.like import claim_like
+from rho_score.deriving.like import check_output, claim_like
 from rho_score.deriving.units import Batch, DerivedUnits, Published, Tokens, finished_before, write_all
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values
 from rho_score.files.folder import Folder
-from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.ranking.divergence import REST_FLOOR, kl_lower_bound
 from rho_score.stores.comparable import comparable, cut_otherwise
@@ -46,9 +45,7 @@ def kl(config: KLConfig) -> KLSummary:
     """
     started = time.monotonic()
     config = replace(config, base=absolute(config.base), ref=absolute(config.ref), output=absolute(config.output))
-    check_writable("OUTPUT", config.output)
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {config.workers}.")
+    check_output(config.output, config.workers)
     with joined():
         base, ref = _opened(config)
         derived = {
@@ -104,14 +101,9 @@ class KLWriter(Reopened):
     def _ref(self) -> ScoreSet:
         return ScoreSet.open(self.ref)
 
-    def write(self, batch: Batch, published: frozenset[str]) -> list[Published]:
-        """Writes the units of a batch that are not published."""
-        written = []
-        for unit in batch.units:
-            if unit not in published:
-                tokens = self.units.read(unit)
-                written.append(self.units.publish(unit, tokens, self._bounds(unit, tokens), {}))
-        return written
+    def write(self, _: Batch, units: list[str]) -> list[Published]:
+        """Writes these units of a batch."""
+        return self.units.write(units, lambda unit, tokens: (self._bounds(unit, tokens), {}))
 
     def _bounds(self, unit: str, tokens: Tokens) -> np.ndarray:
         """The bound of each token, float64[n_tokens], NaN where a model has no candidates."""

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rho_score.config import Precision
+from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
+from rho_score.files.paths import check_writable
 from rho_score.stores.claim import claim
 from rho_score.stores.comparable import COMPARABLE
 from rho_score.stores.layout import PLAN
@@ -54,3 +56,10 @@ def claim_like(
     }
     claim(Folder(output), manifest, {PLAN: like.plan_content, **tokenizer})
     return manifest
+
+
+def check_output(output: str, workers: int | None) -> None:
+    """Raises InputError if a set cannot be written there, or with this number of workers."""
+    check_writable("OUTPUT", output)
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers must be at least 1, got {workers}.")

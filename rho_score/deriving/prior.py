@@ -16,14 +16,13 @@ from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import cluster_or_threads, joined
 from rho_score.cluster.tasks import in_tasks, result
 from rho_score.config import PriorConfig
-from rho_score.deriving.like import claim_like
-from rho_score.deriving.units import Batch, DerivedUnits, Published, batches_of, finished_before, write_all
+from rho_score.deriving.like import check_output, claim_like
+from rho_score.deriving.units import Batch, DerivedUnits, Published, Tokens, batches_of, finished_before, write_all
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.arrow import as_numpy, flat_values
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
 from rho_score.files.parquet import parquet_bytes, read_table
-from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.score_set import ScoreSet
@@ -100,13 +99,11 @@ def prior(config: PriorConfig) -> PriorSummary:
 
 
 def _check(config: PriorConfig) -> None:
-    check_writable("OUTPUT", config.output)
+    check_output(config.output, config.workers)
     if not 0 <= config.alpha < math.inf:
         raise InputError(f"--alpha must not be negative, got {config.alpha}.")
     if config.alpha == 0 and config.counted_in is not None:
         raise InputError("--alpha must be above 0 with --counted-in, where tokens may occur that were never counted.")
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {config.workers}.")
 
 
 def _claim(config: PriorConfig, like: ScoreSet, counted: ScoreSet) -> JsonObject:
@@ -177,18 +174,18 @@ def _count(url: str, batch: Batch) -> np.ndarray:
     return counts
 
 
-def _write(units: DerivedUnits, losses: np.ndarray, batch: Batch, published: frozenset[str]) -> list[Published]:
-    written = []
-    for unit in batch.units:
-        if unit not in published:
-            tokens = units.read(unit)
-            known = ~np.isnan(tokens.loss)
-            if (largest := int(tokens.ids[known].max(initial=-1))) >= len(losses):
-                raise RhoScoreError(
-                    f"unit {unit} holds the token id {largest}, but the tokenizer has {len(losses)} words. Leave out --counted-in, "
-                    "or score with the model's own tokenizer."
-                )
-            values = np.full(len(known), np.nan)
-            values[known] = losses[tokens.ids[known]]
-            written.append(units.publish(unit, tokens, values, {}))
-    return written
+def _write(derived: DerivedUnits, losses: np.ndarray, _: Batch, units: list[str]) -> list[Published]:
+    return derived.write(units, lambda unit, tokens: (_values(losses, unit, tokens), {}))
+
+
+def _values(losses: np.ndarray, unit: str, tokens: Tokens) -> np.ndarray:
+    """The loss of each token by its frequency, float64[n_tokens], NaN where it has no loss in the other set."""
+    known = ~np.isnan(tokens.loss)
+    if (largest := int(tokens.ids[known].max(initial=-1))) >= len(losses):
+        raise RhoScoreError(
+            f"unit {unit} holds the token id {largest}, but the tokenizer has {len(losses)} words. Leave out --counted-in, "
+            "or score with the model's own tokenizer."
+        )
+    values = np.full(len(known), np.nan)
+    values[known] = losses[tokens.ids[known]]
+    return values

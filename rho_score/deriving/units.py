@@ -1,6 +1,6 @@
 """Writes the units of a score set that has the documents and tokens of another one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -104,6 +104,18 @@ class DerivedUnits(Reopened):
         loss = as_numpy(flat_values(table["loss"])).astype(np.float32, copy=False)
         return Tokens(table.drop_columns("loss"), list_lengths(table["input_ids"]), loss, about)
 
+    def write(
+        self,
+        units: Iterable[str],
+        values_of: Callable[[str, Tokens], tuple[np.ndarray, Mapping[int, str]]],
+    ) -> list[Published]:
+        """Publishes these units. values_of: the values of a unit, and `without`, as `publish` takes them."""
+        written = []
+        for unit in units:
+            tokens = self.read(unit)
+            written.append(self.publish(unit, tokens, *values_of(unit, tokens)))
+        return written
+
     def publish(self, unit: str, tokens: Tokens, values: np.ndarray, without: Mapping[int, str]) -> Published:
         """Writes the lists of quarantined documents and of those without values, and then the unit.
 
@@ -156,7 +168,8 @@ class Written(NamedTuple):
     computed: int
 
 
-Write = Callable[[Batch, frozenset[str]], list[Published]]
+Write = Callable[[Batch, list[str]], list[Published]]
+"""Writes units of a batch, of which these are not published yet."""
 
 
 def write_all(
@@ -164,17 +177,16 @@ def write_all(
 ) -> Written:
     """Writes the units that are not published yet, and then `_SUCCESS.json`.
 
-    what: the name of the work, for the progress. write: writes the units of a batch, except those in
-    the set that it is given. about: further fields of `_SUCCESS.json`.
+    what: the name of the work, for the progress. about: further fields of `_SUCCESS.json`.
     """
     done = published_units(output)
     batches = batches_of(like)
-    todo = [(batch, done.intersection(batch.units)) for batch in batches if not done.issuperset(batch.units)]
+    left = [(batch, [unit for unit in batch.units if unit not in done]) for batch in batches]
+    todo = [(batch, units) for batch, units in left if units]
     earlier = [unit for batch in batches for unit in batch.units if unit in done]
     published: list[Published] = []
-    with Progress(what, n_units=sum(len(batch.units) - len(there) for batch, there in todo)) as progress:
-        items = [(batch, frozenset(there)) for batch, there in todo]
-        for _, reference in in_tasks(partial(_write, write), items, workers=workers):
+    with Progress(what, n_units=sum(len(units) for _, units in todo)) as progress:
+        for _, reference in in_tasks(partial(_write, write), todo, workers=workers):
             written: list[Published] = result(reference)
             published += written
             progress.add(tokens=sum(one.counts.tokens for one in written), units=len(written))
@@ -193,7 +205,7 @@ def write_all(
     return Written(total, without, computed)
 
 
-def _write(write: Write, item: tuple[Batch, frozenset[str]]) -> list[Published]:
+def _write(write: Write, item: tuple[Batch, list[str]]) -> list[Published]:
     return write(*item)
 
 
@@ -202,8 +214,7 @@ def finished_before(output: Folder) -> Written | None:
     if not output.exists(SUCCESS):
         return None
     found = read_json(output, SUCCESS, Totals)
-    names = ScoreCounts.__dataclass_fields__
-    return Written(ScoreCounts(**{name: found[name] for name in names}), int(found.get(WITHOUT, 0)), 0)
+    return Written(ScoreCounts.of(found), int(found.get(WITHOUT, 0)), 0)
 
 
 def documents_without_values(output: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rho_score.errors import InputError
+
 
 class Window(NamedTuple):
     """Tokens [start, stop) of a document; the losses of [first, stop) are taken from this window.
@@ -80,3 +82,11 @@ def rectangles(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
             groups.append([index])
             longest = lengths[index]
     return groups
+
+
+def overlap_of(given: int | None, context: int) -> int:
+    """The overlap, given or by default; raises InputError if it does not fit the context."""
+    overlap = context // 4 if given is None else given
+    if context < 2 or not 0 <= overlap < context - 1:
+        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
+    return overlap

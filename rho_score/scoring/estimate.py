@@ -103,8 +103,10 @@ class Estimate:
     first_error: str
 
 
-def count(config: PlanConfig, plan: Plan) -> Estimate:
+def count(config: PlanConfig, plan: Plan, sent: SentTokens | None = None) -> Estimate:
     """Counts the documents, text bytes and tokens of a corpus, or estimates them from a part of it.
+
+    sent: counts the tokens that are sent to a server.
 
     Raises:
         InputError: the tokenizer cannot be read, or every document that was read would be
@@ -114,7 +116,7 @@ def count(config: PlanConfig, plan: Plan) -> Estimate:
     columns = _columns(config, tokenizer)
     parts = _read_parts(config, plan, columns)
     can_count = tokenizer is not None or columns.kind == "ids"
-    sampled = _tokenize(config, tokenizer, parts) if can_count else 0
+    sampled = _tokenize(config, tokenizer, parts, sent) if can_count else 0
     n_read, errors = sum(part.documents for part in parts), sum(part.errors for part in parts)
     first_error = next((part.first_error for part in parts if part.first_error), "")
     if n_read and errors == n_read:
@@ -249,7 +251,7 @@ def _read(root: Folder, part: _Part, columns: Columns, most: int) -> None:
     part.note(weight)
 
 
-def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part]) -> int:
+def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part], sent: SentTokens | None) -> int:
     """Tokenizes all texts if they are few enough, or else some of each part. Returns how many."""
     scored = sum(part.documents - part.errors for part in parts)
     most = config.sample_documents if scored <= config.sample_documents else config.sample_documents // len(parts)
@@ -260,7 +262,6 @@ def _tokenize(config: PlanConfig, tokenizer: Any, parts: list[_Part]) -> int:
         date=config.chat_date or datetime.date.today().isoformat(),
         model=str(config.model),
     )
-    sent = SentTokens(config) if config.price_per_million_tokens is not None else None
     return sum(_tokenize_part(tokenizer, encoder, part, max(most, 1), sent) for part in parts)
 
 

@@ -89,7 +89,7 @@ def score(config: ScoreConfig) -> ScoreSummary:
                 log.info("%d files of the input are no shards, %s", len(plan.not_shards), left_out(plan.not_shards))
             output = Folder(config.output)
             config = replace(config, output=output.url)
-            refuse_output_in_input(output, Folder(config.input.partition("**")[0].rstrip("/") or "."))
+            refuse_output_in_input(output, config.input)
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
             progress.phase("reading the model's files")

@@ -20,10 +20,11 @@ def estimate(config: PlanConfig) -> str:
         InputError: the corpus or the model's tokenizer cannot be read, or every document that was
             read would be quarantined.
     """
-    if config.price_per_million_tokens is not None:
-        SentTokens(config)  # refuses what does not fit, before the corpus is read
+    sent = None if config.price_per_million_tokens is None else SentTokens(config)
     plan = make_plan(config)
-    return "\n".join(_lines(config, plan, count(config, plan)))
+    found = count(config, plan, sent)
+    lines = [*_lines(config, plan, found), *_price(config, found, sent), *_costs(config, found.tokens)]
+    return "\n".join(lines)
 
 
 def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
@@ -59,17 +60,17 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
     for what, names in (("not shards", plan.not_shards), ("empty shards", plan.empty_shards)):
         if names:
             lines.append(f"{what:<12} {len(names):>16,}  {left_out(names)}{hint(names, config)}")
-    return [*lines, *_price(config, found), *_costs(config, found.tokens)]
+    return lines
 
 
-def _price(config: PlanConfig, found: Estimate) -> list[str]:
+def _price(config: PlanConfig, found: Estimate, sent: SentTokens | None) -> list[str]:
     if config.price_per_million_tokens is None:
         return []
-    sent = round(found.tokens * found.sent)
-    how = f"{'exact' if found.tokens_exact else 'about'}: {SentTokens(config)}, prefixes included"
-    money = sent * config.price_per_million_tokens / 1e6
+    n_sent = round(found.tokens * found.sent)
+    how = f"{'exact' if found.tokens_exact else 'about'}: {sent}, prefixes included"
+    money = n_sent * config.price_per_million_tokens / 1e6
     return [
-        f"tokens sent  {sent:>16,}  {how}",
+        f"tokens sent  {n_sent:>16,}  {how}",
         f"price        {money:>16,.6g}  at {config.price_per_million_tokens:g} a million tokens",
     ]
 

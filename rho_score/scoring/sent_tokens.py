@@ -6,7 +6,7 @@ from typing import Any
 from rho_score.config import PlanConfig
 from rho_score.config.corpus import ContentKind
 from rho_score.errors import InputError
-from rho_score.inference.windows import windows
+from rho_score.inference.windows import overlap_of, windows
 from rho_score.models.directory import model_files
 from rho_score.models.model_config import LONGEST_DEFAULT_CONTEXT, default_context, load_config
 from rho_score.models.tokenizer import prefix_id
@@ -23,11 +23,7 @@ class SentTokens:
         if config.model is None:
             raise InputError("--price-per-million-tokens needs --model, whose tokenizer counts the tokens.")
         self._context = config.context or _default_context(config.model, config.trust_remote_code)
-        self._overlap = self._context // 4 if config.overlap is None else config.overlap
-        if self._context < 2 or not 0 <= self._overlap < self._context - 1:
-            raise InputError(
-                f"--overlap {self._overlap} does not fit --context {self._context}: it must lie in 0..{self._context - 2}."
-            )
+        self._overlap = overlap_of(config.overlap, self._context)
 
     def of(self, lengths: Iterable[int], kind: ContentKind, tokenizer: Any) -> int:
         """The tokens that are sent for documents of these lengths, if no request is made twice."""

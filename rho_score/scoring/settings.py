@@ -15,6 +15,7 @@ from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, DEFAULT_TOP_K, Scorer
+from rho_score.inference.windows import overlap_of
 from rho_score.models.content import Encoder
 from rho_score.models.directory import pinned
 from rho_score.models.identity import model_identity
@@ -193,7 +194,7 @@ def _scorer_settings(
         model=source,
         dtype=dtype,
         context=context,
-        overlap=_overlap(config, context),
+        overlap=overlap_of(config.overlap, context),
         prefix_id=prefix,
         batch_tokens=config.batch_tokens or (None if gpus else DEFAULT_BATCH_TOKENS),
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
@@ -220,7 +221,7 @@ def _server_settings(
         served=served,
         requests=config.server_requests,
         context=context,
-        overlap=_overlap(config, context),
+        overlap=overlap_of(config.overlap, context),
         prefix_id=_prefix(config, columns, tokenizer, vocabulary),
         signals=tuple(signal for signal in SIGNALS if signal in config.signals),
     )
@@ -293,11 +294,3 @@ def _top_k(config: ScoreConfig, vocabulary: int) -> int:
     if not 1 <= config.top_k <= vocabulary:
         raise InputError(f"--top-k must be between 1 and the {vocabulary} words of {config.model}, got {config.top_k}.")
     return config.top_k
-
-
-def _overlap(config: ScoreConfig, context: int) -> int:
-    """Returns the overlap, given or by default, checked against the context."""
-    overlap = context // 4 if config.overlap is None else config.overlap
-    if context < 2 or not 0 <= overlap < context - 1:
-        raise InputError(f"--overlap {overlap} does not fit --context {context}: it must lie in 0..{context - 2}.")
-    return overlap

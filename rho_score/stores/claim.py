@@ -82,8 +82,12 @@ def _begin(folder: Folder, manifest: JsonObject) -> None:
         folder.remove(mine)
 
 
-def refuse_output_in_input(output: Folder, corpus: Folder) -> None:
-    """Raises InputError for an output inside the corpus; the next run would read it as input."""
+def refuse_output_in_input(output: Folder, place: str) -> None:
+    """Raises InputError for an output inside the corpus; the next run would read it as input.
+
+    place: the corpus as it was given, a folder, a file or a glob.
+    """
+    corpus = Folder(place.partition("**")[0].rstrip("/") or ".")
     if output.fs == corpus.fs and f"{output.path}/".startswith(f"{corpus.path}/"):
         raise InputError(f"the output {output.url} lies inside the corpus {corpus.url}. Write it beside the corpus.")
 

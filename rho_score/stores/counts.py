@@ -101,6 +101,11 @@ class ScoreCounts:
     total_nats: float = 0.0
     """Sum of the stored losses, in nats."""
 
+    @property
+    def mean(self) -> float:
+        """The mean loss of the tokens that have one, nats; NaN if there are none."""
+        return self.total_nats / self.losses if self.losses else math.nan
+
     @classmethod
     def of(cls, found: JsonObject) -> "ScoreCounts":
         """The counts in a JSON object. Fields that other versions wrote are ignored."""

@@ -19,6 +19,10 @@ ROWS = [
 ]
 
 
+def _settings(output: Path, **given: bool) -> PublishSettings:
+    return PublishSettings(output=str(output), fingerprint="f", grouped=False, signals=(), **given)
+
+
 def _publish(
     rows: list[dict[str, Any]],
     output: Path,
@@ -31,16 +35,7 @@ def _publish(
     whole = not any("counts" in row for row in rows)
     schema = SCORED if whole else SCORED.append(COUNTS)
     table = pa.Table.from_pylist([{"unit": "u", **row} for row in rows], schema=schema)
-    settings = PublishSettings(
-        output=str(output),
-        fingerprint="f",
-        grouped=False,
-        signals=(),
-        prefix=prefix,
-        whole=whole,
-        hidden=hidden,
-        again=again,
-    )
+    settings = _settings(output, prefix=prefix, whole=whole, hidden=hidden, again=again)
     counts: dict[str, Any] = publish_unit(table, settings=settings, expected_rows={"u": planned}).to_pylist()[0][
         "counts"
     ]
@@ -120,16 +115,7 @@ def test_a_unit_that_mends_is_unpublished_until_it_is_whole(
 
 def test_a_unit_that_was_not_paid_is_not_written(tmp_path: Path) -> None:
     table = attach_stats(pa.table({"unit": ["u"], "input_ids": [[1, 2]]}), UnitStats(paid=False))
-    settings = PublishSettings(
-        output=str(tmp_path),
-        fingerprint="f",
-        grouped=False,
-        signals=(),
-        prefix=True,
-        whole=True,
-        hidden=False,
-        again=False,
-    )
+    settings = _settings(tmp_path, prefix=True, whole=True, hidden=False, again=False)
     (row,) = publish_unit(table, settings=settings, expected_rows={"u": 1}).to_pylist()
     assert (row["unit"], row["stats"]["paid"], row["counts"]["documents"]) == ("u", False, 0)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rho_score.servers.alignment import check_tokens
 from rho_score.servers.protocol import WrongAnswerError
+from tests.fake_server import with_the_last
 
 TEXTS = st.text(st.sampled_from("ab é東🙂\n▁"), max_size=12).map(str.encode)
 
@@ -26,18 +27,6 @@ def _as_bytes(pieces: list[bytes]) -> list[str]:
     return ["bytes:" + "".join(f"\\x{byte:02x}" for byte in piece) if piece else "" for piece in pieces]
 
 
-def _with_the_last(pieces: list[bytes]) -> list[str]:
-    texts, waiting = [], b""
-    for piece in pieces:
-        waiting += piece
-        try:
-            texts.append(waiting.decode())
-            waiting = b""
-        except UnicodeDecodeError:
-            texts.append("")
-    return texts
-
-
 def _accepts(texts: list[str], pieces: list[bytes]) -> bool:
     try:
         check_tokens(texts, pieces, _names(pieces))
@@ -49,7 +38,7 @@ def _accepts(texts: list[str], pieces: list[bytes]) -> bool:
 @given(cut_texts())
 def test_the_same_tokens_are_accepted_in_every_form(pieces: list[bytes]) -> None:
     for texts in (
-        _names(pieces), _as_bytes(pieces), _with_the_last(pieces), [piece.decode(errors="replace") for piece in pieces],
+        _names(pieces), _as_bytes(pieces), with_the_last(pieces), [piece.decode(errors="replace") for piece in pieces],
     ):  # fmt: skip
         assert _accepts(texts, pieces)
         assert _accepts([*texts, "generated"], pieces)
@@ -82,7 +71,7 @@ def test_other_cuts_of_a_text_are_accepted_only_inside_a_character(text: bytes, 
         return found
 
     ours, theirs = cut(), cut()
-    if _accepts(_with_the_last(theirs), ours) and len(ours) == len(theirs):
+    if _accepts(with_the_last(theirs), ours) and len(ours) == len(theirs):
         whole = [(i, at) for i, at in boundaries(ours) if _decodes(text[:at])]
         assert whole == [(i, at) for i, at in boundaries(theirs) if _decodes(text[:at])]
 
