@@ -65,7 +65,8 @@ class ExportConfig:
     """Put the token that a document's first token was conditioned on (BOS, else EOS) in front of
     each document. It is never trained on."""
     eos_id: Annotated[int | None, _DOCUMENTS, metavar("ID")] = None
-    """The id of the token that ends each document. The default is the tokenizer's EOS token."""
+    """The id of the token that ends each document. The default is the tokenizer's EOS token. It is not
+    put behind a document that ends with it already."""
     train_eos: Annotated[bool, _DOCUMENTS] = False
     """Also train on the token that ends each document, although it has no score, so that the model
     learns where documents end."""

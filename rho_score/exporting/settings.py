@@ -17,7 +17,7 @@ from rho_score.exporting.token_source import TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
-from rho_score.stores.framing import REF_LOSS, Frame
+from rho_score.stores.framing import REF_LOSS, Documents, Frame
 from rho_score.stores.lineage import covers, noted_score_set, open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.schema import WEIGHT
@@ -25,7 +25,9 @@ from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
 
-LAYOUT_VERSION = 3  # version 2 had no attention_mask and no seq_lengths, version 1 kept blocks without any label
+LAYOUT_VERSION = 4
+"""Version 3 put a second EOS behind documents that end with one, version 2 had no attention_mask and no
+seq_lengths, and version 1 kept blocks without any label."""
 ORIGINALS = ("parquet", "jsonl", "dpo")
 MASK_DTYPE = np.dtype(np.uint8)  # of the mask in flat files
 
@@ -84,14 +86,17 @@ class ExportSettings:
     margins: tuple[float, float]
     """With the format dpo: the smallest and the largest margin of a pair that is written."""
 
-    @property
-    def first_is_no_target(self) -> bool:
-        """True if a document's first token has no loss, because no prefix comes before it.
+    def first_is_no_target(self, documents: Documents) -> np.ndarray:
+        """The documents whose first token is none to train on, bool[n_docs]: no prefix comes before it.
 
-        False if EOS is trained on, since such a document then has a token to train on.
+        A document with another token that is trained on in any case, its EOS, is none of them.
         """
         rows = self.format == "levanter" or (self.format == "labels" and not self.block_size)
-        return rows and self.frame.prefix_id is None and not self.frame.train_eos
+        if not rows or self.frame.prefix_id is not None:
+            return np.zeros(len(documents.lengths), bool)
+        trains_eos = self.frame.eos_id is not None and self.frame.train_eos
+        has_other = trains_eos & (self.frame.adds_eos(documents) | (documents.lengths > 1))
+        return (documents.lengths > 0) & ~has_other
 
     @property
     def token_dtype(self) -> np.dtype:

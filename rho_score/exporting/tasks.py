@@ -161,8 +161,7 @@ def _trainable(settings: ExportSettings, unit: Unit) -> tuple[Documents, np.ndar
     """
     read, scores = settings.source.read(unit.unit)
     mask = read.mask.copy()
-    if settings.first_is_no_target:
-        mask[read.starts[read.lengths > 0]] = False
+    mask[read.starts[settings.first_is_no_target(read)]] = False
     documents, keep = read.trainable(mask)
     ids = documents.input_ids
     if len(ids) and not 0 <= ids.min() <= ids.max() < settings.vocabulary:

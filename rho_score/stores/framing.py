@@ -61,7 +61,9 @@ class Frame:
     """The tokens around each document. None means that there is none.
 
     prefix_id comes before the first token, as it did in scoring, and is never trained on. eos_id
-    comes after the last token, and is trained on only with train_eos.
+    comes after the last token, unless that is this id already, as in files of token ids and behind
+    a text that spells it. An EOS that is put there is trained on only with train_eos. One that was
+    there is a token like any other, and is trained on with train_eos in any case.
     """
 
     prefix_id: int | None = None
@@ -74,15 +76,23 @@ class Frame:
             return self
         return Frame(eos_id=self.eos_id, train_eos=self.train_eos)
 
+    def adds_eos(self, documents: Documents) -> np.ndarray:
+        """The documents that an EOS is put behind, bool[n_docs]: those that do not end with it."""
+        if self.eos_id is None:
+            return np.zeros(len(documents.lengths), bool)
+        adds = np.ones(len(documents.lengths), bool)
+        some = documents.lengths > 0
+        adds[some] = documents.input_ids[(documents.starts + documents.lengths - 1)[some]] != self.eos_id
+        return adds
+
     def around(self, documents: Documents) -> Documents:
         """The documents with prefix and EOS.
 
-        These have NaN for all further numbers, but a weight: an EOS that is trained on weighs 1,
-        and what is not weighs 0.
+        These have NaN for all further numbers, but a weight: an EOS that is trained on by train_eos
+        weighs 1, and what is not trained on weighs 0.
         """
-        prefix, eos = self.prefix_id, self.eos_id
-        front, back = prefix is not None, eos is not None
-        lengths = documents.lengths + front + back
+        prefix, front, adds = self.prefix_id, self.prefix_id is not None, self.adds_eos(documents)
+        lengths = documents.lengths + front + adds
         starts = np.cumsum(lengths) - lengths
         own = np.arange(len(documents.input_ids)) + np.repeat(starts + front - documents.starts, documents.lengths)
         n_tokens = int(lengths.sum())
@@ -90,11 +100,15 @@ class Frame:
         input_ids[own], mask[own] = documents.input_ids, documents.mask
         if prefix is not None:
             input_ids[starts] = prefix
-        if eos is not None:
-            input_ids[starts + lengths - 1] = eos
-            mask[starts + lengths - 1] = self.train_eos
+        trained_eos = np.zeros(0, np.int64)
+        if self.eos_id is not None:
+            input_ids[(starts + lengths - 1)[adds]] = self.eos_id
+            trained_eos = starts + lengths - 1 if self.train_eos else trained_eos
+        mask[trained_eos] = True
         values = {}
         for name, numbers in documents.values.items():
-            values[name] = mask.astype(numbers.dtype) if name == WEIGHT else np.full(n_tokens, np.nan, numbers.dtype)
+            values[name] = np.full(n_tokens, 0 if name == WEIGHT else np.nan, numbers.dtype)
             values[name][own] = numbers
+            if name == WEIGHT:
+                values[name][trained_eos] = 1
         return Documents(doc_ids=documents.doc_ids, lengths=lengths, input_ids=input_ids, mask=mask, values=values)

@@ -5,6 +5,7 @@
     DIR/ref_loss.bin     float32 per token, nats; NaN where a token has none. Only with references
     DIR/weight.bin       float32 per token: what it weighs in the loss. Only with weights
     DIR/starts.bin       int64: the place of each document's first token, and the number of tokens
+    DIR/ends.bin         int64: the place of each EOS that was put behind a document
     DIR/groups.bin       int32 per document: its place in the list of groups
     DIR/about.json       the list of groups, and counts; written last
 
@@ -33,7 +34,9 @@ from rho_score.stores.framing import REF_LOSS, Frame
 from rho_score.stores.schema import WEIGHT
 from rho_score.training.sources import Source, UnitDocuments
 
-LAYOUT_VERSION = 2  # version 1 kept documents without a token to train on
+LAYOUT_VERSION = 3
+"""Version 2 put a second EOS behind documents that end with one, and version 1 kept documents without a
+token to train on."""
 ABOUT = "about.json"
 
 
@@ -74,6 +77,7 @@ class BlockFiles:
     ref_loss: np.ndarray | None
     starts: np.ndarray
     groups: np.ndarray
+    ends: np.ndarray
     weight: np.ndarray | None = None
 
     @classmethod
@@ -99,6 +103,7 @@ class BlockFiles:
             maybe(REF_LOSS),
             mapped("starts", "<i8", counts.documents + 1),
             mapped("groups", "<i4", counts.documents),
+            mapped("ends", "<i8", (directory / "ends.bin").stat().st_size // 8),
             maybe(WEIGHT),
         )
 
@@ -178,6 +183,7 @@ def _append(
     unit = unit._replace(documents=documents, groups=groups, n_bytes=unit.n_bytes[keep])
     n_bytes = _target_bytes(unit, frame, vocabulary)
     framed = frame.around(documents)
+    ends = (framed.starts + framed.lengths - 1)[frame.adds_eos(documents)]
     targets = framed.mask.copy()
     if frame.prefix_id is None:
         targets[framed.starts[framed.lengths > 0]] = False
@@ -186,6 +192,7 @@ def _append(
         "input_ids": framed.input_ids.astype("<i4", copy=False),
         "targets": targets,
         "starts": (framed.starts + counts.tokens).astype("<i8"),
+        "ends": (ends + counts.tokens).astype("<i8"),
         "groups": codes,
     }
     if (ref_loss := framed.values.get(REF_LOSS)) is not None:

@@ -25,7 +25,7 @@ Block = dict[str, Any]
 class ScoredBlocks(torch.utils.data.Dataset[Block]):
     """The tokens of a score set or a selection, cut into blocks of equal length.
 
-    Documents follow each other, each after its prefix and with an EOS at its end. A block begins
+    Documents follow each other, each after its prefix and with one EOS at its end. A block begins
     with the last token of the block before it, as context, so that every token is a target exactly
     once. The last block is padded.
 
@@ -146,18 +146,18 @@ class ScoredBlocks(torch.utils.data.Dataset[Block]):
     def n_read(self, index: int) -> int:
         """The tokens of a block that a model is asked for, whether they are trained on or not.
 
-        These are the tokens of documents, and their EOS if it is trained on. The first token of a
-        block is context, and so is a document's first one, its prefix if it has one.
+        These are the tokens of documents, and the EOS that was put behind them if it is trained on.
+        The first token of a block is context, and so is a document's first one, its prefix if it
+        has one.
         """
         first = index * (self.block_size - 1)
         stop = min(first + self.block_size, self.files.counts.tokens)
-        starts = self.files.starts
 
-        def between(low: int, high: int) -> int:  # documents that begin there
-            return int(np.searchsorted(starts, high) - np.searchsorted(starts, low))
+        def n_there(places: np.ndarray) -> int:
+            return int(np.searchsorted(places, stop) - np.searchsorted(places, first + 1))
 
-        ends = 0 if self._frame.eos_id is None or self._frame.train_eos else between(first + 2, stop + 1)
-        return stop - first - 1 - between(first + 1, stop) - ends
+        ends = 0 if self._frame.train_eos else n_there(self.files.ends)
+        return stop - first - 1 - n_there(self.files.starts) - ends
 
     def _lengths(self, first: int, stop: int) -> list[int]:
         """Tokens of each document's part in [first, stop)."""

@@ -22,6 +22,7 @@ from rho_score.errors import InputError
 from rho_score.exporting.job import export
 from rho_score.selecting.job import select
 from rho_score.stores.score_set import ScoreSet
+from rho_score.training.blocks import ScoredBlocks
 from tests.conftest import some_text
 from tests.inputs.tar_kinds import tar
 from tests.ray.conftest import digests, score_into
@@ -102,6 +103,44 @@ def test_what_is_kept_of_token_files_is_exported_as_tokens_alone(
     documents = [part.tolist() for part in np.split(written, np.flatnonzero(written == 2) + 1) if len(part)]
     assert 0 < len(documents) < 40
     assert {tuple(document) for document in documents} <= {(5, 6, 7, EOS, 2), (8, 9, EOS, 2)}
+
+
+def test_a_token_file_that_is_scored_and_exported_is_the_same_file(
+    ray_cluster: str, make_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """Each document ends with the EOS that it has in the file, and with no second one."""
+    (tmp_path / "in").mkdir()
+    draw = np.random.default_rng(1)
+    ids = draw.integers(3, 400, 3000).astype("<u2")
+    ids[3::17] = EOS  # no document is an EOS alone, which would have no loss
+    ids[-1] = EOS
+    ids.tofile(tmp_path / "in" / "a.bin")
+    scores = str(tmp_path / "scores")
+    score_into(tmp_path / "in", tmp_path / "scores", make_model(1), **PLAIN, token_files="uint16")
+
+    def exported(form: str, **options: Any) -> Path:
+        output = tmp_path / f"{form}{len(options)}"
+        export(ExportConfig(selection=scores, output=str(output), format=form, units_per_part=10**6, **options))
+        return output / "data"
+
+    before = (tmp_path / "in" / "a.bin").read_bytes()
+    assert (exported("bin") / "part-00000.bin").read_bytes() == before
+    assert (exported("bin", train_eos=True) / "part-00000.bin").read_bytes() == before
+    assert (exported("olmo") / "part-00000.token_ids.npy").read_bytes() == before
+    assert (exported("megatron") / "part-00000.bin").read_bytes() == before
+    documents = [part.tolist() for part in np.split(ids, np.flatnonzero(ids == EOS) + 1) if len(part)]
+    theirs = IndexedDataset(str(tmp_path / "megatron0" / "data" / "part-00000"))
+    assert [[int(token) for token in one] for one in theirs] == documents
+    for form, weights in (("labels", "labels"), ("levanter", "loss_weights")):
+        rows = pq.read_table(exported(form) / "part-00000.parquet").to_pylist()
+        assert [row["input_ids"] for row in rows] == documents
+        assert all(len(row[weights]) == len(row["input_ids"]) for row in rows)
+    (tmp_path / "cache").mkdir()
+    blocks = ScoredBlocks(scores, block_size=65, cache=str(tmp_path / "cache"))
+    stream = [blocks[0]["input_ids"][0], *(token for block in blocks for token in block["input_ids"][1:])]
+    assert [int(token) for token in stream[: len(ids)]] == ids.tolist()
+    n_first = len(documents) - 1  # they are not predicted across documents, and the file's first token never is
+    assert sum(blocks.n_read(i) for i in range(len(blocks))) == len(ids) - 1 - n_first
 
 
 def _documents(folder: Path) -> None:

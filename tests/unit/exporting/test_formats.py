@@ -1,6 +1,7 @@
 """Every token format, read back by readers that share no code with its writer."""
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
 from rho_score.exporting.nanogpt import BinWriter, bin_dtype
+from rho_score.exporting.settings import ExportSettings
+from rho_score.exporting.token_source import TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.stores.framing import Documents, Frame
 
 BOS, EOS = 0, 1
 Rows = list[list[tuple[int, bool]]]  # documents of (token, mask)
-rows = st.lists(st.lists(st.tuples(st.integers(2, 300), st.booleans()), min_size=1, max_size=9), max_size=12)
+tokens = st.one_of(st.integers(2, 300), st.just(EOS))
+rows = st.lists(st.lists(st.tuples(tokens, st.booleans()), min_size=1, max_size=9), max_size=12)
 frames = st.builds(
     Frame,
     prefix_id=st.sampled_from([None, BOS, EOS]),
@@ -40,9 +44,32 @@ def _documents(rows: Rows, first: int = 0) -> Documents:
 
 
 def _framed(rows: Rows, frame: Frame) -> Rows:
-    front = [] if frame.prefix_id is None else [(frame.prefix_id, False)]
-    back = [] if frame.eos_id is None else [(frame.eos_id, frame.train_eos)]
-    return [[*front, *row, *back] for row in rows]
+    """Each document with its prefix and one EOS at its end, its own or another."""
+    framed = []
+    for row in rows:
+        own = [pair for pair in row[-1:] if pair[0] == frame.eos_id]
+        ends = [(frame.eos_id, frame.train_eos or any(mask for _, mask in own))] if frame.eos_id is not None else []
+        front = [] if frame.prefix_id is None else [(frame.prefix_id, False)]
+        framed.append([*front, *(row[:-1] if own else row), *ends])
+    return framed
+
+
+@given(rows=rows, frame=frames)
+def test_numbers_keep_their_places(rows: Rows, frame: Frame) -> None:
+    """Weights and losses of tokens stand beside their tokens; an EOS that is trained on by --train-eos weighs 1."""
+    documents = _documents(rows)
+    numbers = np.arange(len(documents.input_ids), dtype=np.float32) + 2
+    framed = frame.around(replace(documents, values={"weight": numbers, "ref_loss": numbers}))
+    weight, ref_loss, at = framed.values["weight"].tolist(), framed.values["ref_loss"].tolist(), iter(numbers.tolist())
+    for start, length, row in zip(framed.starts, framed.lengths, rows, strict=True):
+        front = int(frame.prefix_id is not None)
+        own = [next(at) for _ in row]
+        n_more = int(length) - front - len(row)
+        assert weight[start : start + front] == [0] * front
+        assert ref_loss[start + front : start + front + len(row)] == own
+        by_option = frame.train_eos and frame.eos_id is not None
+        expected = [*own, 0][: len(row) + n_more]
+        assert weight[start + front : start + length] == ([*expected[:-1], 1] if by_option else expected)
 
 
 def _write(writer: Writer, rows: Rows, n_batches: int = 1) -> dict[str, bytes]:
@@ -74,6 +101,30 @@ def test_labels(rows: Rows, frame: Frame, n_batches: int) -> None:
     assert writer.trained == sum(label != -100 for row in found for label in row["labels"])
     if frame.prefix_id is not None and not frame.train_eos:
         assert writer.trained == sum(mask for row in rows for _, mask in row)
+
+
+@settings(deadline=None)
+@given(rows=rows, frame=frames)
+def test_every_row_that_is_written_has_a_label(rows: Rows, frame: Frame) -> None:
+    """A document that is an EOS alone has none without a prefix, even with --train-eos."""
+    export = ExportSettings(
+        selection="", output="", format="labels", block_size=None, hard_first=False, frame=frame, pad_id=0, vocabulary=301,
+        source=TokenSource(""), join=False, val_share=0, compression="none", corpus=None, margins=(0, 0),
+    )  # fmt: skip
+    documents = _documents(rows)
+    mask = documents.mask.copy()
+    mask[documents.starts[export.first_is_no_target(documents)]] = False
+    kept, _ = documents.trainable(mask)
+    writer = export.writer()
+    writer.add(kept)
+    found = _table(writer.files()) if len(kept.lengths) else []
+    labelled = {
+        f"d{i}"
+        for i, (row, framed) in enumerate(zip(rows, _framed(rows, frame), strict=True))
+        if any(mask for _, mask in row) and any(mask for _, mask in framed[1:])
+    }
+    assert {row["doc_id"] for row in found} == labelled
+    assert all(any(label != -100 for label in row["labels"]) for row in found)
 
 
 @settings(deadline=None)

@@ -28,6 +28,7 @@ def test_tokens_read_are_the_targets_where_nothing_is_masked(
         mask=np.ones(n, bool),
     )
     framed = around.around(documents)
+    ends = [int(end) - 1 == eos_id for end in np.cumsum(lengths)]  # a token's id is its place
     targets = framed.mask.copy()
     if prefix_id is None:
         targets[framed.starts] = False
@@ -35,7 +36,9 @@ def test_tokens_read_are_the_targets_where_nothing_is_masked(
     counts.tokens, counts.documents = len(targets), len(lengths)
     starts = np.append(framed.starts, len(targets))
     groups = np.zeros(len(lengths), np.int32)
-    files = BlockFiles(Path(), counts, framed.input_ids, targets, None, starts, groups)
+    added = [start + n - 1 for start, n, own in zip(framed.starts, framed.lengths, ends, strict=True) if not own]
+    places = np.array([] if eos_id is None else added, np.int64)
+    files = BlockFiles(Path(), counts, framed.input_ids, targets, None, starts, groups, places)
     blocks = ScoredBlocks.of_files(files, around, size)
     found = [blocks.n_read(i) for i in range(len(blocks))]
     assert found == [int((blocks[i]["labels"] != IGNORED).sum()) for i in range(len(blocks))]
