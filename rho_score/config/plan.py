@@ -5,6 +5,7 @@ from typing import Annotated
 
 from rho_score.config.corpus import CorpusConfig
 from rho_score.config.option import Group, metavar
+from rho_score.config.score import ServerKind
 
 _ESTIMATE = Group("Estimate")
 
@@ -34,8 +35,15 @@ class PlanConfig(CorpusConfig):
     """The price of one worker-hour. With --tokens-per-second, the plan then tells the cost."""
     price_per_million_tokens: Annotated[float | None, _ESTIMATE, metavar("PRICE")] = None
     """The price of a million tokens that are sent to a server. The plan then tells how many a run
-    with --server sends, the overlap of windows and the prefixes included, and what they cost."""
+    with --server sends at most, and what they cost: the overlap of windows, the prefixes, what the
+    server must generate and the check of the server are included."""
+    server_kind: Annotated[ServerKind, _ESTIMATE] = "vllm"
+    """With --price-per-million-tokens: the --server-kind of the run."""
     context: Annotated[int | None, _ESTIMATE, metavar("TOKENS")] = None
     """With --price-per-million-tokens: the --context of the run."""
     overlap: Annotated[int | None, _ESTIMATE, metavar("TOKENS")] = None
     """With --price-per-million-tokens: the --overlap of the run."""
+    prefix: Annotated[str, _ESTIMATE, metavar("{auto,none,ID}")] = "auto"
+    """With --price-per-million-tokens: the --prefix of the run."""
+    hide_context: Annotated[bool, _ESTIMATE] = False
+    """With --price-per-million-tokens: the run has --hide-context."""

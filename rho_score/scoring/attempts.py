@@ -75,12 +75,16 @@ class Attempts:
     alive: Callable[[], set[str]]
     limit_s: float
 
-    def score(self, unit: str, ids: Sequence[np.ndarray], score: Score) -> tuple[Scored, dict[int, str]]:
+    def score(
+        self, unit: str, ids: Sequence[np.ndarray], score: Score, *, n_known: int = 0
+    ) -> tuple[Scored, dict[int, str]]:
         """Returns the scores of a unit's documents, and by document number why a document has none.
 
         In the end, the documents that have losses are scored together, whatever happened before.
         Their losses are therefore the same whenever the same documents are left out. Only if that
         fails, too, are the scores of the parts used.
+
+        n_known: how many documents of the unit have scores already and are not among `ids`.
 
         Raises:
             RhoScoreError: so many documents fail that something else must be wrong.
@@ -98,6 +102,8 @@ class Attempts:
                 return scored, {}
         log.warning("unit %s failed or killed its workers: looking for the document that causes it", unit)
         poisoned, parts = self._search(unit, ids, score, notes, weights, failed)
+        if 1 < len(ids) + n_known == len(poisoned):
+            raise self._other_cause(unit, poisoned)
         good = [i for i in range(len(ids)) if i not in poisoned]
         scored = None
         if weights[GOOD] < WHOLE:
@@ -136,13 +142,17 @@ class Attempts:
                 left += [(start, middle), (middle, stop)]
             else:
                 poisoned[start] = failed.get(part) or self._reason(notes, part)
-                if len(poisoned) > MOST_POISONED or 1 < len(ids) == len(poisoned):
-                    raise RhoScoreError(
-                        f"unit {unit}: {len(poisoned)} documents fail, each by itself, the last with: {poisoned[start]}. "
-                        "The documents are not the cause: check the workers' logs, memory and GPU driver. Then remove "
-                        f"{self.output.url}/{FOLDER} and run the same command again."
-                    )
+                if len(poisoned) > MOST_POISONED:
+                    raise self._other_cause(unit, poisoned)
         return poisoned, parts
+
+    def _other_cause(self, unit: str, poisoned: Mapping[int, str]) -> RhoScoreError:
+        """The error for so many documents that fail that they are not the cause."""
+        return RhoScoreError(
+            f"unit {unit}: {len(poisoned)} documents fail, each by itself, the last with: {list(poisoned.values())[-1]}. "
+            "The documents are not the cause: check the workers' logs, memory and GPU driver. Then remove "
+            f"{self.output.url}/{FOLDER} and run the same command again."
+        )
 
     def _try(
         self, unit: str, part: tuple[int, int], call: Callable[[], Scored], failed: dict[tuple[int, int], str]

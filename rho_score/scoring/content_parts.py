@@ -3,10 +3,13 @@
 import datetime
 from typing import Any
 
-from rho_score.config import ScoreConfig
+from rho_score.config import PlanConfig, ScoreConfig
+from rho_score.config.corpus import WHOLE
 from rho_score.corpus.columns import Columns
+from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
 from rho_score.models.content import Encoder
+from rho_score.models.tokenizer import resolve_prefix
 
 
 def content_parts(
@@ -36,9 +39,21 @@ def content_parts(
     return about | ({"chat_date": date} if encoder.dated else {}), encoder
 
 
-def brings_prefix(config: ScoreConfig, columns: Columns) -> bool:
+def brings_prefix(config: ScoreConfig | PlanConfig, columns: Columns) -> bool:
     """Returns True if the tokens of a document begin with a prefix of their own, if they have any."""
     return columns.kind in ("ids", "messages", "pair") and config.prefix == "auto"
+
+
+def prefix_read(config: ScoreConfig | PlanConfig, columns: Columns, tokenizer: Any, vocabulary: int) -> int | None:
+    """Returns the id that the model reads before the tokens of a document; None if there is none."""
+    own = brings_prefix(config, columns) and not config.hide_context
+    return None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
+
+
+def check_hidden(config: ScoreConfig | PlanConfig, columns: Columns) -> None:
+    """Raises InputError if a context is to be hidden from documents that have none."""
+    if config.hide_context and columns.kind in WHOLE:
+        raise InputError("--hide-context is for prompts, prefixes, chats and pairs. Here every token counts.")
 
 
 def hidden_parts(config: ScoreConfig, columns: Columns, prefix_id: int | None) -> JsonObject:

@@ -112,7 +112,9 @@ def count(config: PlanConfig, plan: Plan, sent: SentTokens | None = None) -> Est
         InputError: the tokenizer cannot be read, or every document that was read would be
             quarantined.
     """
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code) if config.model else None
+    tokenizer = None
+    if config.model:
+        tokenizer = sent.tokenizer if sent else load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     columns = _columns(config, tokenizer)
     parts = _read_parts(config, plan, columns)
     can_count = tokenizer is not None or columns.kind == "ids"
@@ -272,7 +274,7 @@ def _tokenize_part(tokenizer: Any, encoder: Encoder, part: _Part, most: int, sen
     part.tokens = sum(len(one.ids) for one in encoded)
     part.counting = sum(len(one.ids) if one.counts is None else int(one.counts.sum()) for one in encoded)
     if sent is not None:
-        part.sent = sent.of((len(one.ids) for one in encoded), encoder.kind, tokenizer)
+        part.sent = sent.of(encoded)
     part.tokenized_bytes = sum(len(text.encode()) for text in texts)
     part.tokens_known = part.whole and len(texts) == part.documents - part.errors
     refused = [one for one in found if isinstance(one, str)]

@@ -86,6 +86,7 @@ def scored_units(
                 "known": ray.put(find_known(settings.reuse)),
                 "signals": settings.scorer.signals,
                 "prefix": settings.scorer.prefix_id is not None,
+                "hidden": settings.config.hide_context,
             },
             batch_size=None,
             batch_format="pyarrow",

@@ -64,13 +64,13 @@ def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
 
 
 def _price(config: PlanConfig, found: Estimate, sent: SentTokens | None) -> list[str]:
-    if config.price_per_million_tokens is None:
+    if config.price_per_million_tokens is None or sent is None:
         return []
     n_sent = round(found.tokens * found.sent)
-    how = f"{'exact' if found.tokens_exact else 'about'}: {sent}, prefixes included"
-    money = n_sent * config.price_per_million_tokens / 1e6
+    money = (n_sent + sent.check) * config.price_per_million_tokens / 1e6
     return [
-        f"tokens sent  {n_sent:>16,}  {how}",
+        f"tokens sent  {n_sent:>16,}  {'at most' if found.tokens_exact else 'about'}: {sent}",
+        f"check        {sent.check:>16,}  tokens that the check of the server takes at each start",
         f"price        {money:>16,.6g}  at {config.price_per_million_tokens:g} a million tokens",
     ]
 

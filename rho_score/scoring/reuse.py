@@ -75,6 +75,17 @@ def open_reusable(url: str, parts: JsonObject) -> ScoreSet:
     return scores
 
 
+def noted_reuse(begun: JsonObject | None, place: str | None) -> str | None:
+    """The fingerprint of the score set at `place` that a run took losses from; None if it took none there.
+
+    begun: the manifest of the run. place: as the manifest notes it.
+    """
+    if begun is None or begun.get("reused_from") != place:
+        return None
+    found: str | None = begun["parts"].get("reuse")
+    return found
+
+
 def find_known(scores: ScoreSet) -> Known:
     """The index of a score set. Of documents with the same tokens, it has the first."""
     names = tuple(unit.unit for unit in scores.units)
@@ -123,10 +134,11 @@ def document_hashes(ids: np.ndarray, lengths: np.ndarray, has_loss: np.ndarray) 
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2).astype(np.uint64)
 
 
-def add_known(unit: pa.Table, *, known: Any, signals: tuple[str, ...], prefix: bool) -> pa.Table:
+def add_known(unit: pa.Table, *, known: Any, signals: tuple[str, ...], prefix: bool, hidden: bool) -> pa.Table:
     """Returns a tokenized unit with the column `KNOWN`, and one for the loss and for each signal.
 
-    known: a reference to a `Known`. prefix: True if a prefix comes before each document.
+    known: a reference to a `Known`. prefix: True if a prefix comes before what the model reads of
+    each document. hidden: True if it reads only the tokens that count.
     """
     index: Known = result(known)
     lengths, ids = list_lengths(unit["input_ids"]), as_numpy(flat_values(unit["input_ids"]))
@@ -136,7 +148,7 @@ def add_known(unit: pa.Table, *, known: Any, signals: tuple[str, ...], prefix: b
         has_loss = np.ones(len(ids), bool)
     starts = np.cumsum(lengths) - lengths
     if not prefix:
-        has_loss[starts[lengths > 0]] = False
+        has_loss[_first_read(has_loss if hidden else np.ones(len(ids), bool), lengths)] = False
     at = index.find(document_hashes(ids, lengths, has_loss))
     at[lengths == 0] = -1
     places: dict[int, list[int]] = defaultdict(list)
@@ -157,3 +169,10 @@ def add_known(unit: pa.Table, *, known: Any, signals: tuple[str, ...], prefix: b
     for name in names:
         unit = unit.append_column(f"{KNOWN}_{name}", list_column(values[name], lengths))
     return unit.append_column(KNOWN, pa.array(found))
+
+
+def _first_read(read: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The place of the first token of each document that the model reads. read: bool[n_tokens]."""
+    places = np.flatnonzero(read)
+    _, first = np.unique(np.repeat(np.arange(len(lengths)), lengths)[places], return_index=True)
+    return places[first]

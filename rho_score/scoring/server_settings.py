@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -10,11 +11,12 @@ from rho_score.config import ScoreConfig, ServerKind, Signal
 from rho_score.errors import InputError, ServerError
 from rho_score.files.json import JsonObject
 from rho_score.models.directory import model_files
+from rho_score.models.encode import encode_special
 from rho_score.models.load import ModelSource
 from rho_score.models.model_config import LONGEST_DEFAULT_CONTEXT, default_context, load_config, longest_context
 from rho_score.models.tokenizer import load_tokenizer
 from rho_score.servers.about import Served, find_served
-from rho_score.servers.check import Checked, Tokenize, check, compare_probe, short_texts, style_of
+from rho_score.servers.check import Checked, Tokenize, check, compare_probe, style_ids, style_of
 from rho_score.servers.client import Client, DeniedError
 from rho_score.servers.connection import Connection
 from rho_score.servers.endpoint import Endpoint
@@ -73,7 +75,7 @@ class ServerSettings:
         connection = self.connection(Client(self.endpoint, requests=self.requests, purse=purse))
         try:
             if self.checked is not None:
-                compare_probe(connection, self.checked, BEGUN_WITH)
+                compare_probe(connection, self.checked.probe, self.checked.losses, BEGUN_WITH)
         except InputError as error:
             raise ServerError(str(error)) from error
         except UnpaidError:
@@ -196,18 +198,14 @@ def checked_server(settings: ServerSettings, tokenizer: Any, begun: JsonObject |
     """
     client = Client(settings.endpoint, requests=settings.requests, purse=purse, tries=CHECK_TRIES)
 
-    def tokenize(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
+    tokenize = partial(encode_special, tokenizer)
     try:
         if settings.kind == "openai":
             settings = _in_its_style(settings, client, tokenize)
         connection = settings.connection(client)
         checked = check(connection, tokenize, prefix_id=settings.prefix_id, context=settings.context)
-        noted = (begun or {}).get("server", {}).get("probe")
-        if noted is not None:
-            before = checked._replace(probe=noted["input_ids"], losses=noted["losses"])
-            compare_probe(connection, before, BEGUN_WITH)
+        log.info("the server repeats its losses within %.1e nats on average", checked.differs)
+        _compare_with(begun, connection, BEGUN_WITH)
     except DeniedError as error:
         raise InputError(str(error)) from error
     finally:
@@ -215,15 +213,37 @@ def checked_server(settings: ServerSettings, tokenizer: Any, begun: JsonObject |
     return replace(settings, checked=checked)
 
 
+def check_same_model(settings: ServerSettings, scores: JsonObject, what: str, purse: Purse) -> None:
+    """Asks the server whether it has the model that a score set was made with.
+
+    scores: the manifest of the score set. what: says whose model it was.
+
+    Raises:
+        InputError: the server gives other losses.
+        ServerError: it fails until the tries end.
+    """
+    client = Client(settings.endpoint, requests=1, purse=purse, tries=CHECK_TRIES)
+    try:
+        _compare_with(scores, settings.connection(client), what)
+    except DeniedError as error:
+        raise InputError(str(error)) from error
+    finally:
+        client.close()
+
+
+def _compare_with(scores: JsonObject | None, connection: Connection, what: str) -> None:
+    """Raises InputError unless the server gives the losses that a manifest notes, if it notes any."""
+    if (noted := (scores or {}).get("server", {}).get("probe")) is not None:
+        compare_probe(connection, noted["input_ids"], noted["losses"], what)
+
+
 def _in_its_style(settings: ServerSettings, client: Client, tokenize: Tokenize) -> ServerSettings:
-    prefix = [] if settings.prefix_id is None else [settings.prefix_id]
-    ids = [*prefix, *short_texts(tokenize, 40)[0]]
     by_server, generates = style_of(
         lambda by_server, generates: replace(settings, prefix_by_server=by_server, generates=generates).connection(
             client
         ),
-        ids,
-        styles=(False, True) if prefix else (False,),
+        style_ids(tokenize, settings.prefix_id),
+        styles=(False,) if settings.prefix_id is None else (False, True),
     )
     return replace(settings, prefix_by_server=by_server, generates=generates)
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from rho_score.config import Precision, ScoreConfig, Signal
-from rho_score.config.corpus import WHOLE
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
 from rho_score.corpus.plan import Plan
 from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
+from rho_score.files.urls import absolute
 from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, DEFAULT_TOP_K, Scorer
 from rho_score.inference.windows import overlap_of
 from rho_score.models.content import Encoder
@@ -22,14 +22,15 @@ from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
 from rho_score.models.quantized import check_quantized
-from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, resolve_prefix, split_id
-from rho_score.scoring.content_parts import brings_prefix, content_parts, hidden_parts
+from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer, split_id
+from rho_score.scoring.content_parts import check_hidden, content_parts, hidden_parts, prefix_read
 from rho_score.scoring.limits import check_vocabulary
 from rho_score.scoring.preflight import default_cpus
-from rho_score.scoring.reuse import open_reusable
+from rho_score.scoring.reuse import noted_reuse, open_reusable
 from rho_score.scoring.server_settings import (
     ServerSettings,
     about_server,
+    check_same_model,
     checked_server,
     find_server,
     served_config,
@@ -116,15 +117,14 @@ def resolve_settings(
     """Returns the settings of a run, with every default resolved. A server is checked.
 
     begun: the manifest of the run that is resumed, or None. done: True if that run is finished, so
-    that no server is needed. purse: pays the check of a server.
+    that neither a server nor the score set of `--reuse` is needed. purse: pays the check of a server.
 
     Raises:
         InputError: an option is wrong, or the model cannot be scored with.
         ServerError: the server fails.
     """
     columns = columns_of(config)
-    if config.hide_context and columns.kind in WHOLE:
-        raise InputError("--hide-context is for prompts, prefixes, chats and pairs. Here every token counts.")
+    check_hidden(config, columns)
     scorer: ScorerSettings | ServerSettings
     if config.server is not None:
         gpus, cpus = 0.0, config.cpus_per_worker or 1
@@ -145,10 +145,15 @@ def resolve_settings(
     manifest = _manifest(config, plan, scorer, named, about | {"tokenizer_sha256": hash_tokenizer(tokenizer)})
     reuse = None
     if config.reuse is not None:
-        reuse = open_reusable(config.reuse, manifest["parts"])
-        parts = manifest["parts"] | {"reuse": reuse.manifest["fingerprint"]}
-        manifest = manifest | {"parts": parts, "fingerprint": fingerprint(parts)}
-        manifest["reused_from"] = relative_url(reuse.folder.url, config.output)
+        place = relative_url(absolute(config.reuse), config.output)
+        reused = noted_reuse(begun, place) if done else None
+        if reused is None:
+            reuse = open_reusable(config.reuse, manifest["parts"])
+            reused = reuse.manifest["fingerprint"]
+        if reuse is not None and isinstance(scorer, ServerSettings) and not done:
+            check_same_model(scorer, reuse.manifest, f"the model of --reuse {config.reuse}", purse or FreePurse())
+        parts = manifest["parts"] | {"reuse": reused}
+        manifest = manifest | {"parts": parts, "fingerprint": fingerprint(parts), "reused_from": place}
     return ScoringSettings(
         config=config,
         plan=plan,
@@ -232,8 +237,7 @@ def _server_settings(
 
 def _prefix(config: ScoreConfig, columns: Columns, tokenizer: Any, vocabulary: int) -> int | None:
     """Returns the id of the prefix. Raises InputError if the tokenizer does not fit the vocabulary."""
-    own = brings_prefix(config, columns) and not config.hide_context
-    prefix = None if own else resolve_prefix(config.prefix, tokenizer, vocabulary)
+    prefix = prefix_read(config, columns, tokenizer, vocabulary)
     check_vocabulary(config.model, tokenizer, vocabulary, prefix, special=columns.kind in ("messages", "pair"))
     return prefix
 

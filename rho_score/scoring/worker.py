@@ -101,9 +101,10 @@ class ScoreUnit:
         if purse is not None and not purse.begin(name, self._cost(distinct)):
             return attach_stats(unit, UnitStats(paid=False, started=started, ended=time.time()))
         told = self._reporter.unit(name, sum(map(len, distinct)))
-        scored, poisoned = work.score(
-            lambda ids: self._attempts.score(name, ids, partial(self._scorer.score, on_tokens=told))
-        )
+        score = partial(self._scorer.score, on_tokens=told)
+        if isinstance(self._scorer, ServerScorer):
+            score = partial(score, n_documents=len(distinct) + work.n_known)
+        scored, poisoned = work.score(lambda ids: self._attempts.score(name, ids, score, n_known=work.n_known))
         told.finished()
         if purse is not None:
             purse.end(name)

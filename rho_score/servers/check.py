@@ -4,7 +4,6 @@ Answers that depend on later tokens, on what was asked before or on a cache of p
 losses that mean nothing, without any error. They show in a few requests.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,8 +13,6 @@ from rho_score.errors import InputError
 from rho_score.servers.client import MOST_WRONG, RefusedError
 from rho_score.servers.connection import Connection
 from rho_score.servers.protocol import UnsendableError
-
-log = logging.getLogger(__name__)
 
 TEXTS = (
     "Hello, world! 12345 3.14",
@@ -34,6 +31,8 @@ BEGINNING = (
 ENDINGS = (" and more", " 42 zebras")
 ROOM = 60
 """Tokens of a request that every server takes, however short the context of the run is."""
+STYLE_ROOM = 40
+"""Tokens of the text that shows how a server of OpenAI's format is asked."""
 MEAN_NATS, MOST_NATS = 0.02, 1.0
 """How far two answers to the same question may differ, in nats: on average over the tokens, and for
 one token. Batches of other sizes take other kernels in half precision."""
@@ -82,9 +81,7 @@ def check(connection: Connection, tokenize: Tokenize, *, prefix_id: int | None, 
         raise InputError(
             f"the server does not answer the check with losses of our tokens: {error}. {_REMEDY}"
         ) from error
-    found = Checked([*prefix, *probe], first.tolist(), max(differs))
-    log.info("the server repeats its losses within %.1e nats on average", found.differs)
-    return found
+    return Checked([*prefix, *probe], first.tolist(), max(differs))
 
 
 _CACHE = "a cache of prefixes may be on. Start the server without it (vLLM: --no-enable-prefix-caching; SGLang: --disable-radix-cache)"
@@ -105,18 +102,18 @@ def short_texts(tokenize: Tokenize, room: int) -> tuple[list[int], list[int]]:
     raise InputError(f"the tokenizer makes more than {room} tokens of a few words, so the server cannot be checked.")
 
 
-def compare_probe(connection: Connection, checked: Checked, what: str) -> None:
-    """Asks for the text of the check again.
+def compare_probe(connection: Connection, probe: Sequence[int], losses: Sequence[float], what: str) -> None:
+    """Asks for the text of a check again. probe, losses: those of `Checked`.
 
     Raises:
         InputError: the losses are others; `what` says whose they were.
         ServerError: as in `check`.
     """
     try:
-        answer = connection.client.run(connection.ask(checked.probe))
+        answer = connection.client.run(connection.ask(probe))
     except RefusedError as error:
         raise InputError(f"the server does not answer as in {what}: {error}") from error
-    _compare(-answer.logprobs[1:], np.array(checked.losses), f"its losses are not those of {what}")
+    _compare(-answer.logprobs[1:], np.array(losses), f"its losses are not those of {what}")
 
 
 class _Asked:
@@ -203,6 +200,12 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def _some(ids: Sequence[int]) -> str:
     return f"[{', '.join(map(str, ids[:8]))}{', …' if len(ids) > 8 else ''}]"
+
+
+def style_ids(tokenize: Tokenize, prefix_id: int | None) -> list[int]:
+    """The ids of a short text for `style_of`."""
+    prefix = [] if prefix_id is None else [prefix_id]
+    return [*prefix, *short_texts(tokenize, STYLE_ROOM)[0]]
 
 
 def style_of(

@@ -30,9 +30,12 @@ class Connection:
         body = self.protocol.text_body(self.model, text)
         if body is None:
             return None
-        n = self.cost(len(text.encode()))  # no tokenizer makes more tokens than bytes
-        return await self.client.ask(self.protocol.path, body, self.protocol.read_ids, tokens=n)
+        return await self.client.ask(self.protocol.path, body, self.protocol.read_ids, tokens=self.text_cost(text))
 
     def cost(self, n_ids: int) -> int:
         """The tokens that a request of so many ids is paid for."""
         return n_ids + self.protocol.generates
+
+    def text_cost(self, text: str) -> int:
+        """The tokens that a request to tokenize a text is paid for."""
+        return self.cost(len(text.encode()))  # no tokenizer makes more tokens than bytes

@@ -20,8 +20,8 @@ from rho_score.servers.protocol import Answer, UnsendableError
 log = logging.getLogger(__name__)
 
 MOST_REFUSED = 16
-"""Documents of a call that a server may refuse. If it refuses more, and more than it scores, the
-documents are not the cause."""
+"""Documents of a call that a server may refuse. If it refuses more, and more than half of their unit,
+the documents are not the cause."""
 
 
 class _Piece(NamedTuple):
@@ -57,12 +57,19 @@ class ServerScorer:
         """Returns the loss of every token in nats: `score(ids).loss`."""
         return self.score(ids).loss
 
-    def score(self, ids: Sequence[np.ndarray], on_tokens: Callable[[int], None] = lambda _: None) -> Scored:
+    def score(
+        self,
+        ids: Sequence[np.ndarray],
+        on_tokens: Callable[[int], None] = lambda _: None,
+        *,
+        n_documents: int | None = None,
+    ) -> Scored:
         """Returns the loss of every token, and its rank if that was asked for.
 
         Args:
             ids: token ids of each document, int[n].
             on_tokens: called with the number of tokens whose losses came back, in another thread.
+            n_documents: the documents of the unit that `ids` are a part of; None if they are all.
 
         Raises:
             ServerError: the server denies every request, fails until the tries end, or refuses most
@@ -88,7 +95,7 @@ class ServerScorer:
             except RefusedError as error:
                 refused[document] = f"the server refuses it: {error}"
                 by_server.add(document)
-                self._check_refusals(refused[document], len(by_server), len(ids))
+                self._check_refusals(refused[document], len(by_server), n_documents or len(ids))
                 return
             positions += len(sent) - 1
             self._keep(answer, window, loss[document], rank[document])

@@ -102,6 +102,16 @@ def test_a_corpus_that_grew_takes_the_losses_that_are_known(
         assert row == expected[name]
     again = score_into(corpus, tmp_path / "reused", model, reuse=str(older), **changes)
     assert (again.computed, again.counts) == (0, reused.counts)
+    # a finished run needs the older set no longer, wherever it is now
+    older.rename(tmp_path / "moved")
+    for place in ("older", "moved"):
+        again = score_into(corpus, tmp_path / "reused", model, reuse=str(tmp_path / place), **changes)
+        assert (again.computed, again.counts) == (0, reused.counts)
+    with pytest.raises(InputError, match="gone"):
+        score_into(corpus, tmp_path / "reused", model, reuse=str(tmp_path / "gone"), **changes)
+    with pytest.raises(InputError, match="reuse: there None, now"):
+        score_into(corpus, tmp_path / "plain", model, reuse=str(tmp_path / "moved"), **changes)
+    (tmp_path / "moved").rename(older)
     with pytest.raises(InputError, match=r"reuse: there '[0-9a-f]{64}', now None"):
         score_into(corpus, tmp_path / "reused", model, **changes)
     with pytest.raises(InputError, match=r"weights_sha256: there '\w+', now '\w+'"):

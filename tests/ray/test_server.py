@@ -142,6 +142,32 @@ def test_a_document_that_the_server_refuses_is_quarantined_and_the_key_stays_sec
     _same_as_plain(rows, make_model(1))
 
 
+def test_losses_are_reused_while_the_server_has_the_same_model(
+    ray_cluster: str, model: Path, make_model: Callable[[int], Path], tokenizer: PreTrainedTokenizerFast, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What is left to score are the documents that the server refused before, and new ones in another unit."""
+    texts = {f"d{i}": f"{i} {some_text(6, i)}" for i in range(60)}
+    corpus, older, output = _write(tmp_path / "in", texts), tmp_path / "older", tmp_path / "out"
+    bad = [tokenizer(texts[f"d{i}"], add_special_tokens=False)["input_ids"] for i in range(20)]
+    more = ["--unit-bytes", "100000"]
+    with FakeServer(make_model(1), refuse=lambda ids: ids[1:] in bad) as server:
+        assert _score(corpus, older, model, server, *more) == 3
+        (corpus / "b.jsonl").write_text(json.dumps({"id": "new", "source": "a", "text": some_text(9, 99)}) + "\n")
+        with FakeServer(make_model(2)) as other:
+            assert _score(corpus, output, model, other, *more, "--reuse", str(older)) == 2
+        assert f"its losses are not those of the model of --reuse {older}" in capsys.readouterr().err
+        assert not output.exists()
+        assert _score(corpus, output, model, server, *more, "--reuse", str(older)) == 3
+    assert "documents in 61 = scored 41 + quarantined 20" in capsys.readouterr().out
+    rows, before = _rows(output), _rows(older)
+    assert {name: row for name, row in rows.items() if name != "new"} == before
+    _same_as_plain(rows, make_model(1))
+    older.rename(tmp_path / "moved")  # the run is finished, and the server is gone
+    assert _score(corpus, output, model, server, *more, "--reuse", str(older)) == 3
+    assert "finished already; nothing to do" in capsys.readouterr().out
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(
     ray_cluster: str, model: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -209,6 +235,25 @@ def test_money_is_never_spent_beyond_the_limit(
     got, free = digests(tmp_path / "out"), digests(tmp_path / "free")
     assert got.pop("spent.json")
     assert got == free
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "openai"])
+def test_a_calm_run_spends_what_was_planned(
+    kind: str, ray_cluster: str, model: Path, make_model: Callable[[int], Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Documents in several windows, copies of them, and an empty one; a text of kind openai has one window."""
+    n_words = 4 if kind == "openai" else 60
+    texts = {f"d{i}": f"{i % 9} {some_text(n_words, i % 9)}" for i in range(30)} | {"empty": ""}
+    corpus, price = _write(tmp_path / "in", texts), ["--server-kind", kind, "--price-per-million-tokens", "1000000"]
+    assert main(["plan", str(corpus), "--model", str(model), *OPTIONS, *price]) == 0
+    planned = {line[:12].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    with FakeServer(make_model(1), least_tokens=int(kind != "sglang")) as server:
+        assert _score(corpus, tmp_path / "out", model, server, *price) == 0
+    (spent,) = json.loads((tmp_path / "out" / "spent.json").read_text())["tokens_by_price"].values()
+    n_sent, check = (int(planned[name][at].replace(",", "")) for name, at in (("tokens sent", 2), ("check", 1)))
+    assert n_sent + check == spent >= server.n_tokens
+    assert float(planned["price"][1].replace(",", "")) == pytest.approx(spent, rel=1e-5)
 
 
 def test_wrong_servers_are_refused_before_anything_is_written(

@@ -131,6 +131,25 @@ def test_where_everything_fails_it_is_not_about_documents(tmp_path: Path) -> Non
         _until_done(_attempts(tmp_path), 2, set(), {0, 1})
 
 
+@pytest.mark.parametrize("n", [1, 2, MOST_POISONED])
+def test_documents_beside_which_others_have_scores_may_all_fail(tmp_path: Path, n: int) -> None:
+    """With `--reuse`, the documents that failed before may be all that are left of a unit."""
+
+    def fails(ids: Sequence[np.ndarray]) -> Scored:
+        if ids:
+            raise ValueError("too odd")
+        return Scored(loss=[], signals={}, rescored=0, positions=0, padding=0)
+
+    scored, poisoned = _attempts(tmp_path).score("unit", _documents(n), fails, n_known=1)
+    assert poisoned == dict.fromkeys(range(n), "ValueError: too odd")
+    assert all(np.isnan(loss).all() for loss in scored.loss)
+    if n > 1:
+        with pytest.raises(RhoScoreError, match=f"{n} documents fail"):
+            _attempts(tmp_path).score("unit", _documents(n), fails)
+    with pytest.raises(RhoScoreError, match=f"{MOST_POISONED + 1} documents fail"):
+        _attempts(tmp_path).score("unit", _documents(MOST_POISONED + 1), fails, n_known=1000)
+
+
 def test_documents_that_only_fail_together_are_scored_apart(tmp_path: Path) -> None:
     def score(ids: Sequence[np.ndarray]) -> Scored:
         if len(ids) > 3:

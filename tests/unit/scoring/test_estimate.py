@@ -7,6 +7,7 @@ import lzma
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rho_score.config import PlanConfig
+from rho_score.config import PlanConfig, ServerKind
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
 from rho_score.scoring import estimate as module
@@ -227,17 +228,60 @@ def test_the_tokens_that_are_sent_are_counted_with_overlap_and_prefix(
         while at < n:
             start = max(0, at - (4 if overlap is None else overlap))
             stop = min(start + 16, n)
-            sent += 1 + stop - start
+            sent += 1 + stop - start + 1  # the prefix, and what vLLM must generate
             at = stop
     found = estimate(
         PlanConfig(
             input=str(tmp_path / "in"), model=str(model), price_per_million_tokens=2.0, context=16, overlap=overlap
         )
     )
-    (tokens,) = (line.split()[2] for line in found.splitlines() if line.startswith("tokens sent"))
-    assert tokens == f"{sent:,}"
-    (price,) = (line.split()[1] for line in found.splitlines() if line.startswith("price"))
-    assert float(price) == pytest.approx(sent * 2 / 1e6)
+    figures = _sent(found)
+    assert figures["tokens sent"] == sent
+    assert figures["price"] == pytest.approx((sent + figures["check"]) * 2 / 1e6)
+    assert "at most: context 16, overlap" in found
+    assert "; a prefix and a generated token in each request" in found
+
+
+def _sent(said: str) -> dict[str, float]:
+    """The figures that a plan prints about a server."""
+    names = ("tokens sent", "check", "price")
+    return {
+        name: float(line.removeprefix(name).split()[0].replace(",", ""))
+        for line in said.splitlines()
+        for name in names
+        if line.startswith(name)
+    }
+
+
+@pytest.mark.parametrize("hide_context", [False, True])
+@pytest.mark.parametrize("prefix", ["auto", "none", "7"])
+@pytest.mark.parametrize(("server_kind", "generates"), [("vllm", 1), ("sglang", 0), ("openai", 1)])
+def test_the_tokens_that_are_sent_follow_the_options_of_the_run(
+    tmp_path: Path,
+    make_model: Callable[[int], Path],
+    tokenizer: PreTrainedTokenizerFast,
+    hide_context: bool,
+    prefix: str,
+    server_kind: ServerKind,
+    generates: int,
+) -> None:
+    """Responses to prompts, each in one request and two of them the same."""
+    rows = [{"prompt": some_text(4, i), "response": " " + some_text(9, 50 + i)} for i in range(9)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[3], rows[3]]))
+    n_prefix, sent = int(prefix != "none"), 0
+    for row in rows:
+        n_prompt = len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"])
+        n = len(tokenizer(row["prompt"] + row["response"], add_special_tokens=False)["input_ids"])
+        sent += n - (n_prompt if hide_context else 0) + n_prefix + generates
+    config = PlanConfig(
+        input=str(tmp_path), prompt_column="prompt", response_column="response", model=str(make_model(1)),
+        price_per_million_tokens=1.0, context=60, prefix=prefix, hide_context=hide_context, server_kind=server_kind,
+    )  # fmt: skip
+    assert _sent(estimate(config))["tokens sent"] == sent
+    with pytest.raises(InputError, match="--hide-context is for prompts"):
+        estimate(replace(config, prompt_column=None, response_column=None, text_column="response", hide_context=True))
+    with pytest.raises(InputError, match="--prefix must be auto, none or the id"):
+        estimate(replace(config, prefix="x"))
 
 
 def test_a_price_needs_a_tokenizer_and_an_overlap_that_fits(tmp_path: Path, make_model: Callable[[int], Path]) -> None:

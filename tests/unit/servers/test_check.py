@@ -14,6 +14,7 @@ from rho_score.errors import InputError, ServerError
 from rho_score.models.load import ModelSource
 from rho_score.scoring.server_settings import ServerSettings, checked_server
 from rho_score.servers.about import Served
+from rho_score.servers.check_cost import check_cost
 from rho_score.servers.endpoint import Endpoint
 from rho_score.servers.purse import FreePurse
 from tests.conftest import make_tokenizer
@@ -43,13 +44,14 @@ def other_tokenizer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _check(server: FakeServer, model: Path, kind: ServerKind, begun: Any = None, **changes: Any) -> ServerSettings:
+    purse = changes.pop("purse", FreePurse())
     settings: dict[str, Any] = {"context": 60, "overlap": 15, "prefix_id": 0} | changes
     tokenizer = AutoTokenizer.from_pretrained(model)
     served = ServerSettings(
         model=ModelSource(model=str(model)), endpoint=Endpoint.of(server.url), kind=kind, served=Served("tiny", 66, None),
         requests=4, signals=(), **settings,
     )  # fmt: skip
-    return checked_server(served, tokenizer, begun, FreePurse())
+    return checked_server(served, tokenizer, begun, purse)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +66,24 @@ def test_a_good_server_passes_and_leaves_the_losses_of_a_text(kind: ServerKind, 
         _check(server, model, kind, begun)
         scorer = settings.load()
         scorer.connection.client.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("prefix", "context"), [(0, 60), (None, 60), (0, 16)])
+def test_what_a_check_costs_is_known_without_a_server(
+    kind: ServerKind, prefix: int | None, context: int, model: Path
+) -> None:
+    """The check of the driver, and the text that the worker asks for."""
+    purse, tokenizer = FreePurse(), AutoTokenizer.from_pretrained(model)
+    cost, generates = check_cost(
+        kind, tokenizer, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        prefix_id=prefix, context=context,
+    )  # fmt: skip
+    with FakeServer(model, least_tokens=generates) as server:
+        settings = _check(server, model, kind, purse=purse, prefix_id=prefix, context=context, overlap=4)
+        settings.load(purse=purse).connection.client.close()
+        assert cost == purse.sent >= server.n_tokens > 100
+    assert generates == (kind != "sglang")
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])

@@ -158,6 +158,17 @@ def test_a_server_that_refuses_everything_ends_the_run(model: Path, documents: l
         connect(server, "sglang").score(documents[:20])
 
 
+def test_refused_documents_are_counted_against_their_whole_unit(
+    model: Path, documents: list[np.ndarray], connect: Any
+) -> None:
+    """The others may have their losses from another score set, or be in another part of the unit."""
+    with FakeServer(model, refuse=lambda ids: True) as server:
+        scorer = connect(server, "vllm")
+        assert set(scorer.score(documents[:20], n_documents=40).refused) == set(range(20))
+        with pytest.raises(ServerError, match=r"refuses \d+ of 33 documents of a unit"):
+            scorer.score(documents[:20], n_documents=33)
+
+
 def test_values_that_are_not_finite_belong_to_the_document(
     model: Path, documents: list[np.ndarray], connect: Any
 ) -> None:
