@@ -74,16 +74,13 @@ class PartTask:
 
 
 def resolve_settings(config: DedupConfig, plan: Plan) -> tuple[DedupSettings, JsonObject]:
-    """Checks the options and resolves every default; returns the settings and the manifest."""
-    _check_options(config)
+    """Resolves every default, once `check_options` has been called; returns the settings and the manifest."""
     columns = columns_of(config)
     if columns.kind == "pair":
         raise InputError(
             "dedup compares whole rows, but a row with --chosen-column is two documents. Compare its prompts or responses "
             "with --text-column."
         )
-    if config.token_files is not None:
-        raise InputError("dedup compares texts. --token-files holds token ids, so remove duplicates before tokenizing.")
     if (shard := without_rows(plan.units)) is not None:
         raise InputError(
             f"dedup writes documents again with all their columns, which is not possible from tars ({visible(shard)}). Write the "
@@ -142,7 +139,12 @@ def _partitions(plan: Plan, bands: Bands, permutations: int) -> int:
     return 1 + documents * bands.bands * (ROW_BYTES + permutations // 2) // PARTITION_BYTES
 
 
-def _check_options(config: DedupConfig) -> None:
+def check_options(config: DedupConfig) -> None:
+    """Raises InputError for options that are wrong whatever the corpus holds."""
+    if config.token_files is not None or config.split_at != "eos":
+        raise InputError(
+            "dedup compares texts. --token-files and --split-at are for token ids, so remove duplicates before tokenizing."
+        )
     if not 0 < config.similarity <= 1:
         raise InputError(f"--similarity must be above 0 and at most 1, got {config.similarity:g}.")
     if not 1 <= config.permutations <= MOST_PERMUTATIONS:

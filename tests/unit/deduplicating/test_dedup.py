@@ -330,6 +330,8 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(tmp_path: Path) -> None:
         ({"shingle": 0}, "--shingle must be at least 1, got 0"),
         ({"units_per_part": 0}, "--units-per-part must be at least 1, got 0"),
         ({"partitions": 0}, "--partitions must be at least 1, got 0"),
+        ({"token_files": "uint16"}, "--token-files and --split-at are for token ids, so remove duplicates before"),
+        ({"split_at": "5"}, "--token-files and --split-at are for token ids, so remove duplicates before"),
         ({"chosen_column": "text", "rejected_column": "other"}, "a row with --chosen-column is two documents"),
     ],
 )
