@@ -20,7 +20,7 @@ from rho_score.config.prior import PriorConfig
 from rho_score.config.report import ReportConfig
 from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, ServerKind, Signal
 from rho_score.config.select import SelectConfig
-from rho_score.config.train import TrainConfig
+from rho_score.config.train import TextConfig, TrainConfig
 from rho_score.config.tune import TuneConfig
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "SelectConfig",
     "ServerKind",
     "Signal",
+    "TextConfig",
     "TrainConfig",
     "TuneConfig",
     "ValueUnit",

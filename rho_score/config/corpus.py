@@ -1,7 +1,7 @@
 """The options that say what a corpus is."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -27,6 +27,9 @@ _COUNTED = Group(
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """Where the documents are, and which columns hold what."""
+
+    on_token_files: ClassVar[str] = "are read with --token-files"
+    """What is told of files of token ids that are left out; empty if nothing is."""
 
     input: Annotated[Positional[str], metavar("INPUT")]
     """The corpus: a folder that is searched recursively, a file or a glob, given as a path or as

@@ -1,7 +1,7 @@
 """The options of `rho-score dedup`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
@@ -21,6 +21,8 @@ class DedupConfig(CorpusConfig):
     listed with the document that was kept instead. The kept documents are in OUTPUT/data, which
     every command takes as a corpus.
     """
+
+    on_token_files: ClassVar[str] = "are not read: remove duplicates before tokenizing"
 
     output: Annotated[Positional[str], metavar("OUTPUT")]
     """The deduplicated corpus to write, as a path or as any fsspec URL."""

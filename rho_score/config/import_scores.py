@@ -1,7 +1,7 @@
 """The options of `rho-score import`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -70,6 +70,8 @@ class ImportConfig:
 @dataclass(frozen=True, kw_only=True)
 class ValuesConfig(CorpusConfig):
     """The values of an import, as a corpus that is planned and read like any other."""
+
+    on_token_files: ClassVar[str] = ""
 
     values_column: str
     """The column that holds the values."""

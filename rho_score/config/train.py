@@ -1,10 +1,11 @@
 """The options of `rho-score train`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from rho_score.config.corpus import CorpusConfig
 from rho_score.config.option import Group, metavar
 
 _DATA = Group("Data", "Give exactly one of --text, --scores and --selection.")
@@ -161,3 +162,12 @@ class TrainConfig:
         for name in ("scores", "eval"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, (value,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(CorpusConfig):
+    """The text of a training run, as a corpus that is planned and read like any other."""
+
+    on_token_files: ClassVar[str] = (
+        "are no text: score them with `rho-score score --token-files`, and give the score set as --scores or --eval"
+    )

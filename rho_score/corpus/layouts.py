@@ -46,8 +46,9 @@ def other_files(root: Folder, files: Mapping[str, FileInfo], corpus: CorpusConfi
 
 def hint(files: Iterable[str], corpus: CorpusConfig) -> str:
     """Text to show behind the names of files that are left out: how they could be read."""
-    if corpus.token_files is None and any(token_shards.is_name(name) for name in files):
-        return f" (files of token ids named {token_shards.NAMES} are read with --token-files)"
+    told = corpus.on_token_files
+    if told and corpus.token_files is None and any(token_shards.is_name(name) for name in files):
+        return f" (files of token ids named {token_shards.NAMES} {told})"
     return ""
 
 

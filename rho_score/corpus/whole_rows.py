@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -18,6 +18,11 @@ from rho_score.files.folder import Folder
 
 Compression = Literal["none", "gzip", "zstd"]
 _ENDINGS = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
+
+
+def without_rows(units: Iterable[Unit]) -> str | None:
+    """The first shard whose rows cannot be written again, such as a tar; None if there is none."""
+    return next((unit.shard for unit in units if format_of(unit).ROWS is None), None)
 
 
 def whole_rows(root: Folder, unit: Unit, keep: np.ndarray) -> Iterator[Any]:

@@ -29,7 +29,7 @@ from rho_score.deduplicating.bands import Bands
 from rho_score.deduplicating.counts import DedupCounts
 from rho_score.deduplicating.decide import Decisions, decide
 from rho_score.deduplicating.pairs import PAIRS, PairsTask, find_pairs
-from rho_score.deduplicating.settings import DedupSettings, PartTask, parts_of, resolve_settings
+from rho_score.deduplicating.settings import DedupSettings, PartTask, check_options, parts_of, resolve_settings
 from rho_score.deduplicating.sign import SIGNATURES, sign_part
 from rho_score.deduplicating.write import PARTS, WriteTask, ids_of, write_part
 from rho_score.files.folder import Folder
@@ -84,6 +84,7 @@ def dedup(config: DedupConfig) -> DedupSummary:
     """
     started = time.monotonic()
     config = replace(config, output=absolute(config.output))
+    check_options(config)
     check_writable("OUTPUT", config.output)
     with joined() if not config.dry_run else nullcontext():
         plan = make_plan(config)

@@ -10,10 +10,12 @@ from rho_score.corpus.content import columns_of
 from rho_score.corpus.formats import format_of
 from rho_score.corpus.plan import Plan
 from rho_score.corpus.units import Unit
+from rho_score.corpus.whole_rows import without_rows
 from rho_score.deduplicating.bands import Bands, choose_bands
 from rho_score.deduplicating.shingles import method
 from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
+from rho_score.safe_text import visible
 from rho_score.stores.manifest import new_manifest, relative_url
 
 LAYOUT_VERSION = 1
@@ -72,16 +74,18 @@ class PartTask:
 
 
 def resolve_settings(config: DedupConfig, plan: Plan) -> tuple[DedupSettings, JsonObject]:
-    """Checks the options and resolves every default; returns the settings and the manifest."""
-    _check_options(config)
+    """Resolves every default, once `check_options` has been called; returns the settings and the manifest."""
     columns = columns_of(config)
     if columns.kind == "pair":
         raise InputError(
             "dedup compares whole rows, but a row with --chosen-column is two documents. Compare its prompts or responses "
             "with --text-column."
         )
-    if config.token_files is not None:
-        raise InputError("dedup compares texts. --token-files holds token ids, so remove duplicates before tokenizing.")
+    if (shard := without_rows(plan.units)) is not None:
+        raise InputError(
+            f"dedup writes documents again with all their columns, which is not possible from tars ({visible(shard)}). Write the "
+            "samples as Parquet or JSON Lines first."
+        )
     bands = choose_bands(config.similarity, config.permutations)
     settings = DedupSettings(
         root=plan.root,
@@ -101,6 +105,7 @@ def resolve_settings(config: DedupConfig, plan: Plan) -> tuple[DedupSettings, Js
         "unit_bytes": config.unit_bytes,
         "units_per_part": config.units_per_part,
         "columns": columns._asdict(),
+        **({"text_of_chats": "messages"} if columns.kind == "messages" and columns.context is not None else {}),
         "similarity": config.similarity,
         "shingle": config.shingle,
         "permutations": config.permutations,
@@ -134,7 +139,12 @@ def _partitions(plan: Plan, bands: Bands, permutations: int) -> int:
     return 1 + documents * bands.bands * (ROW_BYTES + permutations // 2) // PARTITION_BYTES
 
 
-def _check_options(config: DedupConfig) -> None:
+def check_options(config: DedupConfig) -> None:
+    """Raises InputError for options that are wrong whatever the corpus holds."""
+    if config.token_files is not None or config.split_at != "eos":
+        raise InputError(
+            "dedup compares texts. --token-files and --split-at are for token ids, so remove duplicates before tokenizing."
+        )
     if not 0 < config.similarity <= 1:
         raise InputError(f"--similarity must be above 0 and at most 1, got {config.similarity:g}.")
     if not 1 <= config.permutations <= MOST_PERMUTATIONS:

@@ -36,11 +36,13 @@ def method() -> dict[str, Any]:
 def plain_text(content: str, kind: ContentKind) -> str:
     """The text of a document whose words are compared.
 
-    content: what `corpus.content` packs. Of a chat, it is the text of all messages, without roles.
+    content: what `corpus.content` packs. Of a chat, it is the text of all messages, without roles,
+    tool calls and the tools: long schemas would make all chats with the same tools alike.
     """
     if kind in ("text", "ids"):  # the numbers in a list of ids are its words
         return content
-    return "\n".join(_texts(orjson.loads(content)))
+    value = orjson.loads(content)
+    return "\n".join(_texts(value["messages"] if isinstance(value, dict) else value))
 
 
 def words_of(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rho_score.config import ExportConfig
 from rho_score.corpus.formats import format_of
-from rho_score.corpus.whole_rows import Compression
+from rho_score.corpus.whole_rows import Compression, without_rows
 from rho_score.errors import InputError
 from rho_score.exporting.labels import BlocksWriter, LabelsWriter, WeightsWriter
 from rho_score.exporting.megatron import MegatronWriter, megatron_dtype
@@ -17,11 +17,12 @@ from rho_score.exporting.token_source import TokenSource
 from rho_score.exporting.writer import Writer
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject
+from rho_score.safe_text import visible
 from rho_score.stores.framing import REF_LOSS, Documents, Frame
 from rho_score.stores.lineage import covers, noted_score_set, open_score_set
 from rho_score.stores.manifest import new_manifest, relative_url, resolve_relative
 from rho_score.stores.schema import WEIGHT
-from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.score_set import ScoreSet, require_context, require_losses
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer, scored_prefix
 
@@ -225,7 +226,10 @@ def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSou
             f"--columns ref-loss needs losses in nats, but {config.selection} was made of imported values of another unit. Export "
             "them with --columns score."
         )
-    if REF_LOSS not in columns or isinstance(store, ScoreSet):
+    if REF_LOSS not in columns:
+        return TokenSource(config.selection, columns)
+    if isinstance(store, ScoreSet):
+        _check_reference(store)
         return TokenSource(config.selection, columns)
     parts = store.manifest["parts"]
     references = [name for name in store.manifest["scores"] if name != "base"]
@@ -243,8 +247,15 @@ def _token_source(config: ExportConfig, store: Selection | ScoreSet) -> TokenSou
             raise InputError(
                 f"--columns ref-loss: the score set of {name} is not where it was. Give its place with --scores."
             )
+        _check_reference(scores)
         places.append(scores.folder.url)
     return TokenSource(config.selection, columns, tuple(places), parts.get("combine") == "mean")
+
+
+def _check_reference(scores: ScoreSet) -> None:
+    """Raises InputError unless a model in training may subtract these losses from its own."""
+    for require in (require_losses, require_context):
+        require(scores, "--columns ref-loss, which a trainer subtracts from the losses of its model,")
 
 
 def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
@@ -254,6 +265,11 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
             raise InputError(
                 f"--format dpo writes preference pairs, but {config.selection} is no score set of pairs. Make one with "
                 "`rho-score score … --chosen-column … --rejected-column …`."
+            )
+        if (shard := without_rows(selection.units)) is not None:
+            raise InputError(
+                f"--format dpo writes the rows of the pairs with all their columns, which is not possible from tars ({visible(shard)}). "
+                "Write the samples as Parquet or JSON Lines, and score them again."
             )
         return _place_of(config, selection)
     if isinstance(selection, ScoreSet):
@@ -266,13 +282,12 @@ def _corpus(config: ExportConfig, selection: Selection | ScoreSet) -> Corpus:
             f"--format {config.format} writes whole documents, but {config.selection} selects by {level}. Make a selection "
             "with `rho-score select … --level document`, or export tokens with --format labels, bin or megatron."
         )
-    rows = {unit.shard: format_of(unit).ROWS for unit in selection.units}
-    if None in rows.values():
+    if (shard := without_rows(selection.units)) is not None:
         raise InputError(
             f"--format {config.format} writes documents with all their columns, which is not possible from files of token ids and "
-            "from tars. Export tokens, for example with --format labels, bin or megatron."
+            f"from tars ({visible(shard)}). Export tokens, for example with --format labels, bin or megatron."
         )
-    lines = [shard for shard, of in rows.items() if of == "lines"]
+    lines = list(dict.fromkeys(unit.shard for unit in selection.units if format_of(unit).ROWS == "lines"))
     if config.format == "parquet" and lines:
         raise InputError(
             f"{len(lines)} shards hold JSON ({lines[0]}), whose columns have no declared types. Their types in Parquet "

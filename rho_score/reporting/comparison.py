@@ -17,20 +17,14 @@ from rho_score.ranking.histogram import Group
 from rho_score.ranking.rates import Rates
 from rho_score.reporting.compared import TAILS, CompareSummary, Comparison, PartStats
 from rho_score.reporting.comparison_csv import csv_of
+from rho_score.reporting.same_model import check_same_model, same_parts
 from rho_score.reporting.shown_documents import ShownDocument, shown_documents
 from rho_score.reporting.tally import Candidates, Tally, best_of
 from rho_score.stores.layout import published_units
-from rho_score.stores.manifest import difference
 from rho_score.stores.names import named_or_told_apart
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.tokenizer import load_store_tokenizer
 
-SAME = (
-    "weights_sha256", "config_sha256", "code_sha256", "adapter_sha256", "random_from", "quantize", "dtype", "precision",
-    "tokenizer_sha256", "context", "overlap", "prefix_id", "content_kind", "roles", "chat_template_sha256", "chat_date",
-    "context_hidden", "hidden_prefix_id",
-)  # fmt: skip
-"""The parts of the manifests that must be equal: all that determines losses, but not the corpus."""
 REST = "the other documents"
 MOST_GROUPS = 20
 """Groups of a set alone of which documents are shown, the largest first."""
@@ -63,7 +57,9 @@ def compare(config: CompareConfig) -> CompareSummary:
     _check(config, len(named))
     with joined():
         sets = {name: ScoreSet.open(url, finished=not config.allow_unfinished) for name, url in named.items()}
-        _check_comparable(sets, per_group=config.per_group)
+        check_same_model(sets)
+        if config.per_group and not any(scores.grouped for scores in sets.values()):
+            raise InputError("--per-group needs groups, but the score sets have none. Score with --group-column.")
         main = next(iter(sets.values()))
         tokenizer = load_store_tokenizer(main)
         with cluster_or_threads():
@@ -105,19 +101,6 @@ def _check(config: CompareConfig, n_sets: int) -> None:
         check_writable("--page", config.page, file=True)
     if config.csv:
         check_writable("--csv", config.csv, file=True)
-
-
-def _check_comparable(sets: Mapping[str, ScoreSet], *, per_group: bool) -> None:
-    first, *others = sets.items()
-    for name, scores in others:
-        parts = (first[1].manifest["parts"], scores.manifest["parts"])
-        if differs := difference(*parts, first[0], name, SAME):
-            raise InputError(
-                f"{first[1].folder.url} and {scores.folder.url} were not scored in the same way:\n{differs}\n"
-                "Score both corpora with one model and the same dtype, precision, context, overlap, prefix and kind of content."
-            )
-    if per_group and not any(scores.grouped for scores in sets.values()):
-        raise InputError("--per-group needs groups, but the score sets have none. Score with --group-column.")
 
 
 def _all_counted(config: CompareConfig, sets: Mapping[str, ScoreSet], vocabulary: Vocabulary) -> dict[str, _Counted]:
@@ -249,5 +232,4 @@ def _publish(
     if config.page:
         from rho_score.reporting.comparison_page import write_page
 
-        parts = main.manifest["parts"]
-        write_page(config, summary, drawn, {name: parts[name] for name in SAME if name in parts}, tokenizer)
+        write_page(config, summary, drawn, same_parts(main), tokenizer)

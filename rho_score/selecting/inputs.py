@@ -55,7 +55,7 @@ def prepare(config: SelectConfig) -> Prepared:
     main = next(iter(sets.values()))
     for url, scores in sets.items():
         names = ("base" if config.base else next(iter(refs)), _label(url, refs))
-        comparable(main, scores, names, by_bytes=config.align == "bytes")
+        comparable(main, scores, names, by_bytes=config.align == "bytes", gain=True)
     if (config.per_group or config.quota) and not main.grouped:
         raise InputError(
             f"--per-group and --quota need groups, but {main.folder.url} has none. Score with --group-column."

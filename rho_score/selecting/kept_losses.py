@@ -155,7 +155,8 @@ def losses(config: LossesConfig) -> LossesSummary:
         folder.publish(
             name,
             image(
-                _figure(summary, config.steps, "mean loss (nats)" if main.in_nats else "mean value"), image_kind(name)
+                _figure(summary, config.steps, f"mean {main.score_label} (nats)" if main.in_nats else "mean value"),
+                image_kind(name),
             ),
         )
     return summary

@@ -63,6 +63,18 @@ class ScoreSet(Store):
         return 32 if self.manifest["parts"].get("precision") == "float32" else 16
 
     @property
+    def context_hidden(self) -> bool:
+        """True if the model did not see what is before the tokens that count (`--hide-context`)."""
+        return bool(self.manifest["parts"].get("context_hidden"))
+
+    @property
+    def holds(self) -> str:
+        """What the scores are: losses in nats, divergences, or imported values of another unit."""
+        if not self.in_nats:
+            return "imported values of another unit"
+        return "divergences" if self.score_label == "divergence" else "losses in nats"
+
+    @property
     def score_column(self) -> str:
         """The column with the tokens' scores: "loss"."""
         return "loss"
@@ -73,6 +85,23 @@ def require_nats(scores: ScoreSet, what: str) -> None:
     if not scores.in_nats:
         raise InputError(
             f"{what} needs losses in nats, but {scores.folder.url} holds imported values of another unit (--unit other)."
+        )
+
+
+def require_losses(scores: ScoreSet, what: str) -> None:
+    """Raises InputError unless the scores are losses in nats. what: what needs them, for the message."""
+    require_nats(scores, what)
+    if scores.holds == "divergences":
+        raise InputError(
+            f"{what} needs losses, but {scores.folder.url} holds divergences of two models (rho-score kl)."
+        )
+
+
+def require_context(scores: ScoreSet, what: str) -> None:
+    """Raises InputError if the model did not see the context. what: what needs that, for the message."""
+    if scores.context_hidden:
+        raise InputError(
+            f"{what} needs the losses of tokens behind their context, but {scores.folder.url} was made with --hide-context."
         )
 
 

@@ -34,6 +34,7 @@ class ScoreParts(TypedDict):
     context_column: NotRequired[str]
     rejected_column: NotRequired[str]
     split_at: NotRequired[int]
+    context_hidden: NotRequired[bool]
     unit: NotRequired[Literal["other"]]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers import AutoConfig
 
-from rho_score.config import CorpusConfig, TrainConfig
+from rho_score.config import TextConfig, TrainConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.errors import InputError
@@ -23,7 +23,7 @@ from rho_score.stores.layout import MANIFEST
 from rho_score.stores.lineage import noted_run
 from rho_score.stores.manifest import new_manifest, read_manifest, relative_url
 from rho_score.stores.names import absolute_named, parse_named
-from rho_score.stores.score_set import ScoreSet, require_nats
+from rho_score.stores.score_set import ScoreSet, require_context, require_losses
 from rho_score.stores.selection import Selection
 from rho_score.training.blocks import frame_of
 from rho_score.training.selection import SelectionRule
@@ -231,7 +231,8 @@ def _source(config: TrainConfig) -> tuple[Source, ScoreSet | Selection | None]:
     scores = ScoreSource(named, config.combine, config.within)
     first = next(iter(scores.sets.values()))
     for url, other in zip(named.values(), scores.sets.values(), strict=True):
-        require_nats(other, "--scores, whose losses are subtracted from the model's,")
+        for require in (require_losses, require_context):
+            require(other, "--scores, whose losses are subtracted from the model's,")
         if other.tokenizer_sha256 != first.tokenizer_sha256 or other.plan_names() != first.plan_names():
             raise InputError(
                 f"{url} and {scores.url} are not of one corpus and tokenizer, cut into the same units. Score the same corpus with "
@@ -241,7 +242,7 @@ def _source(config: TrainConfig) -> tuple[Source, ScoreSet | Selection | None]:
 
 
 def _text_source(url: str, config: TrainConfig) -> TextSource:
-    corpus = CorpusConfig(input=url, text_column=config.text_column, group_column=config.group_column)
+    corpus = TextConfig(input=url, text_column=config.text_column, group_column=config.group_column)
     columns = Columns(config.text_column, None, config.group_column)
     return TextSource(make_plan(corpus), columns, model="", tokenizer_sha256="")
 

@@ -27,7 +27,7 @@ from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.manifest import new_manifest
 from rho_score.stores.names import absolute_named, parse_named
-from rho_score.stores.score_set import ScoreSet, require_nats
+from rho_score.stores.score_set import ScoreSet, require_context, require_losses
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.job import train
 from rho_score.tuning.candidates import (
@@ -138,18 +138,25 @@ class _Tuning:
 
     def manifest(self) -> dict[str, Any]:
         """What determines the tuning."""
-        places = {**self.references, **({"base": self.config.base} if self.config.base else {})}
-        sets = {name: ScoreSet.open(url) for name, url in places.items()}
-        for scores in sets.values():
-            require_nats(scores, "tune")
+        sets = self._sets()
         parts = {
             **{name: value for name, value in asdict(self.config).items() if name not in (*SETTLED, "scores", "base")},
             "scores": {name: scores.manifest["fingerprint"] for name, scores in sets.items()},
         }
         return new_manifest("tuning", parts, minutes=self.config.minutes)
 
+    def _sets(self) -> dict[str, ScoreSet]:
+        """The score sets by name; raises InputError unless they are losses that can be subtracted from the model's."""
+        places = {**self.references, **({"base": self.config.base} if self.config.base else {})}
+        sets = {name: ScoreSet.open(url) for name, url in places.items()}
+        for scores in sets.values():
+            require_losses(scores, "tune")
+            require_context(scores, "tune")
+        return sets
+
     def check(self) -> None:
         """Raises InputError if the model and the stores do not belong together."""
+        self._sets()
         train(replace(self.recipes.train_config(self.candidates[0], LEAST_STEPS, 0, "unused"), dry_run=True))
 
     def run(self) -> list[Trial]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from rho_score.cli import main
-from rho_score.config import CompareConfig
+from rho_score.config import CompareConfig, ImportConfig, PriorConfig
+from rho_score.deriving.import_scores import import_scores
+from rho_score.deriving.prior import prior
 from rho_score.errors import InputError
 from rho_score.reporting.compared import CompareSummary, PartStats
 from rho_score.reporting.comparison import compare
@@ -210,6 +213,10 @@ def test_an_unfinished_set_is_compared_if_it_is_allowed(
         ({"context": 64}, "context: mine 32, extra 64"),
         ({"tokenizer_sha256": "u"}, "tokenizer_sha256: mine 't', extra 'u'"),
         ({"dtype": "bfloat16"}, "dtype: mine None, extra 'bfloat16'"),
+        ({"server_kind": "vllm"}, "server_kind: mine None, extra 'vllm'"),
+        ({"server_model": "other"}, "server_model: mine None, extra 'other'"),
+        ({"context_hidden": True}, "context_hidden: mine None, extra True"),
+        ({"derived": {"from": "values", "level": "token"}}, "derived_from: mine None, extra 'values'"),
     ],
 )
 def test_sets_that_were_scored_otherwise_are_refused(
@@ -220,6 +227,96 @@ def test_sets_that_were_scored_otherwise_are_refused(
     with pytest.raises(InputError, match="were not scored in the same way") as error:
         compare(CompareConfig(scores=scores))
     assert f"  {named}\n" in str(error.value)
+
+
+@pytest.mark.parametrize(("difference", "refused"), [(0.3, True), (0.001, False)])
+def test_a_name_that_stood_for_two_models_is_found_out(
+    difference: float, refused: bool, write: Write, some: Some, tmp_path: Path
+) -> None:
+    served = {"server_kind": "vllm", "server_model": "ref"}
+    scores = (write("mine", some(5, 1, 2.0), **served), write("extra", some(5, 2, 2.0), **served))
+    for name, more in (("mine", 0.0), ("extra", difference)):
+        path = tmp_path / name / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["server"] = {"probe": {"input_ids": [0, 5, 6], "losses": [2.0 + more, 3.0 + more]}}
+        path.write_text(json.dumps(manifest))
+    if not refused:
+        assert len(compare(CompareConfig(scores=scores)).comparisons) == 1
+        return
+    with pytest.raises(InputError, match=r"of two models: .* differ by 0\.3 nats on average, although"):
+        compare(CompareConfig(scores=scores))
+
+
+def _imported(tmp_path: Path, like: str, docs: list[Doc], name: str, **options: Any) -> str:
+    """The losses of these documents, as another program may have written them, imported."""
+    (tmp_path / f"{name}-values").mkdir()
+    rows = [{"doc_id": doc.doc_id, "values": doc.loss} for doc in docs]
+    (tmp_path / f"{name}-values" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"unit": "nats", **options}
+    import_scores(ImportConfig(values=f"{tmp_path}/{name}-values", output=f"{tmp_path}/{name}", like=like, **options))
+    return f"{tmp_path}/{name}"
+
+
+def test_imported_losses_are_compared_with_imported_losses_alone(
+    write: Write, some: Some, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine, extra = some(20, 1, 2.0), some(20, 50, 3.0)
+    scored = (write("a", mine), write("b", extra))
+    theirs = [
+        _imported(tmp_path, like, docs, name)
+        for like, docs, name in zip(scored, (mine, extra), ("mine", "extra"), strict=True)
+    ]
+    summary = compare(CompareConfig(scores=tuple(theirs)))
+    for part, docs in zip(summary.sets, (mine, extra), strict=True):
+        _assert_part(part, docs, tokenizer)
+    _assert_compared(summary, 0, mine, extra, tokenizer)
+    assert "Nothing tells whether they are of one model" in caplog.text
+    with pytest.raises(InputError, match="derived_from: a None, extra 'values'"):
+        compare(CompareConfig(scores=(scored[0], theirs[1])))
+    other = _imported(tmp_path, scored[1], extra, "other", unit="other")
+    for scores in ((theirs[0], other), (other, theirs[0])):
+        with pytest.raises(InputError, match=r"compare needs losses in nats, but .*other holds imported values"):
+            compare(CompareConfig(scores=scores))
+    with pytest.raises(InputError, match=r"compare needs losses in nats, but .*other holds imported values"):
+        compare(CompareConfig(scores=(other,), per_group=True))
+
+
+def test_means_over_bytes_are_not_added_up(
+    write: Write, some: Some, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    docs = some(10, 1, 2.0)
+    by_byte = [replace(doc, loss=[1.0] * len(tokenizer.decode(doc.ids).encode())) for doc in docs]
+    mean = _imported(tmp_path, write("a", docs), by_byte, "mean", level="byte", reduce="mean")
+    with pytest.raises(InputError, match="mean holds means over bytes"):
+        compare(CompareConfig(scores=(mean,), per_group=True))
+
+
+def test_priors_are_compared_if_one_count_made_them(
+    write: Write, some: Some, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    mine, extra = some(20, 1, 2.0), some(15, 50, 3.0)
+    scored = (write("a", mine), write("b", extra))
+    prior(PriorConfig(scores=scored[0], output=f"{tmp_path}/mine"))
+    prior(PriorConfig(scores=scored[1], output=f"{tmp_path}/extra", counted_in=scored[0]))
+    prior(PriorConfig(scores=scored[1], output=f"{tmp_path}/own"))
+    prior(PriorConfig(scores=scored[1], output=f"{tmp_path}/half", counted_in=scored[0], alpha=0.5))
+    summary = compare(CompareConfig(scores=(f"{tmp_path}/mine", f"{tmp_path}/extra")))
+    counts = Counter(t for doc in mine for t, x in zip(doc.ids, doc.loss, strict=True) if x is not None)
+    total = sum(counts.values()) + len(tokenizer.get_vocab())
+    for part, docs in zip(summary.sets, (mine, extra), strict=True):
+        of = [t for doc in docs for t, x in zip(doc.ids, doc.loss, strict=True) if x is not None]
+        assert part.mean_loss == pytest.approx(np.mean([math.log(total / (counts[t] + 1)) for t in of]), rel=1e-3)
+    for name, part in (("own", "derived_counted_in: mine"), ("half", "derived_alpha: mine 1.0, half 0.5")):
+        with pytest.raises(InputError, match=part) as error:
+            compare(CompareConfig(scores=(f"{tmp_path}/mine", f"{tmp_path}/{name}")))
+        assert "`rho-score prior --counted-in`" in str(error.value)
+
+
+def test_divergences_are_no_losses(write: Write, some: Some) -> None:
+    divergence = {"derived": {"from": "kl", "direction": "KL(base || ref)"}}
+    scores = (write("mine", some(5, 1, 2.0), **divergence), write("extra", some(5, 2, 2.0), **divergence))
+    with pytest.raises(InputError, match=r"compare needs losses, but .*mine holds divergences of two models"):
+        compare(CompareConfig(scores=scores))
 
 
 def test_what_cannot_be_compared_is_refused(write: Write, some: Some, tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def test_wrong_options(options: dict[str, object], words: str) -> None:
         dynamics(DynamicsConfig(**({"output": "o", "scores": ("a", "b")} | options)))  # type: ignore[arg-type]
 
 
+def test_checkpoints_behind_other_contexts_are_refused(tmp_path: Path) -> None:
+    """A line through such losses would say what the context tells, and not what was learnt."""
+    for i, parts in enumerate(({}, {"context_hidden": True, "hidden_prefix_id": 0})):
+        write_scores(tmp_path / f"c{i}", [[[Doc("d", "g", [1, 2], [1.0, 2.0])]]], **parts)
+    config = DynamicsConfig(output=f"{tmp_path}/out", scores=(f"{tmp_path}/c0", f"{tmp_path}/c1"))
+    with pytest.raises(InputError, match=r"c1 was made with --hide-context and .*c0 without"):
+        dynamics(config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_group_that_is_called_all_is_not_the_whole() -> None:
     none = dict.fromkeys(CATEGORIES, 0)
     shares = {"all": none | {"H-H": 1}, "(none)": none | {"L-L": 2}, None: none | {"H-L": 3}}

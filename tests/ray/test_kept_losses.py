@@ -101,6 +101,11 @@ def test_what_does_not_belong_together_is_refused(stores: dict[str, str], tmp_pa
         losses(_config(stores, steps=(1.0, 2.0)))
     with pytest.raises(InputError, match=r"must end with \.svg"):
         losses(_config(stores, plot=f"{tmp_path}/losses.txt"))
+    hidden = {"context_hidden": True, "hidden_prefix_id": 0}
+    write_scores(tmp_path / "hidden", [[[pair[0] for pair in random_documents(60, seed=2)]]], **hidden)
+    scores = (f"seen={stores['early']}", f"alone={tmp_path}/hidden")
+    with pytest.raises(InputError, match=r"hidden was made with --hide-context and .*early without"):
+        losses(LossesConfig(selection=(f"few={stores['few']}",), scores=scores))
     other = [Doc("x", "a", [1, 2, 3], [1.0, 2.0, 3.0])]
     write_scores(tmp_path / "other", [cut(other, [])])
     wrong = LossesConfig(selection=(f"few={stores['few']}",), scores=(f"other={tmp_path}/other",))

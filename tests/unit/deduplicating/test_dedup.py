@@ -28,6 +28,7 @@ from rho_score.deduplicating.pairs import EXACT, Rows, similar_pairs
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from tests.conftest import damage_row_group, write_corpus
+from tests.inputs.tar_kinds import tar
 
 NAMES = {"id_column": "id", "group_column": "source"}
 VOCABULARY = [f"word{i}" for i in range(3000)]
@@ -268,6 +269,48 @@ def test_chats_are_compared_by_the_text_of_their_messages(tmp_path: Path) -> Non
     assert kept == rows[:2]
 
 
+def test_chats_with_tools_are_compared_by_the_text_of_their_messages(tmp_path: Path) -> None:
+    tools = [
+        {"type": "function", "function": {"name": "weather", "description": "Tells the weather of a place. " * 40}}
+    ]
+    asked = "Which of the loaves that we baked on Monday is the one with " + " ".join(VOCABULARY[:30])
+    chats = [asked, asked.upper(), " ".join(VOCABULARY[100:160])]
+    rows = [{"messages": [{"role": "user", "content": of}], "tools": tools, "n": i} for i, of in enumerate(chats)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"messages_column": "messages", "tools_column": "tools"}
+    summary = dedup(DedupConfig(input=str(tmp_path / "c.jsonl"), output=str(tmp_path / "out"), **options))
+    assert (summary.counts.kept, summary.counts.exact, summary.counts.near) == (2, 0, 1)
+    kept = [json.loads(line) for line in next((tmp_path / "out" / "data").iterdir()).read_text().splitlines()]
+    assert kept == [rows[0], rows[2]]
+    parts = json.loads((tmp_path / "out" / "manifest.json").read_text())["parts"]
+    assert parts["text_of_chats"] == "messages"  # a run that compared no text is not gone on with
+
+
+def test_tars_are_refused_before_any_work(tmp_path: Path) -> None:
+    """Their rows cannot be written again, which the last stage would find out."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"txt": "a"}\n')
+    (tmp_path / "in" / "b.tar").write_bytes(tar(("s/1.txt", b"one"), ("s/2.txt", b"one")))
+    for dry_run in (False, True):
+        config = DedupConfig(
+            input=str(tmp_path / "in"), output=str(tmp_path / "out"), text_column="txt", dry_run=dry_run
+        )
+        with pytest.raises(
+            InputError, match=r"not possible from tars \(b\.tar\)\. Write the samples as Parquet or JSON"
+        ):
+            dedup(config)
+        assert not (tmp_path / "out").exists()
+
+
+def test_files_of_token_ids_are_named_without_an_option_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(8))
+    with pytest.raises(
+        InputError, match=r"named \.bin or \.npy are not read: remove duplicates before tokenizing"
+    ) as error:
+        dedup(DedupConfig(input=str(tmp_path), output=f"{tmp_path}-out"))
+    assert "--token-files" not in str(error.value)
+
+
 def test_a_dry_run_counts_the_same_and_writes_nothing(tmp_path: Path) -> None:
     corpus = _write(tmp_path / "corpus", _planted())
     config = DedupConfig(input=str(corpus), output=str(tmp_path / "out"), unit_bytes=20_000, **NAMES)
@@ -287,6 +330,8 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(tmp_path: Path) -> None:
         ({"shingle": 0}, "--shingle must be at least 1, got 0"),
         ({"units_per_part": 0}, "--units-per-part must be at least 1, got 0"),
         ({"partitions": 0}, "--partitions must be at least 1, got 0"),
+        ({"token_files": "uint16"}, "--token-files and --split-at are for token ids, so remove duplicates before"),
+        ({"split_at": "5"}, "--token-files and --split-at are for token ids, so remove duplicates before"),
         ({"chosen_column": "text", "rejected_column": "other"}, "a row with --chosen-column is two documents"),
     ],
 )

@@ -67,6 +67,14 @@ GOLDEN = [[879195720, 1501591652, 835753740, 1644728675]]
             "Hi\nYes",
         ),
         ("messages", [{"role": "assistant", "tool_calls": [{"name": "f"}]}], ""),
+        (
+            "messages",
+            {
+                "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}],
+                "tools": [{"type": "function", "function": {"name": "f", "text": "not said", "content": "nor this"}}],
+            },
+            "Hi\nYes",
+        ),
     ],
 )  # fmt: skip
 def test_the_text_of_each_kind(kind: ContentKind, content: object, text: str) -> None:

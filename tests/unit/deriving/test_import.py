@@ -321,6 +321,15 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], mess
     assert not (tmp_path / "out").exists()
 
 
+def test_no_option_that_import_lacks_is_named(tmp_path: Path) -> None:
+    like = write_scores(tmp_path / "scores", [[[Doc("a", None, [1], [1.0])]]])
+    (tmp_path / "values").mkdir()
+    np.save(tmp_path / "values" / "losses.npy", np.zeros(1))
+    with pytest.raises(InputError, match="no shards in") as error:
+        _import(tmp_path / "values", like, tmp_path / "out", unit="nats")
+    assert "token" not in str(error.value)
+
+
 def test_a_column_of_texts_is_refused(tmp_path: Path) -> None:
     like = write_scores(tmp_path / "scores", [[[Doc("a", None, [1], [1.0])]]])
     (tmp_path / "values").mkdir()

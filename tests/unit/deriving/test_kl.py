@@ -105,7 +105,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     other = _store(tmp_path / "other", ids, ref, tokenizer_sha256="u")
     with pytest.raises(InputError, match="tokenizer_sha256"):
         kl(KLConfig(base=str(one), ref=str(other), output=str(tmp_path / "out")))
+    hidden = _store(tmp_path / "hidden", ids, ref, context_hidden=True, hidden_prefix_id=0)
+    with pytest.raises(InputError, match=r"hidden was made with --hide-context and .*base without"):
+        kl(KLConfig(base=str(one), ref=str(hidden), output=str(tmp_path / "out")))
     changed = [[(word + 1) % WORDS for word in own] for own in ids]
     third = _store(tmp_path / "third", changed, ref)
     with pytest.raises(RhoScoreError, match="holds other documents in"):
         kl(KLConfig(base=str(one), ref=str(third), output=str(tmp_path / "out")))
+
+
+def test_divergences_of_models_that_saw_no_context_say_so(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    """They are no more comparable with those behind the context than the losses are."""
+    ids, models = _models(10)
+    hidden = {"context_hidden": True, "hidden_prefix_id": 0, "tokenizer": make_model(1)}
+    base, ref = (_store(tmp_path / name, ids, of, **hidden) for name, of in zip(("base", "ref"), models, strict=True))
+    kl(KLConfig(base=str(base), ref=str(ref), output=str(tmp_path / "kl")))
+    parts = ScoreSet.open(str(tmp_path / "kl")).manifest["parts"]
+    assert (parts["context_hidden"], parts["hidden_prefix_id"]) == (True, 0)

@@ -16,6 +16,7 @@ from rho_score.config import (
     ReportConfig,
     SelectConfig,
     TrainConfig,
+    TuneConfig,
 )
 from rho_score.deriving.import_scores import import_scores
 from rho_score.errors import InputError
@@ -27,6 +28,7 @@ from rho_score.selecting.job import select
 from rho_score.selecting.kept_losses import losses
 from rho_score.stores.selection import Selection
 from rho_score.training.job import train
+from rho_score.tuning.job import tune
 from tests.stores import random_documents, write_scores
 
 
@@ -89,6 +91,32 @@ def test_training_does_not_rank_by_them(stores: dict[str, str], make_model: Call
     )
     with pytest.raises(InputError, match="holds imported values of another unit"):
         train(config)
+
+
+def test_a_model_in_training_does_not_subtract_what_is_no_loss_behind_the_context(
+    stores: dict[str, str], tmp_path: Path, make_model: Callable[[int], Path]
+) -> None:
+    """The model reads tokens behind their context. `train`, `tune` and the losses for other trainers refuse the rest."""
+    documents = [pair[0] for pair in random_documents(20, seed=2)]
+    for name, parts, message in (
+        ("divergence", {"derived": {"from": "kl"}}, "needs losses, but .*divergence holds divergences of two models"),
+        ("hidden", {"context_hidden": True, "hidden_prefix_id": 0}, "hidden was made with --hide-context"),
+    ):
+        scores = str(write_scores(tmp_path / name, [[documents]], tokenizer=make_model(1), **parts))
+        common = {"model": str(make_model(1)), "output": f"{stores['out']}-{name}", "block_size": 16}
+        held = (f"held={stores['scores']}",)
+        with pytest.raises(InputError, match=message):
+            train(TrainConfig(scores=(scores,), ratio=0.5, steps=1, **common))
+        for pair in ({"scores": (scores,)}, {"scores": (stores["scores"],), "base": scores}):
+            for dry_run in (False, True):
+                with pytest.raises(InputError, match=f"tune needs .*{name}"):
+                    tune(TuneConfig(eval=held, minutes=1.0, dry_run=dry_run, **pair, **common))
+        with pytest.raises(InputError, match=message):
+            export(ExportConfig(selection=scores, output=f"{stores['out']}-x", format="bin", columns=("ref-loss",)))
+        select(SelectConfig(output=f"{stores['out']}-{name}-selection", ref=(scores,), ratio=0.5))
+        of_it = {"selection": f"{stores['out']}-{name}-selection", "output": f"{stores['out']}-x", "format": "bin"}
+        with pytest.raises(InputError, match=message):
+            export(ExportConfig(**of_it, columns=("ref-loss",)))
 
 
 def test_pages_do_not_call_them_nats(

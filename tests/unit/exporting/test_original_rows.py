@@ -1,6 +1,7 @@
 """Rows of the original shards are matched to a selection's documents exactly, or refused by name."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rho_score.config import CorpusConfig
+from rho_score.config import CorpusConfig, ExportConfig
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.plan import make_plan
 from rho_score.corpus.units import Unit
 from rho_score.corpus.whole_rows import JsonlRows, jsonl_rows, whole_rows
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.exporting.job import export
 from rho_score.exporting.original_rows import Corpus, corpus_root, rows_to_keep
 from rho_score.files.folder import Folder
+from tests.inputs.tar_kinds import tar
+from tests.stores import write_scores
 
 
 @dataclass
@@ -156,3 +160,20 @@ def test_rows_of_arrow_shards_keep_their_columns_and_types(form: str, tmp_path: 
         lines += list(jsonl_rows(corpus.root, unit, chosen))
     assert pa.concat_tables(tables).equals(table.filter(pa.array(keep)))
     assert [json.loads(line) for line in lines] == table.filter(pa.array(keep)).to_pylist()
+
+
+def test_pairs_of_tars_are_refused_before_any_work(tmp_path: Path, make_model: Callable[[int], Path]) -> None:
+    """The score set has the plan of such a corpus. Its rows cannot be written again, which a part would find out."""
+    pair = b'{"chosen": "yes", "rejected": "no"}'
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(tar(("s/1.json", pair), ("s/2.json", pair)))
+    plan = make_plan(
+        CorpusConfig(input=str(tmp_path / "in"), chosen_column="json.chosen", rejected_column="json.rejected")
+    )
+    pairs = {"content_kind": "pair", "text_column": "json.chosen", "rejected_column": "json.rejected"}
+    folder = write_scores(tmp_path / "scores", [], grouped=False, tokenizer=make_model(1), **pairs)
+    (folder / "plan.parquet").write_bytes(plan.to_parquet())
+    config = ExportConfig(selection=str(folder), output=str(tmp_path / "dpo"), format="dpo", input=str(tmp_path / "in"))
+    with pytest.raises(InputError, match=r"--format dpo writes the rows .* not possible from tars \(a\.tar\)"):
+        export(config)
+    assert not (tmp_path / "dpo").exists()
