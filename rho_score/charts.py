@@ -66,9 +66,11 @@ def histogram_figure(
         if threshold is not None and np.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1.2)
             axes.axvspan(*((threshold, edges[-1]) if high else (edges[0], threshold)), color=KEPT, alpha=0.10, zorder=0)
+            place = (min(max(threshold, edges[0]), edges[-1]) - edges[0]) / (edges[-1] - edges[0])
+            side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
             axes.annotate(
-                f"threshold {threshold:.4g}", (threshold, 0.96), xycoords=("data", "axes fraction"),
-                xytext=(6, 0), textcoords="offset points", color=INK, va="top",
+                f"threshold {threshold:.4g}", (place, 1), xycoords="axes fraction",
+                xytext=(0, 4), textcoords="offset points", color=INK, va="bottom", ha=side,
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xlabel(f"{label} ({unit})" if unit else label)

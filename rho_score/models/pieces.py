@@ -9,11 +9,18 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import regex
 
 from rho_score.models.vocabulary import BYTE_PIECE, from_byte_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+MOST_TOGETHER = 48
+"""Tokens of a piece that is joined of others, at most.
+
+A family of four in all its bytes has 41. Marks can be piled up without an end.
+"""
 
 
 class Piece(NamedTuple):
@@ -44,6 +51,24 @@ def text_pieces(tokenizer: "PreTrainedTokenizerBase", ids: "np.ndarray | list[in
             pieces.append(Piece(data[first:end].decode("utf-8", "backslashreplace"), start, i + 1))
             start, first = i + 1, end
     return pieces
+
+
+def whole_characters(pieces: list[Piece]) -> list[Piece]:
+    """Joins the pieces that a reader sees as one character, of `MOST_TOGETHER` tokens at most.
+
+    Such are a letter with its marks, a syllable of Devanagari, and an emoji of several code points.
+    """
+    edges = {found.end() for found in regex.finditer(r"\X", "".join(piece.text for piece in pieces))}
+    joined: list[Piece] = []
+    end, open_at = 0, False
+    for piece in pieces:
+        if open_at and piece.stop - joined[-1].start <= MOST_TOGETHER:
+            joined[-1] = Piece(joined[-1].text + piece.text, joined[-1].start, piece.stop)
+        else:
+            joined.append(piece)
+        end += len(piece.text)
+        open_at = end > 0 and end not in edges
+    return joined
 
 
 def _token_bytes(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> Iterator[bytes]:

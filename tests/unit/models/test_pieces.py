@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from rho_score.models.pieces import Piece, text_pieces
+from rho_score.models.pieces import MOST_TOGETHER, Piece, text_pieces, whole_characters
 from tests.unit.models.test_vocabulary import BYTE_PIECES, KINDS, SAMPLES, wrapped
 
 LLAMA_2 = decoders.Sequence(
@@ -142,3 +142,33 @@ def test_byte_pieces_are_text_without_byte_fallback() -> None:
     tokenizer = made("no decoder")
     ids = tokenizer.convert_tokens_to_ids(BYTE_PIECES[65:67])
     assert [piece.text for piece in text_pieces(tokenizer, ids)] == ["<0x41>", " <0x42>"]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_whole_characters_keep_text_and_tokens(kind: str, text: str) -> None:
+    tokenizer = made(kind)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = text_pieces(tokenizer, ids)
+    joined = whole_characters(pieces)
+    assert_partition(joined, len(ids))
+    assert "".join(piece.text for piece in joined) == "".join(piece.text for piece in pieces)
+    assert {piece.start for piece in joined} <= {piece.start for piece in pieces}
+    assert all(piece in pieces or piece.stop - piece.start <= MOST_TOGETHER for piece in joined)
+
+
+@pytest.mark.parametrize(
+    "characters",
+    [
+        ["e\u0301", "a", "a\u030a\u0323"],
+        ["👩‍👩‍👧‍👦", "👍🏽", "🇩🇪", "🇫🇷", "❤️"],
+        ["क्ष", "त्रि", "नि"],
+        ["م", "ر", "ی\u200c"],
+        ["漢", "字", "\r\n", "한"],
+    ],
+)
+def test_what_a_reader_sees_as_one_character_is_one_piece(characters: list[str]) -> None:
+    tokenizer = made("byte-level")
+    ids = tokenizer("".join(characters), add_special_tokens=False)["input_ids"]
+    assert [piece.text for piece in whole_characters(text_pieces(tokenizer, ids))] == characters
