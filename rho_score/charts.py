@@ -98,10 +98,11 @@ def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | N
         figure, axes = _figure(height=0.42 * len(ranked) + 1.0)
         names = [_label(name) for name, _ in ranked]
         drawn = axes.barh(range(len(ranked)), [share for _, share in ranked], color=KEPT, alpha=0.8, height=0.62)
-        axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK)
         axes.set_yticks(range(len(ranked)), names)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the line
+        axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK, bbox=clear, zorder=4)
         axes.set_xlabel(label)
         axes.margins(x=0.12)
     return figure

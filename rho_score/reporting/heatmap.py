@@ -4,6 +4,7 @@ Tokens that share a character are one span. There is no script, and all text is 
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -70,8 +71,8 @@ def legend(*, score_name: str, middle: float, spread: float, nats: bool = True, 
     scale = Markup("").join(Markup('<span class="h{}">{}</span>').format(i, step) for i, step in enumerate(steps))
     items = [Markup('<span class="doc">{}</span> {}').format(scale, score_name + ", nats" * nats)]
     if masked:
-        items.append(Markup('<span class="doc"><span class="h5 on">underlined</span></span> kept'))
-        items.append(Markup('<span class="doc"><span class="h5 off">pale, without a line</span></span> left out'))
+        items.append(Markup('<span class="doc"><span class="h7 on">underlined</span></span> kept'))
+        items.append(Markup('<span class="doc"><span class="h3 off">pale, without a line</span></span> left out'))
     words = "Point at a token for its numbers. Tokens that share a character have the colour of their mean"
     items.append(Markup(words + ", and a dotted line if only some are kept." if masked else words + "."))
     return Markup('<div class="legend">{}</div>').format(
@@ -119,7 +120,7 @@ def heat_map(
     return _doc(first) + Markup("<details>{}{}</details>").format(summary, _doc([*more, left_out]))
 
 
-def _doc(content: list[Markup | str]) -> Markup:
+def _doc(content: Sequence[Markup | str]) -> Markup:
     return Markup('<div class="doc" dir="auto">') + Markup("").join(content) + Markup("</div>")
 
 

@@ -26,7 +26,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...keyed.map(([row]) => row));
     });
   });
-  if (rows.length > 10) {
+  if (rows.length > 10 && table.parentNode.classList.contains("long")) {
     const search = document.createElement("input"), count = document.createElement("small");
     search.type = "search";
     search.placeholder = `search ${rows.length.toLocaleString("en")} rows`;
