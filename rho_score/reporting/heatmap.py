@@ -44,6 +44,7 @@ STYLE = Markup(
     f".doc span[data-tip]:hover::after{{content:attr(data-tip);position:absolute;left:0;top:1.7em;background:{INK};color:#fff;"
     "font:12px/1.5 system-ui,sans-serif;padding:4px 8px;border-radius:4px;white-space:pre;direction:ltr;"
     "unicode-bidi:isolate;text-align:left;z-index:3;pointer-events:none}"
+    ".doc:dir(rtl) span[data-tip]:hover::after{left:auto;right:0}"
     ".doc+details{margin:6px 0 0}"
     ".legend{display:flex;flex-wrap:wrap;gap:6px 18px;align-items:center;color:#5f6872;font-size:13px;margin:0 0 12px}"
     ".legend .doc{line-height:1.5}"

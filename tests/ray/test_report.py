@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -113,7 +114,9 @@ def test_the_notebook_runs_on_stores_alone(hostile: Path, tmp_path: Path, monkey
     assert {"image/png", "text/html"} <= kinds
     html = "".join(output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {}))
     assert "<script>alert" not in html
-    assert 'class="doc"' in html
+    assert '<div class="legend">' in html
+    assert '<div class="doc" dir="auto"><span class="' in html
+    assert not set(re.findall("&lt;(div|span|style|h4)", html))
     assert os.environ["RHO_SCORES"]
 
 

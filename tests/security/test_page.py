@@ -355,10 +355,9 @@ def test_joined_scripts_stay_joined_in_the_browser(browser: str, many_groups: tu
         const doc = {doc}, plain = document.createElement("div"), range = document.createRange();
         plain.className = "doc"; plain.dir = "auto"; plain.textContent = doc.textContent;
         doc.after(plain);
-        const widths = [doc, plain].map(of => {{
-            range.selectNodeContents(of);
-            return [...range.getClientRects()].reduce((sum, box) => sum + box.width, 0);
-        }});
+        range.selectNodeContents(plain);
+        const boxes = [[...doc.children].flatMap(span => [...span.getClientRects()]), [...range.getClientRects()]];
+        const widths = boxes.map(of => of.reduce((sum, box) => sum + box.width, 0));
         widths.push(doc.offsetHeight, plain.offsetHeight);
         plain.remove();
         return widths;
