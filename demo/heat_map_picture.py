@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rho_score.reporting.heatmap import COLOURS, LEVELS, visible
+from rho_score.reporting.heatmap import COLOURS, INK, LEFT_OUT, LEVELS, paled, visible
 from rho_score.reporting.sample import DocumentTokens, sample_tokens, token_texts
 from rho_score.stores.selection import Selection
 from rho_score.stores.tokenizer import load_store_tokenizer
 
 SIZE, ADVANCE, LINE, MARGIN = 15, 9.0, 27, 22  # of the text, pixels
-INK, GREY = "#1b1f24", "#57606a"
+GREY = "#57606a"
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace"
 SPREAD = 1.5  # nats of excess loss at which a colour is full
-LEFT_OUT = 0.42  # opacity of tokens that are not kept
 
 
 def picture(texts: list[str], document: DocumentTokens, threshold: float) -> str:
@@ -48,12 +47,13 @@ def picture(texts: list[str], document: DocumentTokens, threshold: float) -> str
 
 def _token(text: str, column: int, row: int, level: int, kept: bool) -> str:
     x, y = MARGIN + column * ADVANCE, MARGIN + row * LINE
-    ink = "#fff" if kept and level in (0, LEVELS - 1) else INK
-    opacity = "" if kept else f' opacity="{LEFT_OUT}"'
+    ink = LEFT_OUT if not kept else "#fff" if level in (0, LEVELS - 1) else INK
+    colour = COLOURS[level] if kept else paled(COLOURS[level])
+    box = f'x="{x + 0.5:g}" width="{len(text) * ADVANCE - 1:g}"'
+    line = f'<rect {box} y="{y + 19}" height="2" fill="{INK}"/>' if kept else ""
     return (
-        f'<g{opacity}><rect x="{x + 0.5:g}" y="{y}" width="{len(text) * ADVANCE - 1:g}" height="21" rx="2" '
-        f'fill="{COLOURS[level]}"/><text x="{x:g}" y="{y + 15.5:g}" textLength="{len(text) * ADVANCE:g}" fill="{ink}" '
-        f'xml:space="preserve">{escape(text)}</text></g>'
+        f'<g><rect {box} y="{y}" height="21" fill="{colour}"/>{line}<text x="{x:g}" y="{y + 14.5:g}" '
+        f'textLength="{len(text) * ADVANCE:g}" fill="{ink}" xml:space="preserve">{escape(text)}</text></g>'
     )
 
 
@@ -62,8 +62,8 @@ def _legend(x: float, y: float, threshold: float) -> str:
         f'<rect x="{x + 18 * i}" y="{y}" width="18" height="12" fill="{colour}"/>' for i, colour in enumerate(COLOURS)
     )
     after = x + 18 * LEVELS + 14
-    scale = f"excess loss, {threshold - SPREAD:+.1f} to {threshold + SPREAD:+.1f} nats".replace("-", "−")
-    words = f"{scale}; faded: below {threshold:+.2f}, left out"
+    scale = f"excess loss, {threshold - SPREAD:+.1f} to {threshold + SPREAD:+.1f} nats"
+    words = f"{scale}; underlined: kept, above {threshold:+.2f}".replace("-", "−")
     return (
         f'{boxes}<text x="{after}" y="{y + 11}" font-family="system-ui,sans-serif" font-size="12.5" '
         f'fill="{GREY}">{words}</text>'

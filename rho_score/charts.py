@@ -66,9 +66,11 @@ def histogram_figure(
         if threshold is not None and np.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1.2)
             axes.axvspan(*((threshold, edges[-1]) if high else (edges[0], threshold)), color=KEPT, alpha=0.10, zorder=0)
+            place = (min(max(threshold, edges[0]), edges[-1]) - edges[0]) / (edges[-1] - edges[0])
+            side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
             axes.annotate(
-                f"threshold {threshold:.4g}", (threshold, 0.96), xycoords=("data", "axes fraction"),
-                xytext=(6, 0), textcoords="offset points", color=INK, va="top",
+                f"threshold {threshold:.4g}", (place, 1), xycoords="axes fraction",
+                xytext=(0, 4), textcoords="offset points", color=INK, va="bottom", ha=side,
             )  # fmt: skip
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xlabel(f"{label} ({unit})" if unit else label)
@@ -96,10 +98,11 @@ def bars_figure(shares: Mapping[str, float], *, label: str, reference: float | N
         figure, axes = _figure(height=0.42 * len(ranked) + 1.0)
         names = [_label(name) for name, _ in ranked]
         drawn = axes.barh(range(len(ranked)), [share for _, share in ranked], color=KEPT, alpha=0.8, height=0.62)
-        axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK)
         axes.set_yticks(range(len(ranked)), names)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the line
+        axes.bar_label(drawn, fmt="%.3g", padding=4, color=INK, bbox=clear, zorder=4)
         axes.set_xlabel(label)
         axes.margins(x=0.12)
     return figure

@@ -28,7 +28,8 @@ class ReportConfig:
     compare: Annotated[UseAppendAction[tuple[str, ...]], _RUNS, metavar("RUN")] = ()
     """Another training run to draw in the same figures. Repeat the option for several."""
     documents: Annotated[int, _PAGE, metavar("N")] = 12
-    """How many documents are shown token by token, as heat maps."""
+    """How many documents are shown token by token, as heat maps: those that are kept most, kept
+    least and most divided, and random ones, about as many each."""
     sample_tokens: Annotated[int, _PAGE, metavar("N")] = 2_000_000
     """How many tokens are sampled for the figures that need single tokens. Counts and thresholds
     are always exact."""

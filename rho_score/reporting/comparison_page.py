@@ -17,7 +17,7 @@ from rho_score.ranking.effects import Estimate
 from rho_score.ranking.rates import Rates
 from rho_score.reporting import comparison_figures
 from rho_score.reporting.compared import QUANTILES, CompareSummary, Comparison
-from rho_score.reporting.heatmap import heat_map
+from rho_score.reporting.heatmap import AT_ONCE, MOST_SHOWN, heat_map, legend
 from rho_score.reporting.html import publish_page
 from rho_score.reporting.shown_documents import ShownDocument
 from rho_score.reporting.verdict import sentences
@@ -51,6 +51,7 @@ def write_page(
     """
     assert config.page is not None
     first = summary.comparisons[0].against
+    scale = _scale(summary.documents)
     parts = [*summary.sets, *summary.groups]
     publish_page(
         config.page,
@@ -72,7 +73,8 @@ def write_page(
         parts=[{**vars(part), "label": _name(part.label)} for part in parts[:MOST_ROWS]],
         table_note=_table_note(summary, len(parts)),
         differences=[_cells(found) for found in summary.comparisons[:MOST_ROWS]],
-        documents=_documents(summary.documents, tokenizer),
+        documents=_documents(summary.documents, tokenizer, scale),
+        legend=legend(**scale, masked=False) if scale else "",
         min_tokens=config.min_tokens,
         same=same,
     )
@@ -155,14 +157,23 @@ def _shown(of: Estimate, form: str) -> tuple[str, str]:
     return f"{of.value:{form}}", "" if math.isinf(of.low) else f"{of.low:{form}} … {of.high:{form}}"
 
 
-def _documents(documents: Sequence[ShownDocument], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """Heat maps by set (or group) and kind. All have the same colours."""
+def _scale(documents: Sequence[ShownDocument]) -> dict[str, Any]:
+    """The colours of all heat maps, as arguments of `heat_map`; empty without a loss."""
     losses = np.concatenate([np.zeros(0), *(document.tokens.score for document in documents)])
-    losses = losses[~np.isnan(losses)]
+    losses = losses[np.isfinite(losses)]
     if not len(losses):
-        return []
+        return {}
     low, middle, high = np.quantile(losses, [0.05, 0.5, 0.95])
-    spread = float(max(high - middle, middle - low))
+    return {"score_name": "loss", "middle": float(middle), "spread": float(max(high - middle, middle - low))}
+
+
+def _documents(
+    documents: Sequence[ShownDocument], tokenizer: PreTrainedTokenizerBase, scale: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Heat maps by set (or group) and kind."""
+    if not scale:
+        return []
+    folded = max(0, MOST_SHOWN // max(len(documents), 1) - AT_ONCE)
 
     def row(document: ShownDocument) -> dict[str, Any]:
         return {
@@ -171,7 +182,7 @@ def _documents(documents: Sequence[ShownDocument], tokenizer: PreTrainedTokenize
             "rate": document.bits_per_byte,
             "tokens": len(document.tokens.input_ids),
             "excerpt": document.excerpt,
-            "html": heat_map(document.tokens, tokenizer, score_name="loss", middle=float(middle), spread=spread),
+            "html": heat_map(document.tokens, tokenizer, **scale, max_tokens=AT_ONCE, folded=folded),
         }
 
     return [

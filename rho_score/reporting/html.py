@@ -20,8 +20,15 @@ def publish_page(output: str, template: str, **content: Any) -> str:
         trim_blocks=True,
     )
     style = Markup(environment.get_template("report.css").render()) + heatmap.STYLE
-    sha256 = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.get_template(template).render(style=style, style_sha256=sha256, **content)
+    script = Markup(environment.get_template("report.js").render())
+    page = environment.get_template(template).render(
+        style=style, style_sha256=_sha256(style), script=script, script_sha256=_sha256(script), **content
+    )
     folder, name = file_at(output)
     folder.publish(name, page.encode("utf-8", "replace"))
     return output
+
+
+def _sha256(text: str) -> str:
+    """The hash by which a page's policy names its one style and its one script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -16,9 +16,19 @@ from rho_score.files.folder import Folder
 from rho_score.files.paths import check_writable
 from rho_score.files.urls import without_credentials
 from rho_score.reporting import heatmap
+from rho_score.reporting.groups import (
+    MOST_ROWS,
+    GroupRow,
+    groups_figure,
+    kept_by_group,
+    left_out,
+    sampled_by_group,
+    shown_name,
+)
 from rho_score.reporting.html import publish_page
+from rho_score.reporting.picked_documents import DocumentStats, pick_documents
 from rho_score.reporting.run_page import run_report
-from rho_score.reporting.sample import DocumentTokens, TokenSample, sample_tokens, scores_behind, token_texts
+from rho_score.reporting.sample import TokenSample, sample_tokens, scores_behind, token_texts
 from rho_score.safe_text import visible
 from rho_score.stores.counts import group_counts_in
 from rho_score.stores.lineage import ancestry
@@ -31,7 +41,6 @@ from rho_score.stores.tokenizer import load_store_tokenizer
 
 RARE = 8  # tokens that are seen less often are not ranked
 RANKED = 20
-LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ def report(config: ReportConfig) -> str:
     behind = scores_behind(store, ref=config.ref, base=config.base) if isinstance(store, Selection) else {}
     sample = sample_tokens(store, n_tokens=config.sample_tokens, ref=behind.get("ref"), base=behind.get("base"))
     tokenizer = load_store_tokenizer(store)
+    groups = _groups(store, sample)
+    scale = _scale(store, sample)
     return publish_page(
         config.output,
         "report.html.j2",
@@ -67,10 +78,12 @@ def report(config: ReportConfig) -> str:
         place=visible(without_credentials(config.store)),
         manifest=store.manifest,
         facts=_facts(store),
-        groups=_groups(store),
-        figures=_figures(store, sample),
+        groups=groups[:MOST_ROWS],
+        groups_note=" ".join(filter(None, [_counted(store, sample), left_out(groups, MOST_ROWS)])),
+        figures=_figures(store, sample, groups),
         extremes=_extremes(store, sample, tokenizer),
-        documents=_documents(store, sample, tokenizer, config.documents),
+        documents=_documents(store, sample, tokenizer, config.documents, scale),
+        legend=heatmap.legend(**scale, masked=isinstance(store, Selection)) if scale else "",
         score=store.score_column if store.in_nats else store.score_label,
         nats=store.in_nats,
         sample_note=_sample_note(sample),
@@ -79,14 +92,14 @@ def report(config: ReportConfig) -> str:
     )
 
 
-def _name(text: str) -> str:
-    """An id or a group as the page shows it: on one line, shortened, all characters visible."""
-    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
-
-
 def _sample_note(sample: TokenSample) -> str:
-    what = "all" if sample.whole else "a random sample of whole units:"
-    return f"{what} {len(sample.input_ids):,} tokens of {len(sample.lengths):,} documents"
+    """What the sample is, to follow "in" or "among"."""
+    counts = f"{len(sample.input_ids):,} tokens of {len(sample.lengths):,} documents"
+    return f"all {counts}" if sample.whole else f"{counts} in {sample.n_units:,} units drawn at random"
+
+
+def _counted(store: Store, sample: TokenSample) -> str:
+    return "Counted exactly." if isinstance(store, Selection) else f"Counted in {_sample_note(sample)}."
 
 
 def _facts(store: Store) -> list[tuple[str, str]]:
@@ -118,29 +131,14 @@ def _facts(store: Store) -> list[tuple[str, str]]:
     ]
 
 
-def _groups(store: Store) -> list[dict[str, Any]]:
-    """One row per group, the one with the largest kept share first; empty without groups."""
-    if not isinstance(store, Selection) or not store.grouped:
+def _groups(store: Store, sample: TokenSample) -> list[GroupRow]:
+    """The groups, the one with the most tokens first; empty without groups."""
+    if not store.grouped:
         return []
-    cuts = store.summary["thresholds"]
-    thresholds = {row["group"]: row["threshold"] for row in cuts}
-    if len(thresholds) < len(cuts):  # a union: each reference has one
-        thresholds = {}
-    rows = [
-        {
-            "group": "(none)" if group is None else _name(group),
-            "documents": a.documents,
-            "tokens": a.tokens,
-            "kept": a.tokens_kept,
-            "share": a.share_kept,
-            "threshold": thresholds.get(group if store.manifest["parts"]["per_group"] else None),
-        }
-        for group, a in group_counts_in(store.summary).items()
-    ]
-    return sorted(rows, key=lambda row: -float(row["share"]))
+    return kept_by_group(store) if isinstance(store, Selection) else sampled_by_group(sample)
 
 
-def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
+def _figures(store: Store, sample: TokenSample, groups: list[GroupRow]) -> list[dict[str, str]]:
     """The title, note and image of each figure about this store."""
     figures = []
     selection = store if isinstance(store, Selection) else None
@@ -176,15 +174,11 @@ def _figures(store: Store, sample: TokenSample) -> list[dict[str, str]]:
         weighted = {name: (v, np.ones(len(v))) for name, v in present.items()}
         histogram = charts.histogram_figure(weighted, label=what, unit="nats" if store.in_nats else None)
         figures.append(_figure(histogram, f"Distribution of {what}", "Sampled tokens."))
-    groups = _groups(store)
-    if selection and groups:
-        shares = {row["group"]: row["share"] for row in groups[:30]}
-        kept, tokens = sum(r["kept"] for r in groups), sum(r["tokens"] for r in groups)
-        figure = charts.bars_figure(shares, label="share of tokens kept", reference=kept / tokens if tokens else None)
-        figures.append(_figure(figure, "Share kept per group", "Counted exactly. The dashed line shows the whole."))
-    elif not selection and store.grouped:
-        figure = charts.bars_figure(_mean_by_group(sample), label=mean)
-        figures.append(_figure(figure, f"Mean {what} per group", "Sampled tokens."))
+    bars = groups_figure(groups, label="share of tokens kept" if selection else mean) if groups else None
+    if bars:
+        title = "Share kept per group" if selection else f"Mean {what} per group"
+        line = "The dashed line shows the whole." if selection else ""
+        figures.append(_figure(bars[0], title, " ".join(filter(None, [_counted(store, sample), line, bars[1]]))))
     if len(sample.input_ids):
         value = sample.score if sample.mask is None else sample.mask.astype(np.float64)
         label = mean if sample.mask is None else "share of tokens kept"
@@ -210,12 +204,6 @@ def _by_expert(histogram: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _figure(figure: Any, title: str, note: str) -> dict[str, str]:
     return {"title": title, "note": note, "url": charts.data_url(figure)}
-
-
-def _mean_by_group(sample: TokenSample) -> dict[str, float]:
-    groups = np.repeat(np.array([_name(group or "(none)") for group in sample.doc_groups], object), sample.lengths)
-    names = sorted(set(groups.tolist()))
-    return {name: float(np.nanmean(sample.score[groups == name])) for name in names[:30]}
 
 
 def _extremes(
@@ -253,44 +241,43 @@ def _extremes(
     return [(names[0], rows(last[:RANKED])), (names[1], rows(order[:RANKED]))]
 
 
-def _documents(
-    store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase, n_documents: int
-) -> list[dict[str, Any]]:
-    """Heat maps of documents, which are taken from each group in turn."""
-    present = sample.score[~np.isnan(sample.score)]
+def _scale(store: Store, sample: TokenSample) -> dict[str, Any]:
+    """The colours of the heat maps, as arguments of `heatmap.heat_map`; empty without a score."""
+    present = sample.score[np.isfinite(sample.score)]
     if not len(present):
-        return []
+        return {}
     low, middle, high = np.quantile(present, [0.05, 0.5, 0.95])
     if isinstance(store, Selection):
-        cuts = [row["threshold"] for row in store.summary["thresholds"] if row["threshold"] is not None]
-        nats = store.summary["level"] == "token" and not store.manifest["parts"].get("sample")
-        middle = cuts[0] if len(cuts) == 1 and nats else middle
-    spread = max(high - middle, middle - low)
-    return [
-        {
-            "doc_id": _name(document.doc_id),
-            "group": None if document.group is None else _name(document.group),
+        cuts = [
+            cut for row in store.summary["thresholds"] if (cut := row["threshold"]) is not None and np.isfinite(cut)
+        ]
+        of_tokens = store.summary["level"] == "token" and not store.manifest["parts"].get("sample")
+        middle = cuts[0] if len(cuts) == 1 and of_tokens else middle
+    spread = float(max(high - middle, middle - low))
+    return {"score_name": store.score_label, "middle": float(middle), "spread": spread, "nats": store.in_nats}
+
+
+def _documents(
+    store: Store, sample: TokenSample, tokenizer: PreTrainedTokenizerBase, n_documents: int, scale: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Heat maps of documents, by the way in which they were picked."""
+    if not scale:
+        return []
+    stats = DocumentStats.of(sample)
+    high = not isinstance(store, Selection) or bool(store.summary["high_first"])
+    folded = max(0, heatmap.MOST_SHOWN // max(n_documents, 1) - heatmap.AT_ONCE)
+
+    def row(i: int) -> dict[str, Any]:
+        document = sample.document(i)
+        return {
+            "doc_id": shown_name(document.doc_id),
+            "group": None if document.group is None else shown_name(document.group),
             "tokens": len(document.input_ids),
-            "kept": None if document.mask is None else float(document.mask.mean()),
-            "mean": float(np.nanmean(document.score)) if not np.isnan(document.score).all() else float("nan"),
-            "html": heatmap.heat_map(
-                document,
-                tokenizer,
-                score_name=store.score_label,
-                middle=float(middle),
-                spread=float(spread),
-                nats=store.in_nats,
-            ),
+            "scored": int(stats.scored[i]),
+            "kept": None if stats.share is None else float(stats.share[i]),
+            "mean": float(stats.mean[i]),
+            "html": heatmap.heat_map(document, tokenizer, **scale, max_tokens=heatmap.AT_ONCE, folded=folded),
         }
-        for document in _in_turn(sample, n_documents)
-    ]
 
-
-def _in_turn(sample: TokenSample, n_documents: int) -> list[DocumentTokens]:
-    by_group: dict[str | None, list[DocumentTokens]] = {}
-    for document in sample.documents():
-        if len(document.input_ids):
-            by_group.setdefault(document.group, []).append(document)
-    rounds = max((len(documents) for documents in by_group.values()), default=0)
-    chosen = [documents[i] for i in range(rounds) for documents in by_group.values() if i < len(documents)]
-    return chosen[:n_documents]
+    picked = pick_documents(sample, stats, n_documents, score_name=store.score_label, high=high)
+    return [{"title": p.title, "note": p.note, "rows": [row(i) for i in p.documents.tolist()]} for p in picked]

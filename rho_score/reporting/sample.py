@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
+from rho_score.models.pieces import text_pieces
 from rho_score.stores.lineage import covers, noted_score_set
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
@@ -53,6 +54,8 @@ class TokenSample:
     mask: np.ndarray | None
     ref_loss: np.ndarray | None
     base_loss: np.ndarray | None
+    n_units: int
+    """The units that the sample is made of."""
     whole: bool
     """True if the sample is the whole store."""
 
@@ -65,12 +68,17 @@ class TokenSample:
 
     def documents(self) -> Iterator[DocumentTokens]:
         """The documents, one by one."""
-        at = 0
-        for doc_id, group, n in zip(self.doc_ids, self.doc_groups, self.lengths.tolist(), strict=True):
-            part = slice(at, at + n)
-            at += n
-            known = [None if a is None else a[part] for a in (self.mask, self.ref_loss, self.base_loss)]
-            yield DocumentTokens(doc_id, group, self.input_ids[part], self.score[part], *known)
+        return map(self.document, range(len(self.lengths)))
+
+    def document(self, i: int) -> DocumentTokens:
+        """The document at this place in the sample."""
+        part = slice(int(self._ends[i] - self.lengths[i]), int(self._ends[i]))
+        known = [None if a is None else a[part] for a in (self.mask, self.ref_loss, self.base_loss)]
+        return DocumentTokens(self.doc_ids[i], self.doc_groups[i], self.input_ids[part], self.score[part], *known)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.lengths)
 
 
 def sample_tokens(
@@ -106,6 +114,7 @@ def sample_tokens(
         input_ids=_flat(table["input_ids"]),
         score=_flat(table[store.score_column]),
         mask=_flat(table["mask"]) if isinstance(store, Selection) else None,
+        n_units=len(chosen),
         whole=len(chosen) == len(store.units),
         **losses,
     )
@@ -144,10 +153,10 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:
-    """The text of each token by itself. A part of a character becomes U+FFFD."""
+    """The text of each token by itself. A byte that is part of a character is written as `\\xe6`."""
     unique, inverse = np.unique(ids, return_inverse=True)
     texts = []
     for token, token_id in zip(tokenizer.convert_ids_to_tokens(unique.tolist()), unique.tolist(), strict=True):
-        text = str(tokenizer.decode([token_id]))
-        texts.append(f" {text}" if token.startswith("▁") and not text.startswith(" ") else text)  # SentencePiece
+        text = "".join(piece.text for piece in text_pieces(tokenizer, [token_id]))
+        texts.append(f" {text}" if (token or "").startswith("▁") and not text.startswith(" ") else text)
     return [texts[i] for i in inverse.tolist()]

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rho_score.files.arrow import as_numpy, flat_values
+from rho_score.models.pieces import text_pieces
 from rho_score.ranking.histogram import Group
 from rho_score.reporting.sample import DocumentTokens
 from rho_score.reporting.tally import KINDS, Candidate, Kind
@@ -14,7 +15,9 @@ from rho_score.safe_text import visible
 from rho_score.stores.score_set import ScoreSet
 
 EXCERPT = 160
-"""Characters of a document's beginning, from as many tokens at most."""
+"""Characters of a document's beginning."""
+MOST_BYTES = 4
+"""Bytes of a character in UTF-8, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,8 +65,9 @@ def shown_documents(
             if (kind == "harder" and rate <= high) or (kind == "easier" and rate >= low):
                 continue
             tokens = _tokens(scores, candidate)
-            text = " ".join(str(tokenizer.decode(tokens.input_ids[:EXCERPT].tolist())).split())
-            cut = len(text) > EXCERPT or len(tokens.input_ids) > EXCERPT
+            first = tokens.input_ids[: MOST_BYTES * EXCERPT]  # a token for each byte at worst
+            text = " ".join("".join(piece.text for piece in text_pieces(tokenizer, first)).split())
+            cut = len(text) > EXCERPT or len(tokens.input_ids) > len(first)
             excerpt = visible(text[:EXCERPT]) + ("…" if cut else "")
             found.append(ShownDocument(of=of, kind=kind, bits_per_byte=candidate.rate, excerpt=excerpt, tokens=tokens))
     return found
