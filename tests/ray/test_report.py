@@ -1,7 +1,6 @@
-"""The report, which needs only the stores and shows hostile text as text, and the notebook."""
+"""The report, which needs only the stores and shows hostile text as text, and the notebooks."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rho_score.stores.selection import Selection
 from tests.ray.conftest import score_into
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -103,21 +103,39 @@ def test_the_page_needs_the_store_only(hostile: Path, tmp_path: Path) -> None:
         report(ReportConfig(store=f"{tmp_path}/moved", output=f"{tmp_path}/x.html", ref=f"{hostile}/base"))
 
 
-def test_the_notebook_runs_on_stores_alone(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_on_stores_alone(
+    name: str, hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RHO_SCORES", f"{hostile}/ref")
+    monkeypatch.setenv("RHO_BASE", f"{hostile}/base")
     monkeypatch.setenv("RHO_SELECTION", f"{hostile}/selection")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(ROOT / "notebooks" / "inspect_scores.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     done = nbclient.NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     kinds = {kind for output in outputs for kind in output.get("data", {})}
-    assert {"image/png", "text/html"} <= kinds
-    html = "".join(output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {}))
-    assert "<script>alert" not in html
-    assert '<div class="legend">' in html
-    assert '<div class="doc" dir="auto"><span class="' in html
-    assert not set(re.findall("&lt;(div|span|style|h4)", html))
-    assert os.environ["RHO_SCORES"]
+    assert {"image/png", "text/html", "image/svg+xml"} <= kinds
+    shown = [output.get("data", {}) for output in outputs]
+    pages = "".join(data.get("text/html", "") + data.get("image/svg+xml", "") for data in shown)
+    assert not re.search("<script|<img src=x|<svg onload", pages)
+    assert not set(re.findall("&lt;(div|span|style|h4)", pages))
+    assert name != "scores" or '<div class="doc" dir="auto"><span class="' in pages
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_kept_with_its_outputs(name: str) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs for cell in code), "run python -m demo.notebooks"
+    assert {output.output_type for cell in code for output in cell.outputs} <= {
+        "stream",
+        "execute_result",
+        "display_data",
+    }
+    text = json.dumps(notebook)
+    assert not re.search(r"/home/|/root/|/tmp/|/work/|Warning", text)
+    assert len(text) < 400_000
 
 
 def test_every_kind_of_selection_has_a_page(scores: dict[str, Path], tmp_path: Path) -> None:
