@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = 0xFF  # the byte of the unknown token; no UTF-8 text holds it, so no text equals it
 _SPACE = "▁"  # U+2581, SentencePiece's space
-_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
+BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 _SPLITS = {"ByteLevel", "Metaspace", "Digits", "UnicodeScripts", "FixedLength", "Split", "Punctuation"}
 _PROBES = ("Hello, world! 12345", "two  spaces,\n\n\tlines  and\r\n    more ", "naïve Привет 東京 🙂")
 
@@ -113,12 +113,12 @@ def _vocabulary(backend: Any) -> Vocabulary:
     byte_level, writes_space = "ByteLevel" in kinds, bool({"Metaspace", "Replace", "Prepend"} & kinds)
     if byte_level and writes_space:
         raise ValueError(f"it is byte-level and writes spaces as {_SPACE!r} as well")
-    to_bytes = _from_byte_level if byte_level else _from_sentencepiece if writes_space else str.encode
+    to_bytes = from_byte_level if byte_level else _from_sentencepiece if writes_space else str.encode
     vocab = model["vocab"]
     pieces = {i: p for p, i in vocab.items()} if model["type"] == "BPE" else dict(enumerate(p for p, _ in vocab))
     bytes_of = {i: to_bytes(piece) for i, piece in pieces.items()}
     if model.get("byte_fallback"):
-        found = ((i, _BYTE_PIECE.fullmatch(piece)) for i, piece in pieces.items())
+        found = ((i, BYTE_PIECE.fullmatch(piece)) for i, piece in pieces.items())
         bytes_of |= {i: bytes.fromhex(match[1]) for i, match in found if match}
     unknown = vocab.get(model["unk_token"]) if model["type"] == "BPE" else model["unk_id"]
     if unknown is not None:
@@ -205,7 +205,7 @@ def _from_sentencepiece(piece: str) -> bytes:
     return piece.replace(_SPACE, " ").encode()
 
 
-def _from_byte_level(piece: str) -> bytes:
+def from_byte_level(piece: str) -> bytes:
     """Returns the bytes of a piece of a byte-level vocabulary.
 
     A piece with characters that stand for no byte is never produced by the tokenizer.
