@@ -1,0 +1,139 @@
+"""One document with every number of every token, as the page asks for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rho_score.files.arrow import as_numpy
+from rho_score.models.pieces import text_pieces
+from rho_score.safe_text import visible
+from rho_score.viewing.shown_store import ShownStore, shown_name
+
+MOST_TOKENS = 200_000
+"""Of one document; the page says if there are more."""
+_JOINERS = "\u200c\u200d"  # invisible, but they change the shape of the letters beside them
+
+
+def document(shown: ShownStore, unit: int, row: int) -> dict[str, Any]:
+    """The document at a row of a unit.
+
+    text, starts: of each piece, which is one or more tokens that make up whole characters, with the
+    place of its first token. ids: of each token. values: of each token by layer; None where it has none.
+
+    Raises:
+        IndexError: there is no such document.
+        InputError: the tokenizer does not load.
+    """
+    first, table = shown.row_group("", unit, row)
+    one = table.slice(row - first, 1)
+    doc_id = one["doc_id"][0].as_py()
+    group = one["group"][0].as_py() if shown.store.grouped else None
+    every = _list(one["input_ids"])
+    ids = every[:MOST_TOKENS]
+    pieces = text_pieces(shown.tokenizer, ids.tolist())
+    rows = {"": one, **_rows_behind(shown, unit, row, doc_id, every)}
+    values = {
+        layer.key: _numbers(_list(rows[layer.source][layer.column])[: len(ids)])
+        for layer in shown.layers
+        if layer.source in rows
+    }
+    about = {
+        name: one[name][0].as_py()
+        for name in ("doc_score", "kept", "bytes", "ref_bits_per_byte", "base_bits_per_byte")
+        if name in one.column_names
+    }
+    return {
+        "unit": unit,
+        "row": row,
+        "doc_id": shown_name(doc_id),
+        "group": shown_name(group) if shown.store.grouped else None,
+        "place": visible(f"{shown.unit_names[unit]}, row {row}"),
+        "tokens": len(every),
+        "text": [visible_text(piece.text) for piece in pieces],
+        "starts": [piece.start for piece in pieces],
+        "ids": ids.tolist(),
+        "values": values,
+        "about": about,
+        "candidates": [name or "this store" for name in rows if "top_ids" in rows[name].column_names],
+    }
+
+
+def candidates(shown: ShownStore, unit: int, row: int, token: int) -> dict[str, list[tuple[str, float]]]:
+    """The likeliest tokens at one place of a document, with their log-probabilities, by score set."""
+    first, table = shown.row_group("", unit, row)
+    one = table.slice(row - first, 1)
+    rows = {"": one, **_rows_behind(shown, unit, row, one["doc_id"][0].as_py(), _list(one["input_ids"]))}
+    found = {}
+    for name, there in rows.items():
+        if "top_ids" in there.column_names:
+            top_ids, top_log_p = (there[column][0].as_py()[token] for column in ("top_ids", "top_log_p"))
+            texts = [visible_text(str(shown.tokenizer.decode([i]))) for i in top_ids or []]
+            found[name or "this store"] = list(zip(texts, top_log_p or [], strict=True))
+    return found
+
+
+def same_document(shown: ShownStore, unit_name: str, row: int, doc_id: str) -> tuple[int, int] | None:
+    """Where another store's document is in this one, by its id: unit and row; None if it is not found."""
+    number = shown.unit_numbers.get(unit_name)
+    if number is not None:
+        try:
+            first, table = shown.row_group("", number, row)
+            if table["doc_id"][row - first].as_py() == doc_id:
+                return number, row
+        except IndexError:
+            pass
+    found = shown.index.rows("select unit, row from documents where doc_id = ? order by all limit 1", [doc_id])
+    return (found[0][0], found[0][1]) if found else None
+
+
+def raw_id(shown: ShownStore, unit: int, row: int) -> str:
+    """The id of the document at a row, as it is stored; raises IndexError if there is none."""
+    first, table = shown.row_group("", unit, row)
+    return str(table["doc_id"][row - first].as_py())
+
+
+def visible_text(text: str) -> str:
+    """`text` with control and formatting characters made visible.
+
+    Joiners stay, and line breaks and tabs are kept behind a sign.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    signs = {"\n": "↵\n", "\t": "⇥\t"}
+    return "".join(signs.get(c) or (c if c in _JOINERS else visible(c)) for c in text)
+
+
+def _rows_behind(shown: ShownStore, unit: int, row: int, doc_id: str, ids: np.ndarray) -> Mapping[str, pa.Table]:
+    """The same document in the score sets behind the store, by name; those that hold another are left out."""
+    rows = {}
+    for name in shown.behind:
+        try:
+            first, table = shown.row_group(name, unit, row)
+        except IndexError:
+            continue
+        one = table.slice(row - first, 1)
+        if one["doc_id"][0].as_py() == doc_id and np.array_equal(_list(one["input_ids"]), ids):
+            rows[name] = one
+    return rows
+
+
+def _list(column: pa.ChunkedArray) -> np.ndarray:
+    """The one list of a column of one row; empty if it is null."""
+    values: np.ndarray = as_numpy(column.combine_chunks().flatten())
+    return values
+
+
+def _numbers(values: np.ndarray) -> list[Any]:
+    """Numbers as the page takes them: rounded to 6 digits, None where there is none."""
+    if values.dtype == bool:
+        return [int(v) for v in values]
+    if values.dtype == object:
+        return [None if v is None else int(v) for v in values]
+    if not len(values) or values.dtype.kind in "iu":
+        return list(values.tolist())
+    return [
+        float(f"{v:.6g}") if np.isfinite(v) else (None if np.isnan(v) else ("inf" if v > 0 else "-inf"))
+        for v in values.tolist()
+    ]
