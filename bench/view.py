@@ -189,10 +189,10 @@ _SLIDE = """new Promise(done => {
 _OPEN = """new Promise(done => {
   const start = performance.now();
   const look = new MutationObserver(() => {
-    if (document.querySelector('.doc span[class]')) { look.disconnect(); requestAnimationFrame(() => done((performance.now() - start) / 1000)); }
+    if (document.querySelector('.doc span[class^=h]')) { look.disconnect(); requestAnimationFrame(() => done((performance.now() - start) / 1000)); }
   });
   document.getElementById('document').replaceChildren();
-  look.observe(document.getElementById('document'), {childList: true, subtree: true});
+  look.observe(document.getElementById('document'), {childList: true, subtree: true, attributes: true});
   document.querySelector('[data-doc="DOC"] button').click();
 })"""
 

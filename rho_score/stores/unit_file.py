@@ -111,7 +111,7 @@ def row_group_at(unit: UnitFile, row: int, columns: list[str]) -> RowGroup:
         for group in range(file.num_row_groups):
             n_rows = file.metadata.row_group(group).num_rows
             if first <= row < first + n_rows:
-                return RowGroup(first, file.read_row_group(group, columns, use_threads=False))
+                return RowGroup(first, file.read_row_group(group, columns))
             first += n_rows
     raise IndexError(f"{unit.name} has {first} rows, and no row {row}")
 

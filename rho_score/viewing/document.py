@@ -26,14 +26,13 @@ def document(shown: ShownStore, unit: int, row: int) -> dict[str, Any]:
         IndexError: there is no such document.
         InputError: the tokenizer does not load.
     """
-    first, table = shown.row_group("", unit, row)
-    one = table.slice(row - first, 1)
+    rows = _rows(shown, unit, row)
+    one = rows[""]
     doc_id = one["doc_id"][0].as_py()
     group = one["group"][0].as_py() if shown.store.grouped else None
     every = _list(one["input_ids"])
     ids = every[:MOST_TOKENS]
     pieces = text_pieces(shown.tokenizer, ids.tolist())
-    rows = {"": one, **_rows_behind(shown, unit, row, doc_id, every)}
     values = {
         layer.key: _numbers(_list(rows[layer.source][layer.column])[: len(ids)])
         for layer in shown.layers
@@ -62,11 +61,8 @@ def document(shown: ShownStore, unit: int, row: int) -> dict[str, Any]:
 
 def candidates(shown: ShownStore, unit: int, row: int, token: int) -> dict[str, list[tuple[str, float]]]:
     """The likeliest tokens at one place of a document, with their log-probabilities, by score set."""
-    first, table = shown.row_group("", unit, row)
-    one = table.slice(row - first, 1)
-    rows = {"": one, **_rows_behind(shown, unit, row, one["doc_id"][0].as_py(), _list(one["input_ids"]))}
     found = {}
-    for name, there in rows.items():
+    for name, there in _rows(shown, unit, row).items():
         if "top_ids" in there.column_names:
             top_ids, top_log_p = (there[column][0].as_py()[token] for column in ("top_ids", "top_log_p"))
             texts = [visible_text(str(shown.tokenizer.decode([i]))) for i in top_ids or []]
@@ -105,18 +101,15 @@ def visible_text(text: str) -> str:
     return "".join(signs.get(c) or (c if c in _JOINERS else visible(c)) for c in text)
 
 
-def _rows_behind(shown: ShownStore, unit: int, row: int, doc_id: str, ids: np.ndarray) -> Mapping[str, pa.Table]:
-    """The same document in the score sets behind the store, by name; those that hold another are left out."""
-    rows = {}
-    for name in shown.behind:
-        try:
-            first, table = shown.row_group(name, unit, row)
-        except IndexError:
-            continue
-        one = table.slice(row - first, 1)
-        if one["doc_id"][0].as_py() == doc_id and np.array_equal(_list(one["input_ids"]), ids):
-            rows[name] = one
-    return rows
+def _rows(shown: ShownStore, unit: int, row: int) -> Mapping[str, pa.Table]:
+    """The row of a document in the store (""), and in the score sets behind it that hold the same document there."""
+    rows = {name: group.table.slice(row - group.first_row, 1) for name, group in shown.row_groups(unit, row).items()}
+    one = rows[""]
+
+    def same(other: pa.Table) -> bool:
+        return all(other[name].equals(one[name]) for name in ("doc_id", "input_ids"))
+
+    return {name: there for name, there in rows.items() if same(there)}
 
 
 def _list(column: pa.ChunkedArray) -> np.ndarray:

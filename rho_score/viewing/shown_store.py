@@ -139,6 +139,24 @@ class ShownStore:
         assert isinstance(self.store, Selection)
         return self.store.histogram()
 
+    def row_groups(self, unit: int, row: int) -> dict[str, RowGroup]:
+        """What `row_group` finds in the store ("") and in each score set behind it that has such a row.
+
+        Raises:
+            IndexError: the store has no such unit or row.
+        """
+
+        def read(source: str) -> RowGroup | None:
+            try:
+                return self.row_group(source, unit, row)
+            except IndexError:
+                return None
+
+        with ThreadPoolExecutor(1 + len(self.behind)) as pool:
+            behind = pool.map(read, self.behind)
+            found = {"": self.row_group("", unit, row)}
+            return found | {name: group for name, group in zip(self.behind, behind, strict=True) if group is not None}
+
     def row_group(self, source: str, unit: int, row: int) -> RowGroup:
         """The row group that holds a row, with all columns that are shown; the last ones stay in memory.
 

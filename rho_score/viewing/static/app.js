@@ -46,17 +46,16 @@ async function groups() {
 async function watch() {
   const every = await ask("progress");
   if (!every) return setTimeout(watch, 3000);
+  const mine = every[Number(state.store)];
+  const finished = mine.ready && !stores[Number(state.store)].progress.ready;
   every.forEach((now, i) => {
     stores[i].progress = now;
   });
-  const mine = every[Number(state.store)];
   const box = $("progress");
-  const wasHidden = box.hidden;
   box.hidden = mine.ready;
   box.querySelector("progress").max = mine.of;
   box.querySelector("progress").value = mine.units;
   box.querySelector("span").textContent = mine.error || `${whole(mine.units)} of ${whole(mine.of)} units are indexed, in random order: ${whole(mine.documents)} documents so far`;
-  const finished = mine.ready && !wasHidden;
   if (!mine.ready || finished) {
     if (state.offset === "0" && !state.text) await list.refresh();
     if (stores[Number(state.store)].kind === "score set") {
@@ -114,6 +113,7 @@ async function begin() {
   };
   window.addEventListener("hashchange", () => {
     reread();
+    choice.value = state.store;
     showStore();
   });
   await showStore();
