@@ -50,7 +50,7 @@ def document(shown: ShownStore, unit: int, row: int) -> dict[str, Any]:
         "group": shown_name(group) if shown.store.grouped else None,
         "place": visible(f"{shown.unit_names[unit]}, row {row}"),
         "tokens": len(every),
-        "text": [visible_text(piece.text) for piece in pieces],
+        "text": [visible_text(piece.text) or f"‹{ids[piece.start]}›" for piece in pieces],
         "starts": [piece.start for piece in pieces],
         "ids": ids.tolist(),
         "values": values,

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -71,6 +72,10 @@ class TextSearch:
             if search.stop.is_set() or len(self._found) > 16:
                 del self._found[key]
 
+    @cached_property
+    def _texts(self) -> "_Texts":
+        return _Texts(self.shown)
+
     def _run(self, search: Search, chosen: Filter) -> None:
         try:
             self._search(search, chosen)
@@ -84,7 +89,7 @@ class TextSearch:
         units = [
             u for (u,) in self.shown.index.rows(f"select distinct unit from documents where {where} order by 1", values)
         ]
-        texts, query = _Texts(self.shown), _lowered(np.frombuffer(search.text.encode(), np.uint8)).tobytes()
+        texts, query = self._texts, _lowered(np.frombuffer(search.text.encode(), np.uint8)).tobytes()
         for unit in units:
             places = self.shown.index.rows(
                 f"select row from documents where {where} and unit = ? order by row", [*values, unit]

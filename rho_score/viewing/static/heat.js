@@ -13,15 +13,14 @@ export function scale(layer, [low, middle, high], threshold = null) {
   if (layer.kind === "mask") return { level: (x) => (x === null ? null : x ? "kept" : "dropped"), ends: [] };
   if (layer.kind === "category") return { level: (x) => (x === null ? null : `c${x}`), ends: [] };
   const centre = threshold ?? middle;
-  const spread = Math.max(log(high) - log(centre), log(centre) - log(low), 1e-6);
+  const [below, above] = [Math.max(log(centre) - log(low), 1e-6), Math.max(log(high) - log(centre), 1e-6)];
   const level = (x) => {
     if (x === null) return null;
-    const value = x === "inf" ? Infinity : x === "-inf" ? -Infinity : x;
-    const place = Math.min(Math.max((log(value) - log(centre)) / spread, -1), 1);
+    const away = log(x === "inf" ? Infinity : x === "-inf" ? -Infinity : x) - log(centre);
+    const place = Math.min(Math.max(away / (away < 0 ? below : above), -1), 1);
     return Math.round(((place + 1) / 2) * (LEVELS - 1));
   };
-  const back = layer.kind === "rank" ? Math.expm1 : (x) => x;
-  return { level, ends: [back(log(centre) - spread), centre, back(log(centre) + spread)].map((x) => number(layer.kind === "rank" ? Math.max(0, Math.round(x)) : x, 3)) };
+  return { level, ends: [low, centre, high].map((x) => number(x, 3)) };
 }
 
 export class HeatMap {
