@@ -104,12 +104,13 @@ def visible_text(text: str) -> str:
 def _rows(shown: ShownStore, unit: int, row: int) -> Mapping[str, pa.Table]:
     """The row of a document in the store (""), and in the score sets behind it that hold the same document there."""
     rows = {name: group.table.slice(row - group.first_row, 1) for name, group in shown.row_groups(unit, row).items()}
-    one = rows[""]
+    doc_id, n_tokens = rows[""]["doc_id"][0].as_py(), len(_list(rows[""]["input_ids"]))
 
-    def same(other: pa.Table) -> bool:
-        return all(other[name].equals(one[name]) for name in ("doc_id", "input_ids"))
+    def same(name: str) -> bool:
+        column = shown.behind[name].score_column
+        return rows[name]["doc_id"][0].as_py() == doc_id and len(_list(rows[name][column])) == n_tokens
 
-    return {name: there for name, there in rows.items() if same(there)}
+    return {name: there for name, there in rows.items() if not name or same(name)}
 
 
 def _list(column: pa.ChunkedArray) -> np.ndarray:
@@ -119,14 +120,17 @@ def _list(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _numbers(values: np.ndarray) -> list[Any]:
-    """Numbers as the page takes them: rounded to 6 digits, None where there is none."""
-    if values.dtype == bool:
-        return [int(v) for v in values]
-    if values.dtype == object:
+    """Numbers as the page takes them: rounded to 6 digits, None where there is none, infinite ones as text."""
+    if values.dtype.kind in "biu":
+        return list(values.astype(np.int64).tolist())
+    if values.dtype == object:  # booleans with nulls
         return [None if v is None else int(v) for v in values]
-    if not len(values) or values.dtype.kind in "iu":
-        return list(values.tolist())
-    return [
-        float(f"{v:.6g}") if np.isfinite(v) else (None if np.isnan(v) else ("inf" if v > 0 else "-inf"))
-        for v in values.tolist()
-    ]
+    wide = values.astype(np.float64)
+    usable = np.isfinite(wide) & (wide != 0)
+    places = 5 - np.floor(np.log10(np.abs(wide, where=usable, out=np.ones_like(wide)))).astype(int)
+    unit = 10.0 ** np.abs(places)
+    rounded = np.where(places >= 0, np.round(wide * unit) / unit, np.round(wide / unit) * unit)
+    found = np.where(usable, rounded, wide).astype(object)
+    for special, shown in ((np.isnan(wide), None), (wide == np.inf, "inf"), (wide == -np.inf, "-inf")):
+        found[special] = shown
+    return list(found.tolist())

@@ -87,7 +87,7 @@ class Index:
                 ]
                 self._groups = {name: i for i, name in enumerate(self._group_names)}
                 (documents,) = found.execute("select count(*) from documents").fetchone() or (0,)
-                table = found.execute("select * from histogram").to_arrow_table().cast(HISTOGRAM_SCHEMA)
+                table = found.sql("select * from histogram").to_arrow_table().cast(HISTOGRAM_SCHEMA)
                 self._histogram = table if len(table) else None
                 os.utime(self._path)
                 self._progress = Progress(n_units, n_units, documents, True)

@@ -174,13 +174,18 @@ class ShownStore:
                     self._tables.move_to_end((name, number))
                     return found
         columns = store.columns_of(self.unit_names[unit])
-        wanted = [f.name for f in columns if f.name in _OWN or pa.types.is_list(f.type) or f.name in _OF_DOCUMENTS]
+        own = _OWN if not source else {"doc_id"}  # the tokens are those of the store itself
+        wanted = [f.name for f in columns if f.name in own or (f.name not in _OWN and _is_shown(f))]
         found = store.row_group_at(self.unit_names[unit], row, wanted)
         with self._lock:
             self._tables[source, unit] = found
             while len(self._tables) > 1 and sum(group.table.nbytes for group in self._tables.values()) > CACHED_BYTES:
                 self._tables.popitem(last=False)
         return found
+
+
+def _is_shown(field: Any) -> bool:
+    return pa.types.is_list(field.type) or field.name in _OF_DOCUMENTS
 
 
 _OF_DOCUMENTS = {"doc_score", "kept", "bytes", "ref_bits_per_byte", "base_bits_per_byte"}
