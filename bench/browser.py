@@ -19,6 +19,7 @@ _FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-extensions", "--no-proxy-server", "--remote-debugging-port=0", "--hide-scrollbars",
 ]  # fmt: skip
+_CODES = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 @contextmanager
@@ -92,9 +93,15 @@ class Tab:
 
     async def key(self, key: str, modifiers: int = 0) -> None:
         """Presses a key. modifiers: 8 for Shift."""
-        text = {"text": key} if len(key) == 1 else {}
-        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, modifiers=modifiers, **text)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, modifiers=modifiers)
+        about = {
+            "key": key,
+            "code": key,
+            "modifiers": modifiers,
+            "windowsVirtualKeyCode": _CODES.get(key, ord(key[0].upper())),
+        }
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", **about, **text)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     async def point(self, selector: str, *, click: bool = False) -> None:
         """Moves the mouse to the first line of an element, and clicks it."""

@@ -9,7 +9,7 @@ import numpy as np
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values
 from rho_score.stores.selection import Selection
-from rho_score.viewing.document import candidates, document, raw_id, same_document, visible_text
+from rho_score.viewing.document import candidates, document, raw_id, same_document, token_text, visible_text
 from rho_score.viewing.listing import Filter, documents, vocabulary
 from rho_score.viewing.shown_store import Layer, ShownStore, shown_name
 from rho_score.viewing.text_search import MOST_FOUND, TextSearch
@@ -169,9 +169,8 @@ class Answers:
             shown.index, sort=query.get("sort", "share"), descending=query.get("descending", "1") == "1",
             at_least=_whole(query, "at_least", 8), limit=_whole(query, "limit", 20),
         )  # fmt: skip
-        decode = shown.tokenizer.decode
         return [
-            {"id": e.id, "text": visible_text(str(decode([e.id]))), "count": e.count, "kept": e.kept, "mean": e.mean}
+            {"id": e.id, "text": token_text(shown, e.id), "count": e.count, "kept": e.kept, "mean": e.mean}
             for e in entries
         ]
 
@@ -245,7 +244,14 @@ def _about(shown: ShownStore) -> Mapping[str, Any]:
             for row in (selection.summary["thresholds"] if selection else [])
         ],
         "stored": [
-            {"name": shown_name(group), "documents": c.documents, "tokens": c.tokens, "kept": c.tokens_kept}
+            {
+                "group": shown.index.group_number(group),
+                "name": shown_name(group),
+                "documents": c.documents,
+                "documents_kept": c.documents_kept,
+                "tokens": c.tokens,
+                "kept": c.tokens_kept,
+            }
             for group, c in shown.group_counts.items()
         ],
         "progress": _progress(shown),

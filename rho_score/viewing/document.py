@@ -65,7 +65,7 @@ def candidates(shown: ShownStore, unit: int, row: int, token: int) -> dict[str, 
     for name, there in _rows(shown, unit, row).items():
         if "top_ids" in there.column_names:
             top_ids, top_log_p = (there[column][0].as_py()[token] for column in ("top_ids", "top_log_p"))
-            texts = [visible_text(str(shown.tokenizer.decode([i]))) for i in top_ids or []]
+            texts = [token_text(shown, i) for i in top_ids or []]
             found[name or "this store"] = list(zip(texts, top_log_p or [], strict=True))
     return found
 
@@ -88,6 +88,11 @@ def raw_id(shown: ShownStore, unit: int, row: int) -> str:
     """The id of the document at a row, as it is stored; raises IndexError if there is none."""
     first, table = shown.row_group("", unit, row)
     return str(table["doc_id"][row - first].as_py())
+
+
+def token_text(shown: ShownStore, token_id: int) -> str:
+    """The text of a token by itself, fit to be shown; a part of a character as its bytes."""
+    return "".join(visible_text(piece.text) for piece in text_pieces(shown.tokenizer, [token_id])) or f"‹{token_id}›"
 
 
 def visible_text(text: str) -> str:

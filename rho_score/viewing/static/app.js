@@ -34,13 +34,13 @@ async function showStore() {
   if (totals.mean) facts.push(`mean ${about.label} ${number(totals.mean)}`);
   $("place").replaceChildren(h("bdi", {}, about.place), ` · ${facts.join(" · ")}`);
   $("place").title = `fingerprint ${about.fingerprint}`;
-  await Promise.all([cut.showStore(about), list.showStore(about), tokens.showStore(about), groups()]);
+  await Promise.all([cut.showStore(about), list.showStore(about), tokens.showStore(about), groups(about)]);
   if (state.doc) await reader.open(state.doc);
 }
 
-async function groups() {
+async function groups(about) {
   const found = await ask("cut", { store: state.store, ranking: state.ranking, threshold: "0" });
-  list.showGroups(found?.groups ?? []);
+  list.showGroups(found?.groups ?? about.stored);
 }
 
 async function watch() {
@@ -60,7 +60,7 @@ async function watch() {
     if (state.offset === "0" && !state.text) await list.refresh();
     if (stores[Number(state.store)].kind === "score set") {
       await cut.refresh();
-      await groups();
+      await groups(stores[Number(state.store)]);
     }
   }
   if (finished) await tokens.refresh();

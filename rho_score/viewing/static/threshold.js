@@ -36,6 +36,7 @@ export async function showStore(about) {
   $("reset").hidden = !store.masked;
   const notes = [];
   if (!store.exact) notes.push("These scores have 32 bits and are counted in detail near the stored cut only. Elsewhere, counts are exact to about 1 % of the score.");
+  if (store.masked && !store.thresholds.length) notes.push("Parts of the corpus were ranked by themselves. The slider shows what one threshold for all would keep.");
   if (store.thresholds.length > 1) notes.push("The stored selection has a threshold for each ranking. The slider is one cut for all groups.");
   $("cut-note").textContent = notes.join(" ");
   await refresh();
@@ -45,12 +46,19 @@ export async function refresh() {
   const found = await ask("histogram", { store: state.store, ranking: state.ranking, group: state.group }, "histogram");
   if (found === undefined) return;
   chart = found;
-  if (!chart) {
-    $("kept").textContent = store.progress.ready ? "There are no scores." : "The scores are being counted.";
-    return;
-  }
-  if (threshold() === null) await askCut({ share: 0.6 });
-  else await askCut({ threshold: threshold() });
+  if (threshold() !== null && chart) await askCut({ threshold: threshold() });
+  else if (store.masked) showStored();
+  else if (chart) await askCut({ share: 0.6 });
+  else $("kept").textContent = store.progress.ready ? "There are no scores." : "The scores are being counted.";
+}
+
+// What a selection keeps that no one threshold made: each group, document or batch was ranked by itself.
+function showStored() {
+  if (chart) draw($("chart"), chart, null);
+  cut = { groups: store.stored.map((row) => ({ ...row, items: row.documents, items_kept: row.documents_kept, tokens_kept: row.kept })) };
+  $("threshold").value = $("share").value = "";
+  $("kept").textContent = `${whole(store.totals.kept)} of ${whole(store.totals.tokens)} tokens kept (${percent(store.totals.kept, store.totals.tokens, 2)}), as it is stored`;
+  showGroups();
 }
 
 // One question at a time; of those that come meanwhile, the last one is asked next.

@@ -60,6 +60,7 @@ def stores(
     scores = {"ref": (f"{folder}/ref",), "base": f"{folder}/base"}
     select(SelectConfig(output=f"{folder}/selection", ratio=0.4, **scores))  # type: ignore[arg-type]
     select(SelectConfig(output=f"{folder}/documents", ratio=0.4, level="document", **scores))  # type: ignore[arg-type]
+    select(SelectConfig(output=f"{folder}/by-document", ratio=0.4, scope="document", **scores))  # type: ignore[arg-type]
     select(SelectConfig(output=f"{folder}/low", ratio=0.3, ref=(f"{folder}/ref",)))
     return Stores(folder, pairs, texts)
 

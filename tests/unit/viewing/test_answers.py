@@ -192,7 +192,9 @@ def _searched(answers: Answers, query: dict[str, str]) -> Any:
 @pytest.mark.parametrize(
     ("store", "sort"), [("selection", "share"), ("selection", "mean"), ("ref", "mean"), ("ref", "count")]
 )
-def test_the_vocabulary_is_counted_in_the_whole_store(stores: Stores, opened: Open, store: str, sort: str) -> None:
+def test_the_vocabulary_is_counted_in_the_whole_store(
+    stores: Stores, opened: Open, tokenizer: Any, store: str, sort: str
+) -> None:
     column = EVERY[store]
     every: dict[int, list[tuple[float, bool]]] = {}
     for _, _, row in tables(stores.url(store)):
@@ -210,6 +212,9 @@ def test_the_vocabulary_is_counted_in_the_whole_store(stores: Stores, opened: Op
     found = opened(store).tokens({"sort": sort, "limit": "15"})
     assert [(t["id"], t["count"], t["kept"]) for t in found] == [(i, n, kept) for _, n, i, kept, _ in ranked[:15]]
     assert [t["mean"] for t in found] == pytest.approx([row[4] for row in ranked[:15]])
+    assert not any("\ufffd" in t["text"] for t in found)
+    whole = {t["id"]: t["text"] for t in found if "\ufffd" not in tokenizer.decode([t["id"]])}
+    assert whole == {i: tokenizer.decode([i]).replace("\n", "↵\n").replace("\t", "⇥\t") for i in whole}
 
 
 def test_a_finished_index_is_read_again(stores: Stores, opened: Open, tmp_path: Any) -> None:
@@ -237,6 +242,15 @@ def test_what_is_told_of_a_store_is_what_it_holds(stores: Stores, opened: Open) 
     assert about["totals"]["kept"] == sum(row["tokens_kept"] for row in groups)
     assert about["behind"] == ["base", "ref"]
     assert orjson.loads(orjson.dumps(about)) == about
+
+
+def test_a_selection_that_no_threshold_made_is_shown_as_it_is(stores: Stores, opened: Open) -> None:
+    answers = opened("by-document")
+    assert answers.about({})[0]["thresholds"] == []
+    kept: dict[str, int] = {}
+    for _, _, row in tables(stores.url("by-document")):
+        kept[str(row["group"] or "(none)")] = kept.get(str(row["group"] or "(none)"), 0) + sum(row["mask"])  # type: ignore[call-overload]
+    assert {row["name"]: row["kept"] for row in answers.about({})[0]["stored"]} == kept
 
 
 @pytest.mark.parametrize(
