@@ -56,7 +56,7 @@ def make(folder: Path, n_tokens: int) -> Path:
     pool = _pool()
     digest = hashlib.sha256(b"".join(tokenizer[name] for name in sorted(tokenizer))).hexdigest()
     manifests = {model: _manifest(model, digest, n_tokens) for model in SIGNALS}
-    units, counts = [], {model: list[ScoreCounts]() for model in SIGNALS}
+    units, counts = list[Unit](), {model: list[ScoreCounts]() for model in SIGNALS}
     for index, first in enumerate(range(0, n_tokens, UNIT_TOKENS)):
         unit = f"part-{index:05d}.parquet_0-1_{hashlib.sha256(str(index).encode()).hexdigest()[:12]}"
         rows = _make_unit(folder, unit, index, min(UNIT_TOKENS, n_tokens - first), pool, manifests, counts)

@@ -203,8 +203,8 @@ class Index:
 
     def _finish(self, writer: duckdb.DuckDBPyConnection, vocabulary: np.ndarray, histogram: pa.Table | None) -> None:
         """Writes what is known at the end only, and opens the file again under its name."""
-        used = np.flatnonzero(vocabulary[0]) if vocabulary.size else np.zeros(0, np.int64)
-        counts, kept, total = (row[used] for row in vocabulary) if vocabulary.size else (np.zeros(0),) * 3
+        used = np.flatnonzero(vocabulary[0])
+        counts, kept, total = vocabulary[:, used]
         tables = {
             "groups": pa.table(
                 {

@@ -114,7 +114,7 @@ class _Texts:
     def __init__(self, shown: ShownStore) -> None:
         self._tokenizer = shown.tokenizer
         try:
-            self._vocabulary = Vocabulary.of(self._tokenizer)
+            self._vocabulary: Vocabulary | None = Vocabulary.of(self._tokenizer)
         except InputError:
             self._vocabulary = None
 
