@@ -61,6 +61,8 @@ def document(shown: ShownStore, unit: int, row: int) -> dict[str, Any]:
 
 def candidates(shown: ShownStore, unit: int, row: int, token: int) -> dict[str, list[tuple[str, float]]]:
     """The likeliest tokens at one place of a document, with their log-probabilities, by score set."""
+    if token < 0:
+        raise IndexError(f"there is no token {token}")
     found = {}
     for name, there in _rows(shown, unit, row).items():
         if "top_ids" in there.column_names:

@@ -7,10 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from transformers import PreTrainedTokenizerBase
 
 from rho_score.files.urls import without_credentials
 from rho_score.ranking.trends import CATEGORIES
@@ -19,10 +18,12 @@ from rho_score.stores.counts import GroupCounts, group_counts_in
 from rho_score.stores.lineage import score_sets_behind
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
-from rho_score.stores.tokenizer import load_store_tokenizer
 from rho_score.stores.unit_file import RowGroup
 from rho_score.viewing.index import Index
 from rho_score.viewing.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CACHED_BYTES = 512 << 20
 LONGEST_NAME = 200
@@ -60,7 +61,13 @@ class ShownStore:
 
     def start(self) -> None:
         """Begins to load the tokenizer and to make the index."""
-        self._tokenizer = self._loader.submit(load_store_tokenizer, self.store)
+
+        def load() -> "PreTrainedTokenizerBase":
+            from rho_score.stores.tokenizer import load_store_tokenizer  # takes seconds, and the page needs it last
+
+            return load_store_tokenizer(self.store)
+
+        self._tokenizer = self._loader.submit(load)
         self.index.start()
 
     def close(self) -> None:
@@ -69,7 +76,7 @@ class ShownStore:
         self._loader.shutdown()
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The store's tokenizer; waits until it is loaded. Raises InputError if it does not load."""
         assert self._tokenizer is not None, "start() comes first"
         return self._tokenizer.result()
