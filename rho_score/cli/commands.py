@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rho_score.cli.score_commands import run_dedup, run_import, run_kl, run_plan, run_prior, run_score
 from rho_score.cli.select_commands import run_compare, run_curve, run_dynamics, run_export, run_losses, run_select
-from rho_score.cli.train_commands import run_report, run_train, run_tune
+from rho_score.cli.train_commands import run_report, run_train, run_tune, run_view
 from rho_score.config import (
     CompareConfig,
     CurveConfig,
@@ -22,6 +22,7 @@ from rho_score.config import (
     SelectConfig,
     TrainConfig,
     TuneConfig,
+    ViewConfig,
 )
 
 
@@ -164,4 +165,13 @@ COMMANDS = {
         },
     ),
     "report": Command(ReportConfig, run_report, {"A page about a selection": "rho-score report selection report.html"}),
+    "view": Command(
+        ViewConfig,
+        run_view,
+        {
+            "Explore a selection": "rho-score view selection",
+            "Two selections, document by document": "rho-score view selection --beside other-selection",
+            "On another machine, to be reached through a tunnel": "rho-score view s3://scores/web-ref --port 8765 --no-browser",
+        },
+    ),
 }

@@ -28,6 +28,7 @@ from rho_score.version import __version__
 
 EXTRAS = {
     "jinja2": "report", "markupsafe": "report", "matplotlib": "report", "accelerate": "train", "tensorboardX": "train",
+    "duckdb": "view",
 }  # fmt: skip
 """The extra that each optional module comes with. A command imports them before anything else."""
 
@@ -137,6 +138,10 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)  # so that a shell's loop ends too
         raise
+    if "duckdb" in sys.modules:  # at the interpreter's end it prints a page about objects that are still referenced
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     gc.freeze()  # else Python spends a tenth of a second on the imports' garbage before it ends
     sys.exit(code)
 

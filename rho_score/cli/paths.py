@@ -26,6 +26,8 @@ PATHS = frozenset(
         "plot",
         "csv",
         "page",
+        "beside",
+        "cache",
     }
 )
 """Names of the options that are paths or URLs."""

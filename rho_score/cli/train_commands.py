@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rho_score.cli.output import say, say_finished
-from rho_score.config import ReportConfig, TrainConfig, TuneConfig
+from rho_score.config import ReportConfig, TrainConfig, TuneConfig, ViewConfig
 from rho_score.safe_text import visible
 
 
@@ -88,4 +88,14 @@ def run_report(config: ReportConfig) -> int:
     from rho_score.reporting.page import report
 
     say(f"wrote {report(config)}")
+    return 0
+
+
+def run_view(config: ViewConfig) -> int:
+    from rho_score.viewing.job import view
+
+    def tell(url: str) -> None:
+        print(f"{url}\nThe page is served to whoever on this machine has this URL. Ctrl-C ends it.", flush=True)
+
+    view(config, tell)
     return 0

@@ -22,6 +22,7 @@ from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, Serv
 from rho_score.config.select import SelectConfig
 from rho_score.config.train import TextConfig, TrainConfig
 from rho_score.config.tune import TuneConfig
+from rho_score.config.view import ViewConfig
 
 __all__ = [
     "CompareConfig",
@@ -50,4 +51,5 @@ __all__ = [
     "TuneConfig",
     "ValueUnit",
     "ValuesConfig",
+    "ViewConfig",
 ]

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values, list_lengths
 from rho_score.models.pieces import text_pieces
-from rho_score.stores.lineage import covers, noted_score_set
+from rho_score.stores.lineage import score_sets_behind
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import Selection
 from rho_score.stores.store import Store
@@ -136,20 +135,8 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
     Raises:
         InputError: the store at a given place is not the one that the selection was made from.
     """
-    found = {}
-    for name, given in (("ref", ref), ("base", base)):
-        scores = noted_score_set(selection, name, given=given)
-        if scores is None:
-            continue
-        parts = selection.manifest["parts"]
-        held = parts.get("held", {}).get(name)  # if the score sets were finished
-        same = scores.manifest["fingerprint"] == parts["scores"].get(name)
-        same = same and (held is None or (scores.finished and held == scores.held))
-        if given and not same:
-            raise InputError(f"{given} is not the score set that {selection.folder.url} was made from (--{name}).")
-        if same and covers(scores, selection):
-            found[name] = scores
-    return found
+    found = score_sets_behind(selection, {"ref": ref, "base": base})
+    return {name: found[name] for name in ("ref", "base") if name in found}
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

@@ -1,5 +1,6 @@
 """Finds what a store was made from: score sets, and the training run of a model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rho_score.errors import InputError
@@ -43,6 +44,35 @@ def covers(scores: ScoreSet, selection: Selection) -> bool:
     """
     same = scores.tokenizer_sha256 == selection.tokenizer_sha256
     return same and set(scores.units).issuperset(selection.units)
+
+
+def score_sets_behind(selection: Selection, given: Mapping[str, str | None]) -> dict[str, ScoreSet]:
+    """The score sets that a selection was made from and that have its tokens row by row, by name.
+
+    A set is left out, even if it is given, if it is not found, is cut into other units or has
+    another vocabulary.
+
+    given: where sets are, by name, if not where the selection's manifest says.
+
+    Raises:
+        InputError: the store at a given place is not the one that the selection was made from.
+    """
+    found = {}
+    parts = selection.manifest["parts"]
+    for name in sorted({*selection.manifest.get("scores", {}), *(n for n, place in given.items() if place)}):
+        scores = noted_score_set(selection, name, given=given.get(name))
+        if scores is None:
+            continue
+        held = parts.get("held", {}).get(name)  # if the score sets were finished
+        same = scores.manifest["fingerprint"] == parts["scores"].get(name)
+        same = same and (held is None or (scores.finished and held == scores.held))
+        if given.get(name) and not same:
+            raise InputError(
+                f"{given[name]} is not the score set that {selection.folder.url} was made from (--{name})."
+            )
+        if same and covers(scores, selection):
+            found[name] = scores
+    return found
 
 
 def open_score_set(selection: Selection, given: str | None) -> ScoreSet | None:

@@ -7,6 +7,7 @@ the same bytes.
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
@@ -131,6 +132,18 @@ class Store:
             RhoScoreError: the file is missing or damaged, or belongs to another run.
         """
         return unit_file.read(self._file(unit), columns)
+
+    def columns_of(self, unit: str) -> pa.Schema:
+        """The columns of a unit's file, with their types."""
+        return unit_file.columns_of(self._file(unit))
+
+    def row_groups(self, unit: str, columns: list[str]) -> Iterator[unit_file.RowGroup]:
+        """Yields the row groups of a unit one by one."""
+        return unit_file.row_groups(self._file(unit), columns)
+
+    def row_group_at(self, unit: str, row: int, columns: list[str]) -> unit_file.RowGroup:
+        """The row group that holds a row of a unit; raises IndexError if there is no such row."""
+        return unit_file.row_group_at(self._file(unit), row, columns)
 
     def _file(self, unit: str) -> unit_file.UnitFile:
         return unit_file.UnitFile(self.folder, data_name(unit), self.manifest["fingerprint"], self.footer_fields)

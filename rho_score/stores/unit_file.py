@@ -74,6 +74,48 @@ def parts(unit: UnitFile, columns: list[str]) -> tuple[JsonObject, Iterator[pa.T
         return metadata, _decoded(unit, source, file, columns, _rows(metadata))
 
 
+class RowGroup(NamedTuple):
+    """A row group of a unit's file, and the number in the unit of its first row."""
+
+    first_row: int
+    table: pa.Table
+
+
+def columns_of(unit: UnitFile) -> pa.Schema:
+    """The columns of a unit's file, with their types; raises RhoScoreError as in `read`."""
+    with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
+        return _opened(unit, source, None)[0].schema_arrow
+
+
+def row_groups(unit: UnitFile, columns: list[str]) -> Iterator[RowGroup]:
+    """Yields the row groups of a unit one by one; raises RhoScoreError as in `read`."""
+    with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
+        file, _ = _opened(unit, source, columns)
+        first = 0
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns, use_threads=False)
+            yield RowGroup(first, table)
+            first += len(table)
+
+
+def row_group_at(unit: UnitFile, row: int, columns: list[str]) -> RowGroup:
+    """The row group that holds a row of a unit.
+
+    Raises:
+        IndexError: the unit has no such row.
+        RhoScoreError: as in `read`.
+    """
+    first = 0
+    with readable(unit.folder, unit.name), unit.folder.open_mapped(unit.name) as source:
+        file, _ = _opened(unit, source, columns)
+        for group in range(file.num_row_groups):
+            n_rows = file.metadata.row_group(group).num_rows
+            if first <= row < first + n_rows:
+                return RowGroup(first, file.read_row_group(group, columns))
+            first += n_rows
+    raise IndexError(f"{unit.name} has {first} rows, and no row {row}")
+
+
 def _opened(unit: UnitFile, source: Any, columns: list[str] | None) -> tuple[pq.ParquetFile, JsonObject]:
     """The opened file and the metadata in its footer, after checking the columns and the footer."""
     remote = not isinstance(source, pa.MemoryMappedFile)  # its ranges are fetched in one go

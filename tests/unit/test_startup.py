@@ -45,6 +45,10 @@ def test_dedup_starts_without_torch_and_ray() -> None:
     assert not _loaded("import rho_score.deduplicating.job") & {"torch", "transformers", "ray", "pandas"}
 
 
+def test_a_page_is_served_without_torch_and_ray() -> None:
+    assert not _loaded("import rho_score.viewing.job") & {"torch", "ray", "pandas"}
+
+
 def test_a_threshold_is_found_without_pandas(tmp_path: Path) -> None:
     """Importing it takes longer than counting ten million tokens."""
     scores = write_scores(

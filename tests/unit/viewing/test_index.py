@@ -1,0 +1,126 @@
+"""Every stored number is shown, from any URL; an index that cannot be finished says why."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from rho_score.config import ViewConfig
+from rho_score.files.parquet import parquet_bytes
+from rho_score.stores.open import open_store
+from rho_score.stores.schema import score_schema
+from rho_score.viewing import index
+from rho_score.viewing.answers import Answers
+from rho_score.viewing.job import open_answers
+from tests.stores import Doc, write_scores
+from tests.unit.viewing.conftest import Stores, tables
+
+
+def _opened(store: str, cache: Path) -> Answers:
+    answers = open_answers(ViewConfig(store=store, cache=str(cache)))
+    answers.stores[0].index.wait()
+    return answers
+
+
+@pytest.fixture
+def signalled(stores: Stores, tmp_path: Path) -> Path:
+    """The reference's score set with every signal, made up from the losses."""
+    folder = shutil.copytree(stores.url("ref"), tmp_path / "signalled")
+    schema = score_schema(grouped=True, signals=("entropy", "rank", "top-k"))
+    store = open_store(str(folder))
+    for unit in store.units:
+        table, metadata = store.read_unit(unit.unit)
+        losses = table["loss"].to_pylist()
+        columns = {name: table[name] for name in table.column_names} | {
+            "entropy": [[None if x is None else x + 1 for x in loss] for loss in losses],
+            "rank": [[None if x is None else int(x * 10) for x in loss] for loss in losses],
+            "top_ids": [[None if x is None else [3, 4] for x in loss] for loss in losses],
+            "top_log_p": [[None if x is None else [-0.5, -1.5] for x in loss] for loss in losses],
+        }
+        (folder / f"data/{unit.unit}.parquet").write_bytes(parquet_bytes(pa.table(columns, schema), schema, metadata))
+    return folder
+
+
+def test_every_signal_is_a_layer(signalled: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    answers = _opened(str(signalled), tmp_path / "cache")
+    layers = {layer["key"]: layer["kind"] for layer in answers.about({})[0]["layers"]}
+    assert layers == {"loss": "number", "entropy": "number", "rank": "rank"}
+    for unit, number, row in tables(str(signalled)):
+        place = {"unit": str(unit), "row": str(number)}
+        found = answers.document(place)
+        assert found["candidates"] == ["this store"]
+        for key in layers:
+            expected: Any = row[key]
+            assert found["values"][key] == [None if x is None else pytest.approx(x, rel=1e-5) for x in expected]
+        for token, loss in enumerate(row["loss"][:2]):  # type: ignore[index]
+            likeliest = answers.candidates({**place, "token": str(token)})["this store"]
+            wanted = [] if loss is None else [(tokenizer.decode([i]), p) for i, p in ((3, -0.5), (4, -1.5))]
+            assert likeliest == wanted
+    low, middle, high = answers.scale({"layer": "entropy"})
+    first = [
+        x
+        for unit, _, row in tables(str(signalled))
+        if unit == 0
+        for loss in [row["entropy"]]
+        for x in loss
+        if x is not None
+    ]  # type: ignore[attr-defined]
+    assert [low, middle, high] == pytest.approx(np.quantile(first, [0.05, 0.5, 0.95]))
+    answers.close()
+
+
+def test_a_store_behind_another_url_is_read_the_same(stores: Stores, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(stores.url("selection"), "/viewed/selection", recursive=True)
+    here, there = (
+        _opened(url, tmp_path / name)
+        for url, name in ((stores.url("selection"), "a"), ("memory://viewed/selection", "b"))
+    )
+    for question, query in (("cut", {"threshold": "0.5"}), ("documents", {"sort": "mean"}), ("tokens", {})):
+        assert here.questions[question](query) == there.questions[question](query)
+    mine, other = (answers.document({"unit": "1", "row": "2"}) for answers in (here, there))
+    assert other["values"] == {
+        name: values for name, values in mine["values"].items() if "." not in name
+    }  # no sets behind
+    here.close()
+    there.close()
+    memory.rm("/viewed", recursive=True)
+
+
+def test_more_groups_than_are_counted_are_counted_as_one(
+    tmp_path: Path, make_model: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MOST_GROUPS", 3)
+    docs = [Doc(f"d{i}", f"g{i}", [5, 6], [float(i), None]) for i in range(8)]
+    write_scores(tmp_path / "scores", [[docs[:2], docs[2:5], docs[5:]]], tokenizer=make_model(1))
+    answers = _opened(f"{tmp_path}/scores", tmp_path / "cache")
+    found = answers.cut({"threshold": "3"})
+    assert (found["total"]["items_kept"], found["total"]["items"]) == (5, 8)
+    assert [group["name"] for group in found["groups"]] == ["(none)"]
+    assert (
+        answers.documents({"group": str(answers.stores[0].index.group_number("g4"))})["documents"][0]["doc_id"] == "d4"
+    )
+    answers.close()
+
+
+def test_a_damaged_unit_is_told_and_what_was_read_is_listed(stores: Stores, tmp_path: Path) -> None:
+    folder = shutil.copytree(stores.url("ref"), tmp_path / "damaged")
+    store = open_store(str(folder))
+    order = np.random.default_rng(0).permutation(len(store.units)).tolist()
+    broken = folder / f"data/{store.units[order[-1]].unit}.parquet"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    answers = _opened(str(folder), tmp_path / "cache")
+    (progress,) = answers.progress({})
+    assert broken.name in progress["error"]
+    assert not progress["ready"]
+    assert 0 < answers.documents({})["n"] == progress["documents"] < 60
+    assert orjson.dumps(progress)
+    answers.close()
+    assert list((tmp_path / "cache").iterdir()) == []  # the next run begins anew
