@@ -73,7 +73,7 @@ tests: $(INSTALLED) browser   ## the tests alone
 
 BROWSERS := chromium chromium-browser google-chrome
 APT := timeout 300 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
-browser:   ## Chromium for the tests that open reports in a browser, from Debian's packages where one is root
+browser:   ## Chromium for the tests that open pages in a browser, from Debian's packages where one is root
 	@for name in $(BROWSERS); do command -v $$name > /dev/null && exit; done; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install it with apt-get"; \
 	elif $(APT) update > /dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive \
