@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -97,6 +97,14 @@ test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of 
 
 test-vllm: $(INSTALLED) .venv-vllm/.installed   ## a real vLLM server beside a plain forward, with SmolLM2-135M; downloads a gigabyte once
 	RHO_SCORE_VLLM=.venv-vllm $(BIN)/python -m pytest tests/servers
+
+# Apart from .venv: where torchao is installed, every process that imports transformers imports it too.
+.venv-fp8/.installed: constraints.txt
+	$(PIP) install --no-deps --constraint constraints.txt --upgrade --target .venv-fp8 torchao
+	touch $@
+
+test-fp8: $(INSTALLED) .venv-fp8/.installed   ## --quantize fp8 with torchao on this CPU, beside the same rounding done by hand
+	PYTHONPATH=.venv-fp8 $(BIN)/python -m pytest tests/unit/models/test_fp8.py
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
