@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -113,7 +114,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _counts(file: Path) -> list[Row]:
-    """How many tests passed, failed and were skipped, and which failed, from pytest's JUnit file."""
+    """How many tests passed, failed and were skipped, which failed, and why others were skipped, from a JUnit file."""
     if not file.exists():
         return []
     cases = list(ElementTree.parse(file).iter("testcase"))
@@ -125,13 +126,19 @@ def _counts(file: Path) -> list[Row]:
     return [
         Row("tests", shown, numbers),
         *(Row(f"failed: {case.get('name')}", _reason(case, "failure", "error")) for case in failed),
-        *(Row(f"skipped: {case.get('name')}", _reason(case, "skipped")) for case in skipped),
+        *(Row(f"skipped: {n}", why, {"skipped": n}) for why, n in Counter(_skipped(c) for c in skipped).items()),
     ]
 
 
 def _reason(case: ElementTree.Element, *kinds: str) -> str:
     found = next((child for kind in kinds if (child := case.find(kind)) is not None), None)
     return " ".join((found.get("message") or "").split())[:150] if found is not None else ""
+
+
+def _skipped(case: ElementTree.Element) -> str:
+    """Why a test was skipped, or all tests of a file, of which the text under the message tells."""
+    reason = _reason(case, "skipped")
+    return reason if reason != "collection skipped" else " ".join((case.findtext("skipped") or reason).split())[-150:]
 
 
 def _last_line(log: Path) -> str:

@@ -101,16 +101,32 @@ def test_tests_are_counted_with_their_reasons(tmp_path: Path) -> None:
         "import pytest\n"
         "def test_good(): pass\n"
         "def test_bad(): assert 1 == 2, 'not the same'\n"
-        "def test_none(): pytest.skip('no CUDA device')\n"
+        "@pytest.mark.parametrize('n', [1, 2])\n"
+        "def test_none(n): pytest.skip('no CUDA device')\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(file), "--junitxml", "{result}"]
+    other = tmp_path / "test_whole.py"
+    other.write_text("import pytest\npytest.skip('no torchao', allow_module_level=True)\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        str(file),
+        str(other),
+        "--junitxml",
+        "{result}",
+    ]
     part = Part(name="tests", about="", command=command, limit_s=100.0, result="junit")
     found = gpu.run_part(part, limit_s=100, folder=tmp_path)
-    counts, bad, none = found["rows"]
-    assert counts["numbers"] == {"passed": 1, "failed": 1, "skipped": 1}
+    counts, bad, *skipped = found["rows"]
+    assert counts["numbers"] == {"passed": 1, "failed": 1, "skipped": 3}
     assert bad["what"] == "failed: test_bad"
     assert "not the same" in bad["shown"]
-    assert (none["what"], none["shown"]) == ("skipped: test_none", "no CUDA device")
+    whys = {row["what"]: row["shown"] for row in skipped}
+    assert whys.keys() == {"skipped: 2", "skipped: 1"}
+    assert whys["skipped: 2"] == "no CUDA device"
+    assert "no torchao" in whys["skipped: 1"]
     assert found["error"].startswith("exit code 1: ")
 
 
