@@ -104,7 +104,7 @@ test-vllm: $(INSTALLED) .venv-vllm/.installed   ## a real vLLM server beside a p
 	touch $@
 
 test-fp8: $(INSTALLED) .venv-fp8/.installed   ## --quantize fp8 with torchao on this CPU, beside the same rounding done by hand
-	PYTHONPATH=.venv-fp8 $(BIN)/python -m pytest tests/unit/models/test_fp8.py
+	PYTHONPATH=.venv-fp8 $(BIN)/python -m pytest tests/unit/models/test_fp8.py -m 'long or not long'
 
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz

@@ -179,6 +179,12 @@ def test_with_one_scale_for_all_rows_a_token_would_depend_on_later_ones(
     assert np.ptp(losses, axis=0).max() > 0
 
 
+@pytest.mark.long  # half a minute of compiling
+def test_layers_in_fp8_are_compiled(torchao_on_cpu: None, tmp_path: Path) -> None:
+    calm_model(tmp_path)
+    assert _scorer(tmp_path, compile=True).layout == Layout("packed", compiled=True)
+
+
 def test_a_document_that_overflows_is_scored_again_without_fp8(
     torchao_on_cpu: None, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
