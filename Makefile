@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-long browser fuzz families chaos soak same-bytes audit bench clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu clean
 
 help:   ## this list
-	@grep -E '^[a-z-]+: .*##|^[a-z-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(INSTALLED)   ## make .venv with every dependency, by the hashes of requirements.lock, and the demo's model
 	$(BIN)/python -m demo.model
@@ -98,6 +98,14 @@ test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of 
 test-vllm: $(INSTALLED) .venv-vllm/.installed   ## a real vLLM server beside a plain forward, with SmolLM2-135M; downloads a gigabyte once
 	RHO_SCORE_VLLM=.venv-vllm $(BIN)/python -m pytest tests/servers
 
+# Apart from .venv: where torchao is installed, every process that imports transformers imports it too.
+.venv-fp8/.installed: constraints.txt
+	$(PIP) install --no-deps --constraint constraints.txt --upgrade --target .venv-fp8 torchao
+	touch $@
+
+test-fp8: $(INSTALLED) .venv-fp8/.installed   ## --quantize fp8 with torchao on this CPU, beside the same rounding done by hand
+	PYTHONPATH=.venv-fp8 $(BIN)/python -m pytest tests/unit/models/test_fp8.py -m 'long or not long'
+
 MINUTES ?= 30
 fuzz: $(INSTALLED)   ## mutated files, stores, options for MINUTES (30); what fails is kept in out/fuzz
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
@@ -114,6 +122,11 @@ bench: $(INSTALLED)   ## scorer and selection beside limits and peers, a plan of
 	$(BIN)/python -m bench.selection
 	$(BIN)/python -m bench.selection --check
 	$(BIN)/python -m bench.scale
+
+gpu: $(INSTALLED)   ## on one GPU, in 25 minutes: its tests, speeds, memory, FP8, a whole job, training (writes out/bench/gpu.json)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fp8]' \
+		|| echo "torchao is not installed: the parts in FP8 will fail or be skipped"
+	$(BIN)/python -m bench.gpu $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")

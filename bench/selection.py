@@ -8,7 +8,6 @@ minute, and a sorted list takes two. `--check` compares masks with a full sort i
 
 import argparse
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -16,12 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.machine import memory_gib, processor, versions
 from bench.processes import Ran, helper, run
 from bench.score_sets import ROOT, Sets, cached
 from bench.selection_check import check
@@ -200,10 +198,8 @@ def table(header: Row, rows: Sequence[Row]) -> str:
 
 def machine() -> str:
     """Machine and versions, one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    versions = ", ".join(f"{name} {version(name)}" for name in ("ray", "duckdb", "polars", "pyarrow", "numpy"))
-    return f"{cpu}, {os.cpu_count()} cores, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB; {versions}"
+    named = ", ".join(f"{n} {v}" for n, v in versions(("ray", "duckdb", "polars", "pyarrow", "numpy")).items())
+    return f"{processor()}, {memory_gib():.0f} GiB; {named}"
 
 
 def _contention(n_tokens: int, contenders: list[Contender], rounds: int, limit_s: float, only: list[str]) -> str:

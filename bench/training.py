@@ -2,23 +2,24 @@
 
 Each contender makes the same steps (forward, backward, AdamW) on the same packed rows, one after another, so that a noisy
 machine is noisy for all. A ratio is the median over the rounds. `python -m bench.training head` measures the peak memory of
-the head alone, in a process of its own.
+the head alone, in a process of its own; `python -m bench.training steps` leaves it out.
 """
 
 import argparse
 import copy
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from bench.machine import memory_gib, processor, versions
 from bench.memory import Watch
-from bench.selection import machine, table
+from bench.rows import Row, rate_row, write_rows
 from demo.model import base_model
 from rho_score.inference.loss import Head
 from rho_score.training.head_loss import losses_of, weighted_loss
@@ -68,8 +69,8 @@ def contender(model: Any, rule: SelectionRule | None, dtype: torch.dtype) -> Ste
     return step
 
 
-def throughput(rounds: int, n_rows: int, block_size: int) -> None:
-    """Prints tokens/s of every contender, and its ratio to plain training."""
+def throughput(rounds: int, n_rows: int, block_size: int) -> list[Row]:
+    """Tokens/s of every contender, and its ratio to plain training."""
     gpu = torch.cuda.is_available()
     device, dtype = torch.device("cuda" if gpu else "cpu"), torch.bfloat16 if gpu else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(base_model(), dtype=torch.float32)
@@ -90,15 +91,13 @@ def throughput(rounds: int, n_rows: int, block_size: int) -> None:
             if n:  # the first round warms up
                 seconds[name].append(time.perf_counter() - started)
     plain = next(iter(seconds.values()))
-    rows = []
+    rows = [
+        Row(f"**training** SmolLM2-135M, {dtype}, {rounds} steps of {n_rows} rows of {block_size} tokens, tokens/s", "")
+    ]
     for name, took in seconds.items():
         ratios = [one / other for one, other in zip(plain, took, strict=True)]
-        rate = n_rows * block_size / statistics.median(took)
-        rows.append(
-            (name, f"{rate:,.0f}", f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})")
-        )
-    print(f"{machine()}\nSmolLM2-135M, {dtype}, steps of {n_rows} rows of {block_size} tokens, {rounds} rounds\n")
-    print(table(("contender", "tokens/s", "÷ plain training"), rows))
+        rows.append(rate_row(name, [n_rows * block_size / one for one in took], ratios, "it ÷ plain training"))
+    return rows
 
 
 def head_memory(kind: str, vocabulary: int = 150_000, width: int = 256, n_tokens: int = 8192) -> None:
@@ -120,22 +119,28 @@ def head_memory(kind: str, vocabulary: int = 150_000, width: int = 256, n_tokens
 def main() -> None:
     """Runs both parts; see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=["head", "all"], default="all")
+    parser.add_argument("part", nargs="?", choices=["head", "steps", "all"], default="all")
     parser.add_argument("kind", nargs="?", choices=["plain", "ours"], default="ours")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=2)
     parser.add_argument("--block-size", type=int, default=512)
+    parser.add_argument("--json", type=Path, default=None, help="a file for the rows of the steps")
     args = parser.parse_args()
     if args.part == "head":
         head_memory(args.kind)
         return
-    throughput(args.rounds, args.rows, args.block_size)
-    command = [sys.executable, "-m", "bench.training", "head"]
-    rows = [
-        (kind, subprocess.run([*command, kind], capture_output=True, text=True, check=True).stdout.strip() + " MB")
-        for kind in ("plain", "ours")
-    ]
-    print(table(("head of 150,000 words, 8,192 tokens, width 256: peak above its inputs", ""), rows))
+    rows = throughput(args.rounds, args.rows, args.block_size)
+    if args.json is not None:
+        write_rows(args.json, rows)
+    if args.part == "all":
+        command = [sys.executable, "-m", "bench.training", "head"]
+        rows.append(Row("**head** of 150,000 words, 8,192 tokens, width 256: peak above its inputs", ""))
+        for kind in ("plain", "ours"):
+            took = subprocess.run([*command, kind], capture_output=True, text=True, check=True).stdout.strip()
+            rows.append(Row(kind, f"{took} MB"))
+    named = ", ".join(f"{name} {version}" for name, version in versions(("torch", "transformers")).items())
+    print(f"{processor()}, {memory_gib():.0f} GiB; {named}\n\n| | |\n|---|---|")
+    print("\n".join(f"| {row.what} | {row.shown} |" for row in rows))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rho_score.config.corpus import CorpusConfig
 from rho_score.config.option import Group, metavar
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantize = Literal["int8", "int4"]
+Quantize = Literal["int8", "int4", "fp8"]
 Precision = Literal["float16", "float32"]
 Signal = Literal["entropy", "rank", "top-k"]
 ServerKind = Literal["vllm", "sglang", "openai"]
@@ -47,8 +47,9 @@ class ScoreConfig(CorpusConfig):
     """The arithmetic of the forward pass. auto is float16 where the device computes it (CUDA,
     AMX-FP16), else bfloat16 (AMX-BF16), else float32."""
     quantize: Annotated[Quantize | None, _MODEL] = None
-    """Load the weights of the model's body in 8 or 4 bits with bitsandbytes, for models that do not
-    fit otherwise. Use --verify to see how far that moves the losses."""
+    """Load the weights of the model's body in fewer bits. int8 and int4 (bitsandbytes) are for models
+    that do not fit otherwise. fp8 (torchao) also multiplies in FP8, on GPUs that have it. Use
+    --verify to see how far that moves the losses."""
     compile: Annotated[bool, _MODEL] = True
     """Compile the model's layers. This takes up to a minute once on each node, and scoring is
     faster from then on."""

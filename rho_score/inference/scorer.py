@@ -16,7 +16,7 @@ from rho_score.errors import InputError
 from rho_score.inference.batches import Passes, ignore
 from rho_score.inference.forward import Forward, Layout
 from rho_score.inference.scored import Scored
-from rho_score.inference.self_check import ProofDocuments, examine, make_documents, prove
+from rho_score.inference.self_check import FP8, ProofDocuments, examine, make_documents, prove
 from rho_score.models.load import ModelSource, load_model
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class Scorer:
         top_k: how many of the likeliest tokens the signal top-k has, at most the size of the
             vocabulary.
         batch_tokens: positions in a pass. None: by the free memory on a GPU, 2048 on a CPU.
-        compile: compile the model's layers, unless they are quantized or spread over several GPUs.
+        compile: compile the model's layers, unless they are spread over several GPUs or quantized
+            by bitsandbytes.
         on_phase: called with the name of each step while the model is loaded and checked.
 
     Raises:
@@ -141,7 +142,10 @@ class Scorer:
         return f"its losses are not finite in {narrow}, and there was not enough memory to try {wide}"
 
     def _load(self, dtype: torch.dtype) -> Forward:
-        model = load_model(self._source, dtype, self.device)
+        source = self._source
+        if source.quantize == "fp8" and dtype != self.dtype:  # its products know no wider dtype
+            source = replace(source, quantize=None)
+        model = load_model(source, dtype, self.device)
         return Forward(
             model,
             self.device,
@@ -171,16 +175,17 @@ class Scorer:
 
         The check uses a wider dtype if the test documents overflow in this one.
         """
-        compile = compile and self._source.quantize is None and self._source.n_gpus == 1
+        compile = compile and self._source.quantize in (None, "fp8") and self._source.n_gpus == 1
         layouts = [*([Layout("packed", True)] if compile else []), Layout("packed"), Layout("padded")]
         model = self._source.model
         for dtype in LADDER.get(self.dtype, [self.dtype]):
             passes = self.passes if dtype == self.dtype else replace(self.passes, forward=self._load(dtype))
             documents = make_documents(passes)
+            precision = FP8 if self._source.quantize == "fp8" and dtype == self.dtype else dtype
             on_phase("compiling the model and checking it" if compile else "checking the model")
             try:
-                alone = examine(passes, documents, dtype, model)
-                proved = prove(passes, documents, [] if alone else layouts, dtype, model)
+                alone = examine(passes, documents, precision, model)
+                proved = prove(passes, documents, [] if alone else layouts, precision, model)
             except torch.OutOfMemoryError as error:
                 raise InputError(_no_room_for_proof(model, documents)) from error
             if proved is not None:

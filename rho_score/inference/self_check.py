@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 # The mean differences that are allowed, in nats. TOLERANCE: between a fast layout and the plain
 # forward of the same dtype. STEADY: between two passes of a fast layout that differ in a document's
 # neighbours.
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
-STEADY = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+FP8 = torch.float8_e4m3fn
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1, FP8: 5e-1}
+STEADY = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2, FP8: 1e-2}
 PROOF_TOKENS = 512  # fewest tokens in a pass of the check, so that its documents share one
 SHORT = (3, 40, 17, 2, 109)  # tokens of the documents that every model is checked on
 # The mean over so many tokens in a row is checked too, so that a fault beyond one length shows in a

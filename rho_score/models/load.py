@@ -23,6 +23,7 @@ from transformers import (
 from rho_score.config import Quantize
 from rho_score.errors import InputError
 from rho_score.models.directory import first_line, model_files, require_package
+from rho_score.models.fp8 import check_fp8, fp8_settings
 from rho_score.models.model_config import (
     load_config,
     sees_images,
@@ -42,7 +43,10 @@ class ModelSource:
     trust_remote_code: bool = False
     """True to run the Python files that come with the model."""
     quantize: Quantize | None = None
-    """How to quantize the weights of the body (bitsandbytes); None to leave them as they are."""
+    """How to quantize the weights of the body (int8 and int4: bitsandbytes; fp8: torchao).
+
+    None leaves them as they are.
+    """
     n_gpus: int = 1
     """Number of GPUs of one node that the layers are spread over."""
 
@@ -64,7 +68,10 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     options: dict[str, Any] = {}
     if source.quantize is not None:
         refuse_quantizing_twice(source, config)
-        require_package("bitsandbytes", f"--quantize {source.quantize}")
+        if source.quantize == "fp8":
+            check_fp8(dtype, gpu=device.type == "cuda", here=True)
+        else:
+            require_package("bitsandbytes", f"--quantize {source.quantize}")
         options["quantization_config"] = _quantization(source.quantize, dtype)
     if quantized:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs a cast at every product
@@ -219,11 +226,14 @@ def _with_adapter(loaded: Any, model: str, quantized: bool) -> Any:
     return loaded
 
 
-def _quantization(quantize: Quantize, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _quantization(quantize: Quantize, dtype: torch.dtype) -> Any:
     """Returns the settings for weights that are quantised as they are loaded.
 
-    They have no outlier columns, see `rho_score.models.quantized.without_outliers`.
+    Those of bitsandbytes have no outlier columns, see
+    `rho_score.models.quantized.without_outliers`.
     """
+    if quantize == "fp8":
+        return fp8_settings()
     if quantize == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from rho_score.config import Quantize
 from rho_score.errors import InputError
 from rho_score.models.directory import model_files, own_code, require_package, wants_own_code
 from rho_score.models.weights import check_adapter, check_weights, named_weights
@@ -105,15 +106,17 @@ def default_context(config: Any) -> int:
     return min(longest_context(config) or LONGEST_DEFAULT_CONTEXT, LONGEST_DEFAULT_CONTEXT)
 
 
-def resolve_dtype(dtype: str, *, gpu: bool) -> str:
+def resolve_dtype(dtype: str, *, gpu: bool, quantize: Quantize | None = None) -> str:
     """Returns `dtype`, or for `auto` the dtype that suits the device.
 
     That is float16 where the device computes in it (CUDA, AMX-FP16), else bfloat16 (AMX-BF16), else
     float32. Mean difference from float32 on SmolLM2-135M: float16 4.5e-3 nats, bfloat16 2.8e-2 to
-    3.7e-2 (docs/decisions/004).
+    3.7e-2 (docs/decisions/004). FP8 is computed between bfloat16 values alone.
     """
     if dtype != "auto":
         return dtype
+    if quantize == "fp8":
+        return "bfloat16"
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if not gpu and cpuinfo.exists() else set()
     if gpu or "amx_fp16" in flags:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rho_score.cluster.ray_cluster import starts_its_own
 from rho_score.config import Precision, ScoreConfig, Signal
 from rho_score.corpus.columns import Columns
 from rho_score.corpus.content import columns_of
@@ -18,6 +19,7 @@ from rho_score.inference.scorer import DEFAULT_BATCH_TOKENS, DEFAULT_TOP_K, Scor
 from rho_score.inference.windows import overlap_of
 from rho_score.models.content import Encoder
 from rho_score.models.directory import pinned
+from rho_score.models.fp8 import check_fp8
 from rho_score.models.identity import model_identity
 from rho_score.models.load import ModelSource, refuse_quantizing_twice
 from rho_score.models.model_config import default_context, load_config, longest_context, resolve_dtype
@@ -191,10 +193,12 @@ def _scorer_settings(
         )
     vocabulary = model_config.get_text_config().vocab_size
     prefix = _prefix(config, columns, tokenizer, vocabulary)
-    if config.dtype == "auto" and begun is not None:
+    if config.dtype == "auto" and begun is not None and config.quantize != "fp8":
         dtype = str(begun.get("parts", {}).get("dtype"))  # a resumed run keeps its dtype
     else:
-        dtype = resolve_dtype(config.dtype, gpu=gpus > 0)
+        dtype = resolve_dtype(config.dtype, gpu=gpus > 0, quantize=config.quantize)
+    if config.quantize == "fp8":
+        check_fp8(getattr(torch, dtype), gpu=gpus > 0, here=starts_its_own())
     scorer = ScorerSettings(
         model=source,
         dtype=dtype,
