@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu release-check sbom image clean
 
 help:   ## this list
 	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -139,6 +139,24 @@ soak: $(INSTALLED)   ## ten thousand small units in one run: what grows with uni
 
 same-bytes: $(INSTALLED)   ## whether this code writes the same files as the checkout in BEFORE=… by a hundred commands (writes out/same-bytes)
 	$(BIN)/python -m tests.same_bytes $(BEFORE) .
+
+release-check: $(INSTALLED)   ## the wheel with its kernel, installed alone in an empty environment: the main job runs with it, and its SBOM
+	rm -rf out/release
+	mkdir -p out/release/job
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir out/release/wheels .
+	$(MAKE) --no-print-directory sbom WHEELS=out/release/wheels
+	cd out/release/job && ../bare/bin/python $(CURDIR)/tests/release/main_job.py .
+
+sbom:   ## what the wheel in the folder WHEELS depends on, as CycloneDX (writes out/release/sbom.json)
+	$(PYTHON) -m venv out/release/bare
+	$(PYTHON) -m venv out/release/cyclonedx
+	out/release/bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --find-links $(WHEELS) torch 'rho-score[report]'
+	out/release/cyclonedx/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	out/release/cyclonedx/bin/cyclonedx-py environment out/release/bare/bin/python --pyproject pyproject.toml \
+		--output-reproducible --validate --output-file out/release/sbom.json
+
+image: $(INSTALLED)   ## the CPU image, built from an empty Debian tree without Docker, and a job in it; needs root on Debian
+	$(BIN)/python -m tests.release.image
 
 clean:   ## remove what the demo wrote; keeps .venv and .cache
 	rm -rf out

@@ -84,7 +84,7 @@ class Answers:
             threshold = _number(query, "threshold")
             if threshold is None or math.isnan(threshold):
                 raise InputError("a cut needs a threshold or a share.")
-        groups = [
+        groups: list[dict[str, Any]] = [
             {
                 "group": shown.index.group_number(kept.group),
                 "name": shown_name(kept.group),

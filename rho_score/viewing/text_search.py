@@ -127,7 +127,7 @@ class _Texts:
             sizes = self._vocabulary.byte_lengths(ids, lengths)
             ends = np.cumsum(np.concatenate([[0], sizes]))[np.cumsum(lengths)]
         else:
-            decoded = [self._tokenizer.decode(part).encode() for part in np.split(ids, np.cumsum(lengths)[:-1])]
+            decoded = [str(self._tokenizer.decode(part)).encode() for part in np.split(ids, np.cumsum(lengths)[:-1])]
             texts, ends = np.frombuffer(b"".join(decoded), np.uint8), np.cumsum([len(text) for text in decoded])
         whole, at = _lowered(texts).tobytes(), 0
         while (at := whole.find(query, at)) >= 0:

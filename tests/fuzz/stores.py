@@ -116,8 +116,7 @@ def use_selection() -> None:
     assert isinstance(store, Selection)
     scores_behind(store)
     _facts(store)
-    _groups(store)
-    sample_tokens(store, n_tokens=100)
+    _groups(store, sample_tokens(store, n_tokens=100))
 
 
 def finished_select() -> None:

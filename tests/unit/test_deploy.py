@@ -1,7 +1,9 @@
 """cluster.yaml by Ray's own validator; the KubeRay job by what it must hold; the job scripts by their names."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_cluster_yaml_is_valid_and_keeps_work_off_the_head() -> None:
@@ -34,6 +37,28 @@ def test_rayjob_runs_the_command_line() -> None:
     (workers,) = cluster["workerGroupSpecs"]
     assert workers["minReplicas"] == 0
     assert "nvidia.com/gpu" in workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    for group in (cluster["headGroupSpec"], workers):
+        pod = group["template"]["spec"]
+        assert pod["containers"][0]["image"].endswith("/rho-score:cuda")
+        assert pod["securityContext"]["runAsUser"] == int(re.findall(r"--uid (\d+)", DOCKERFILE)[0])
+
+
+def test_dockerfile_has_the_stages_and_extras_that_it_promises() -> None:
+    assert re.findall(r"^FROM \S+ AS (\w+)", DOCKERFILE, re.MULTILINE) == ["wheel", "installed", "cpu", "cuda"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for found in re.findall(r"\.whl\)\[([\w,]+)\]", DOCKERFILE) for extra in found.split(",")}
+    assert named == extras.keys() - {"demo", "dev", "bench"}
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "1000:1000"
+
+
+def test_release_pins_every_action_by_its_commit() -> None:
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    used = re.findall(r"uses: (\S+)", release)
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in used)
+    jobs = yaml.safe_load(release)["jobs"]
+    assert {"bare", "sbom"} <= set(jobs["publish"]["needs"])
 
 
 STANDS_ASIDE = {"select"}
