@@ -37,6 +37,16 @@ def visible(text: str) -> str:
     return "".join(f"‹{ord(c):04X}›" if unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
+LONGEST_NAME = 200
+
+
+def shown_name(text: str | None, missing: str = "(none)") -> str:
+    """An id or a group as a page shows it: on one line, shortened, all characters visible."""
+    if text is None:
+        return missing
+    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
+
+
 def spreadsheet_cell(text: str) -> str:
     """`text` with a ' in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -31,8 +31,8 @@ class ViewConfig:
     browser: Annotated[bool, _PAGE] = True
     """Open the page in a browser. The URL is printed in any case."""
     cache: Annotated[str | None, _PAGE, metavar("DIR")] = None
-    """The folder of the index of documents, which is made once for each store and takes about 60
-    bytes for each document. By default it is in ~/.cache/rho-score/view."""
+    """The folder of the index of documents, which is made once for each store. By default it is in
+    ~/.cache/rho-score/view."""
     ref: Annotated[str | None, _MOVED, metavar("SCORES")] = None
     """The score set of the reference model."""
     base: Annotated[str | None, _MOVED, metavar("SCORES")] = None

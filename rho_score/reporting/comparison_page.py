@@ -21,7 +21,7 @@ from rho_score.reporting.heatmap import AT_ONCE, MOST_SHOWN, heat_map, legend
 from rho_score.reporting.html import publish_page
 from rho_score.reporting.shown_documents import ShownDocument
 from rho_score.reporting.verdict import sentences
-from rho_score.safe_text import visible
+from rho_score.safe_text import shown_name, visible
 from rho_score.version import __version__
 
 MOST_ROWS = 100
@@ -29,7 +29,6 @@ MOST_ROWS = 100
 MOST_DRAWN = 6
 """Distributions of a figure, the largest samples first."""
 MOST_VERDICTS = 12
-LONGEST_NAME = 200
 _ABOUT = {
     "harder": "The hardest documents of {0}, above the 99 % quantile",
     "easier": "The easiest documents of {0}, below the 1 % quantile",
@@ -56,21 +55,21 @@ def write_page(
     publish_page(
         config.page,
         "comparison.html.j2",
-        title=f"Comparison with {_name(first)}"
+        title=f"Comparison with {shown_name(first)}"
         if len(summary.sets) > 1
-        else f"Groups of {_name(summary.sets[0].label)}",
-        first=_name(first),
+        else f"Groups of {shown_name(summary.sets[0].label)}",
+        first=shown_name(first),
         place=visible(" · ".join(without_credentials(url) for url in config.scores)),
         version=__version__,
-        facts=[(f"bits per byte, {_name(part.label)}", f"{part.bits_per_byte:.4f}") for part in summary.sets],
+        facts=[(f"bits per byte, {shown_name(part.label)}", f"{part.bits_per_byte:.4f}") for part in summary.sets],
         verdicts=[
-            {"title": _name(found.label), "sentences": sentences(found)}
+            {"title": shown_name(found.label), "sentences": sentences(found)}
             for found in _whole_first(summary.comparisons)[:MOST_VERDICTS]
         ],
         n_verdicts=len(summary.comparisons),
         figures=_figures(summary, rates),
         shares=[f"{share:.0%}" for share in QUANTILES],
-        parts=[{**vars(part), "label": _name(part.label)} for part in parts[:MOST_ROWS]],
+        parts=[{**vars(part), "label": shown_name(part.label)} for part in parts[:MOST_ROWS]],
         table_note=_table_note(summary, len(parts)),
         differences=[_cells(found) for found in summary.comparisons[:MOST_ROWS]],
         documents=_documents(summary.documents, tokenizer, scale),
@@ -78,10 +77,6 @@ def write_page(
         min_tokens=config.min_tokens,
         same=same,
     )
-
-
-def _name(text: str) -> str:
-    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
 
 
 def _whole_first(found: Sequence[Comparison]) -> list[Comparison]:
@@ -93,12 +88,12 @@ def _table_note(summary: CompareSummary, n_parts: int) -> str:
     if n_parts > MOST_ROWS:
         notes.append(f"The first {MOST_ROWS} of {n_parts:,} rows; --csv writes all.")
     notes += [
-        f"{n:,} documents of {_name(name)} are left out: they have no loss, no text, or an infinite loss."
+        f"{n:,} documents of {shown_name(name)} are left out: they have no loss, no text, or an infinite loss."
         for name, n in summary.left_out.items()
         if n
     ]
     notes += [
-        f"{used:,} of {planned:,} units of {_name(name)} are used, those that are published."
+        f"{used:,} of {planned:,} units of {shown_name(name)} are used, those that are published."
         for name, (used, planned) in summary.units.items()
         if used < planned
     ]
@@ -118,7 +113,7 @@ def _figures(summary: CompareSummary, rates: Mapping[str, Rates]) -> list[dict[s
     if several:
         note = "Each point is a percentile, from 1 % to 99 %. Above the line, a set is harder."
         figures.append(_figure("Percentiles", note, comparison_figures.quantiles(shown)))
-    against = f"Against {_name(summary.comparisons[0].against)}, with 95 % intervals."
+    against = f"Against {shown_name(summary.comparisons[0].against)}, with 95 % intervals."
     if len(summary.comparisons) > charts.MOST_INTERVALS:
         against += f" The first {charts.MOST_INTERVALS} of {len(summary.comparisons):,}."
     figures.append(_figure("Difference of the means", against, comparison_figures.differences(summary.comparisons)))
@@ -141,7 +136,7 @@ def _cells(found: Comparison) -> list[tuple[str, str]]:
     """The cells of a row, each with its interval, which may be empty."""
     matched = found.matched
     return [
-        (_name(found.label), ""),
+        (shown_name(found.label), ""),
         _shown(found.difference, "+.3f"),
         _shown(found.weighted_difference, "+.3f"),
         _shown(found.superiority, ".3f"),
@@ -177,8 +172,8 @@ def _documents(
 
     def row(document: ShownDocument) -> dict[str, Any]:
         return {
-            "doc_id": _name(document.doc_id),
-            "group": None if document.group is None else _name(document.group),
+            "doc_id": shown_name(document.doc_id),
+            "group": None if document.group is None else shown_name(document.group),
             "rate": document.bits_per_byte,
             "tokens": len(document.tokens.input_ids),
             "excerpt": document.excerpt,
@@ -186,6 +181,6 @@ def _documents(
         }
 
     return [
-        {"title": _ABOUT[kind].format(_name(of)), "rows": [row(document) for document in found]}
+        {"title": _ABOUT[kind].format(shown_name(of)), "rows": [row(document) for document in found]}
         for (of, kind), found in groupby(documents, key=lambda document: (document.of, document.kind))
     ]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rho_score import charts
 from rho_score.reporting.sample import TokenSample
-from rho_score.safe_text import visible
+from rho_score.safe_text import shown_name
 from rho_score.stores.counts import GroupCounts, group_codes, group_counts_in
 from rho_score.stores.selection import Selection
 
@@ -17,7 +17,6 @@ MOST_DRAWN = 12
 """Groups of a figure, those with the most tokens."""
 MOST_ROWS = 1000
 """Rows of the table, the groups with the most tokens."""
-LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +32,6 @@ class GroupRow:
     threshold: float | None = None
 
 
-def shown_name(text: str) -> str:
-    """An id or a group as the page shows it: on one line, shortened, all characters visible."""
-    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
-
-
-def _group_name(group: str | None) -> str:
-    return "(none)" if group is None else shown_name(group)
-
-
 def kept_by_group(selection: Selection) -> list[GroupRow]:
     """The groups of a selection, counted exactly, the one with the most tokens first."""
     cuts = selection.summary["thresholds"]
@@ -52,7 +42,7 @@ def kept_by_group(selection: Selection) -> list[GroupRow]:
 
     def row(group: str | None, counts: GroupCounts) -> GroupRow:
         return GroupRow(
-            group=_group_name(group),
+            group=shown_name(group),
             documents=counts.documents,
             tokens=counts.tokens,
             kept=counts.tokens_kept,
@@ -75,7 +65,7 @@ def sampled_by_group(sample: TokenSample) -> list[GroupRow]:
     tokens = np.bincount(of_token, minlength=len(groups))
     rows = [
         GroupRow(
-            group=_group_name(group),
+            group=shown_name(group),
             documents=int(documents[i]),
             tokens=int(tokens[i]),
             mean=float(sums[i] / losses[i]) if losses[i] else None,

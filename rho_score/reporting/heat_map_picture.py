@@ -6,11 +6,10 @@ A README, a slide and a notebook on GitHub show such a picture; `heatmap` has th
 import unicodedata
 from html import escape
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rho_score.models.pieces import text_pieces
-from rho_score.reporting.heatmap import COLOURS, INK, LEFT_OUT, LEVELS, paled, visible
+from rho_score.reporting.heatmap import COLOURS, INK, LEFT_OUT, LEVELS, level_of, paled, visible
 from rho_score.reporting.sample import DocumentTokens
 
 SIZE, ADVANCE, LINE, MARGIN = 15, 9.0, 27, 22  # of the text, pixels
@@ -35,7 +34,7 @@ def heat_map_picture(
     column, row, widest, marks = 0, 0, 0, []
     for piece in text_pieces(tokenizer, document.input_ids):
         part = slice(piece.start, piece.stop)
-        level = _level(document.score[part], middle, spread)
+        level = level_of(document.score[part], middle, spread)
         kept = document.mask is None or bool(document.mask[part].any())
         for i, text in enumerate((visible(piece.text) or "∅").split("\n")):
             if i or column + _width(text) > columns:
@@ -55,14 +54,6 @@ def heat_map_picture(
         + "\n".join(marks)
         + f"\n{_legend(MARGIN, height - 40, words)}\n</svg>\n"
     )
-
-
-def _level(scores: np.ndarray, middle: float, spread: float) -> int | None:
-    known = scores[~np.isnan(scores)]
-    if not len(known):
-        return None
-    scaled = (float(known.mean()) - middle) / max(spread, 1e-6)
-    return int(np.clip(np.nan_to_num(np.round((scaled + 1) / 2 * (LEVELS - 1))), 0, LEVELS - 1))
 
 
 def _width(text: str) -> int:

@@ -125,15 +125,19 @@ def _doc(content: Sequence[Markup | str]) -> Markup:
     return Markup('<div class="doc" dir="auto">') + Markup("").join(content) + Markup("</div>")
 
 
+def level_of(scores: np.ndarray, middle: float, spread: float) -> int | None:
+    """The level of colour of tokens that are shown together, by the mean of their scores; None without any."""
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return None
+    scaled = (float(known.mean()) - middle) / max(spread, 1e-6)
+    return int(np.clip(np.nan_to_num(np.round((scaled + 1) / 2 * (LEVELS - 1))), 0, LEVELS - 1))
+
+
 def _span(document: DocumentTokens, piece: Piece, score_name: str, middle: float, spread: float, unit: str) -> Markup:
     part = slice(piece.start, piece.stop)
-    scores = document.score[part]
-    known = scores[~np.isnan(scores)]
-    classes = []
-    if len(known):
-        scaled = (float(known.mean()) - middle) / max(spread, 1e-6)
-        level = np.clip(np.nan_to_num(np.round((scaled + 1) / 2 * (LEVELS - 1))), 0, LEVELS - 1)
-        classes.append(f"h{int(level)}")
+    level = level_of(document.score[part], middle, spread)
+    classes = [] if level is None else [f"h{level}"]
     if document.mask is not None:
         kept = document.mask[part]
         classes.append("on" if kept.all() else "half" if kept.any() else "off")

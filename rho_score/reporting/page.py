@@ -23,13 +23,12 @@ from rho_score.reporting.groups import (
     kept_by_group,
     left_out,
     sampled_by_group,
-    shown_name,
 )
 from rho_score.reporting.html import publish_page
 from rho_score.reporting.picked_documents import DocumentStats, pick_documents
 from rho_score.reporting.run_page import run_report
 from rho_score.reporting.sample import TokenSample, sample_tokens, scores_behind, token_texts
-from rho_score.safe_text import visible
+from rho_score.safe_text import shown_name, visible
 from rho_score.stores.counts import group_counts_in
 from rho_score.stores.lineage import ancestry
 from rho_score.stores.manifest import read_manifest

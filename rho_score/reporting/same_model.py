@@ -7,7 +7,7 @@ import numpy as np
 
 from rho_score.errors import InputError
 from rho_score.files.json import JsonObject
-from rho_score.servers.check import MEAN_NATS, MOST_NATS
+from rho_score.servers.check import is_repeat
 from rho_score.stores.manifest import difference
 from rho_score.stores.score_set import ScoreSet, require_losses
 
@@ -81,7 +81,7 @@ def _check_probes(first: ScoreSet, other: ScoreSet) -> None:
     if None in probes or probes[0]["input_ids"] != probes[1]["input_ids"]:
         return
     differences = np.abs(np.subtract(probes[0]["losses"], probes[1]["losses"]))
-    if not (differences.mean() <= MEAN_NATS and differences.max() <= MOST_NATS):
+    if not is_repeat(differences):
         raise InputError(
             f"{first.folder.url} and {other.folder.url} are of two models: when they were made, the server gave a short text "
             f"losses that differ by {differences.mean():.3g} nats on average, although its model had the same name. Score both "

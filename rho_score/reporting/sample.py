@@ -135,8 +135,7 @@ def scores_behind(selection: Selection, *, ref: str | None = None, base: str | N
     Raises:
         InputError: the store at a given place is not the one that the selection was made from.
     """
-    found = score_sets_behind(selection, {"ref": ref, "base": base})
-    return {name: found[name] for name in ("ref", "base") if name in found}
+    return score_sets_behind(selection, ("ref", "base"), {"ref": ref, "base": base})
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> list[str]:

@@ -182,11 +182,16 @@ def _check_cache(asked: _Asked, tokenize: Tokenize, context: int) -> float:
     return max(_compare(asked.losses(other)[:n], first[:n], why), _compare(asked.losses(one), first, why))
 
 
+def is_repeat(differences: np.ndarray) -> bool:
+    """True if two answers that differ so much, in nats for each token, may be of one model."""
+    return bool(differences.mean() <= MEAN_NATS and differences.max() <= MOST_NATS)
+
+
 def _compare(found: np.ndarray, expected: np.ndarray, why: str) -> float:
     """The mean difference of two answers; raises InputError with the reason if they differ."""
     differences = np.abs(found - expected)
     mean, largest = float(differences.mean()), float(differences.max())
-    if not (mean <= MEAN_NATS and largest <= MOST_NATS):
+    if not is_repeat(differences):
         raise InputError(
             f"the server cannot be used: {why}. Two answers differ by {mean:.3g} nats on average, {largest:.3g} at most."
         )

@@ -1,6 +1,6 @@
 """Finds what a store was made from: score sets, and the training run of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rho_score.errors import InputError
@@ -46,8 +46,10 @@ def covers(scores: ScoreSet, selection: Selection) -> bool:
     return same and set(scores.units).issuperset(selection.units)
 
 
-def score_sets_behind(selection: Selection, given: Mapping[str, str | None]) -> dict[str, ScoreSet]:
-    """The score sets that a selection was made from and that have its tokens row by row, by name.
+def score_sets_behind(
+    selection: Selection, names: Iterable[str], given: Mapping[str, str | None]
+) -> dict[str, ScoreSet]:
+    """The score sets of these names that a selection was made from and that have its tokens row by row.
 
     A set is left out, even if it is given, if it is not found, is cut into other units or has
     another vocabulary.
@@ -59,7 +61,7 @@ def score_sets_behind(selection: Selection, given: Mapping[str, str | None]) -> 
     """
     found = {}
     parts = selection.manifest["parts"]
-    for name in sorted({*selection.manifest.get("scores", {}), *(n for n, place in given.items() if place)}):
+    for name in names:
         scores = noted_score_set(selection, name, given=given.get(name))
         if scores is None:
             continue

@@ -8,10 +8,11 @@ import numpy as np
 
 from rho_score.errors import InputError
 from rho_score.files.arrow import as_numpy, flat_values
+from rho_score.safe_text import shown_name
 from rho_score.stores.selection import Selection
 from rho_score.viewing.document import candidates, document, raw_id, same_document, token_text, visible_text
 from rho_score.viewing.listing import Filter, documents, vocabulary
-from rho_score.viewing.shown_store import Layer, ShownStore, shown_name
+from rho_score.viewing.shown_store import Layer, ShownStore
 from rho_score.viewing.text_search import MOST_FOUND, TextSearch
 from rho_score.viewing.thresholds import Thresholds
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from rho_score.files.arrow import as_numpy
 from rho_score.models.pieces import text_pieces
-from rho_score.safe_text import visible
-from rho_score.viewing.shown_store import ShownStore, shown_name
+from rho_score.safe_text import shown_name, visible
+from rho_score.viewing.shown_store import ShownStore
 
 MOST_TOKENS = 200_000
 """Of one document; the page says if there are more."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CACHED_BYTES = 512 << 20
-LONGEST_NAME = 200
 _OWN = {"doc_id", "group", "input_ids"}
 
 
@@ -51,7 +50,10 @@ class ShownStore:
     def __init__(self, store: ScoreSet | Selection, *, given: Mapping[str, str | None], cache: Path) -> None:
         """given: where score sets behind the store are, by name. cache: the folder of indexes."""
         self.store = store
-        self.behind = score_sets_behind(store, given) if isinstance(store, Selection) else {}
+        self.behind: dict[str, ScoreSet] = {}
+        if isinstance(store, Selection):
+            names = {*store.manifest.get("scores", {}), *(name for name, place in given.items() if place)}
+            self.behind = score_sets_behind(store, sorted(names), given)
         self.index = Index(store, cache, list(self.group_counts))
         self._tables: OrderedDict[tuple[str, int], RowGroup] = OrderedDict()
         self._lock = threading.Lock()
@@ -97,17 +99,22 @@ class ShownStore:
         return {name: i for i, name in enumerate(self.unit_names)}
 
     @cached_property
-    def columns(self) -> pa.Schema:
-        """The columns of the units' files; empty if there is no unit."""
-        return self.store.columns_of(self.unit_names[0]) if self.unit_names else pa.schema([])
+    def columns(self) -> dict[str, pa.Schema]:
+        """The columns of the files of the store ("") and of each score set behind it, which are those of any unit.
+
+        They are empty if there is no unit.
+        """
+        stores = {"": self.store, **self.behind}
+        first = next(iter(self.unit_names), None)
+        return {name: pa.schema([]) if first is None else store.columns_of(first) for name, store in stores.items()}
 
     @cached_property
     def layers(self) -> list[Layer]:
         """Every number of a token that is stored, the ranked one first."""
-        found = list(_layers("", self.store, self.columns))
+        found = list(_layers("", self.store, self.columns[""]))
         found.sort(key=lambda layer: layer.column != self.store.score_column)
         for name, scores in self.behind.items():
-            found += _layers(name, scores, scores.columns_of(self.unit_names[0]) if self.unit_names else pa.schema([]))
+            found += _layers(name, scores, self.columns[name])
         return found
 
     @cached_property
@@ -180,9 +187,8 @@ class ShownStore:
                 if (name, number) == (source, unit) and found.first_row <= row < found.first_row + len(found.table):
                     self._tables.move_to_end((name, number))
                     return found
-        columns = store.columns_of(self.unit_names[unit])
         own = _OWN if not source else {"doc_id"}  # the tokens are those of the store itself
-        wanted = [f.name for f in columns if f.name in own or (f.name not in _OWN and _is_shown(f))]
+        wanted = [f.name for f in self.columns[source] if f.name in own or (f.name not in _OWN and _is_shown(f))]
         found = store.row_group_at(self.unit_names[unit], row, wanted)
         with self._lock:
             self._tables[source, unit] = found
@@ -219,10 +225,3 @@ def _kind(field: Any) -> str:
     if pa.types.is_boolean(field.type.value_type):
         return "mask"
     return {"rank": "rank", "weight": "share", "category": "category"}.get(field.name, "number")
-
-
-def shown_name(text: str | None, missing: str = "(none)") -> str:
-    """An id or a group as the page shows it: shortened, all characters visible."""
-    if text is None:
-        return missing
-    return visible(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")

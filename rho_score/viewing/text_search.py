@@ -15,7 +15,6 @@ from rho_score.viewing.shown_store import ShownStore
 
 MOST_FOUND = 1000
 LONGEST_QUERY = 500
-_UPPER, _LOWER = ord("A"), ord("a") - ord("A")
 
 
 @dataclass
@@ -89,7 +88,7 @@ class TextSearch:
         units = [
             u for (u,) in self.shown.index.rows(f"select distinct unit from documents where {where} order by 1", values)
         ]
-        texts, query = self._texts, _lowered(np.frombuffer(search.text.encode(), np.uint8)).tobytes()
+        texts, query = self._texts, search.text.encode().lower()
         for unit in units:
             places = self.shown.index.rows(
                 f"select row from documents where {where} and unit = ? order by row", [*values, unit]
@@ -129,7 +128,7 @@ class _Texts:
         else:
             decoded = [str(self._tokenizer.decode(part)).encode() for part in np.split(ids, np.cumsum(lengths)[:-1])]
             texts, ends = np.frombuffer(b"".join(decoded), np.uint8), np.cumsum([len(text) for text in decoded])
-        whole, at = _lowered(texts).tobytes(), 0
+        whole, at = texts.tobytes().lower(), 0
         while (at := whole.find(query, at)) >= 0:
             row = int(np.searchsorted(ends, at, side="right"))
             if at + len(query) <= ends[row]:
@@ -137,10 +136,3 @@ class _Texts:
                 at = int(ends[row])
             else:
                 at += 1  # it lies across two documents
-
-
-def _lowered(text: np.ndarray) -> np.ndarray:
-    """The bytes of a text (uint8[n]) with ASCII letters in lower case."""
-    upper = (text >= _UPPER) & (text < _UPPER + 26)
-    lowered: np.ndarray = text + upper.astype(np.uint8) * np.uint8(_LOWER)
-    return lowered

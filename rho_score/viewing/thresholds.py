@@ -110,14 +110,7 @@ class Thresholds:
 
     def range(self) -> tuple[float, float]:
         """The scores between which all items lie but the share `OUTSIDE` at either end."""
-        counts = self._whole
-        finite = np.isfinite(counts.values)
-        if not finite.any():
-            return 0.0, 1.0
-        values, weights = counts.values[finite], np.diff(counts.items)[finite]
-        total = np.cumsum(weights)
-        at = np.searchsorted(total, np.array([OUTSIDE, 1 - OUTSIDE]) * total[-1]).clip(0, len(values) - 1)
-        low, high = values[at].tolist()
+        low, high = self.quantiles((OUTSIDE, 1 - OUTSIDE)) or (0.0, 1.0)
         return low, max(high, low + 1e-3)
 
     def quantiles(self, shares: tuple[float, ...]) -> list[float]:
