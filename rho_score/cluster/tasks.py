@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from rho_score.cluster.ray_cluster import connected
@@ -15,6 +16,9 @@ R = TypeVar("R")
 Reference = Any
 """A handle for the result of a task: Ray's reference or, without a cluster, the result itself."""
 
+
+END_S = 30.0
+"""How long a run that failed waits for the end of the tasks that it cancelled."""
 
 # How often a task is run again elsewhere if its node vanishes. An error in the task itself ends the
 # run.
@@ -74,13 +78,28 @@ def in_tasks(
             add_retries(ray.get(reference))
             yield running.pop(reference)
 
-    for index, item in enumerate(items):
-        if len(running) >= limit:
+    try:
+        for index, item in enumerate(items):
+            if len(running) >= limit:
+                yield from finished()
+            both: Any = task.remote(item)
+            running[both[0]] = index, both[1]
+        while running:
             yield from finished()
-        both: Any = task.remote(item)
-        running[both[0]] = index, both[1]
-    while running:
-        yield from finished()
+    finally:
+        _end_tasks(list(running))
+
+
+def _end_tasks(running: list[Reference]) -> None:
+    """Cancels tasks and waits until they have ended: after an error, none may write behind the caller's back."""
+    import ray
+
+    if not running:
+        return
+    with suppress(Exception):  # the error that ended the run says more
+        for reference in running:
+            ray.cancel(reference)
+        ray.wait(running, num_returns=len(running), timeout=END_S)
 
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T], n_threads: int) -> Iterator[tuple[int, R]]:
