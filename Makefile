@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu release-check sbom image clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos autoscale soak same-bytes audit bench gpu release-check sbom image clean
 
 help:   ## this list
 	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -130,6 +130,9 @@ gpu: $(INSTALLED)   ## on one GPU, in 25 minutes: its tests, speeds, memory, FP8
 
 chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare every byte; under an hour on two cores (SEED=…, FAULT="…")
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),0) $(if $(FAULT),--fault "$(FAULT)")
+
+autoscale: $(INSTALLED)   ## four commands on Ray's autoscaler, from no node to four, nodes killed at random; compare every byte; ten minutes (SEED=…)
+	$(BIN)/python -m tests.autoscaling --seed $(or $(SEED),0)
 
 families: $(INSTALLED)   ## every causal family of transformers beside a plain float32 forward; ten minutes on two cores (writes docs/families.md)
 	$(BIN)/python -m tests.families --page docs/families.md

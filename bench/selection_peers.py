@@ -34,13 +34,13 @@ def rho_score_masks(ref: str, base: str, out: str) -> Answer:
 
 def _command(ref: str, base: str, out: str, *flags: str) -> Answer:
     """The command; its printed row `all` has documents (empty in a dry run), tokens, kept, share kept and threshold."""
-    from rho_score.cli import run
+    from rho_score.cli import main
 
     arguments = ["select", "--ref", ref, "--base", base, out, "--ratio", str(RATIO), *flags]
     with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
         try:
-            run(arguments)
-        except SystemExit as error:
+            failed = main(arguments)
+        except SystemExit as error:  # wrong usage
             failed = int(error.code or 0)
     if failed:
         lines = [line.strip("│╭╰╮╯─ ") for line in (errors.getvalue() or printed.getvalue()).splitlines()]

@@ -4,8 +4,8 @@ A configuration file (`--config FILE`, YAML) holds the same options under the sa
 over it.
 """
 
+import atexit
 import functools
-import gc
 import logging
 import operator
 import os
@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -138,12 +139,20 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)  # so that a shell's loop ends too
         raise
-    if "duckdb" in sys.modules:  # at the interpreter's end it prints a page about objects that are still referenced
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    gc.freeze()  # else Python spends a tenth of a second on the imports' garbage before it ends
-    sys.exit(code)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process without the end of the interpreter, which has nothing left to do.
+
+    There, libraries abort a process whose work is done (Ray, where the cluster has lost nodes), or print a page about
+    objects that are still referenced (DuckDB).
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def run_job(script: str) -> NoReturn:

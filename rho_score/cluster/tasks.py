@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from rho_score.cluster.ray_cluster import connected
+from rho_score.cluster.room import wait_for_a_cpu
 from rho_score.errors import RhoScoreError
 from rho_score.files.retries import add_retries, retries_counted
 
@@ -70,6 +71,7 @@ def in_tasks(
             done = work(item)
         return made, done
 
+    wait_for_a_cpu()
     limit = workers or max(16, 4 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Reference, tuple[int, Reference]] = {}
 

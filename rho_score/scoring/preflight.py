@@ -3,12 +3,14 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from rho_score.cluster.ray_cluster import connected, starts_its_own
+from rho_score.cluster.room import room_for, wait_for_a_cpu
 from rho_score.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,8 @@ def default_cpus(workers: int, *, gpus: float) -> int:
     here = os.cpu_count() or 1
     if not connected():
         return here
+    wait_for_a_cpu()
     nodes = _cpus_in_time(workers + 1, f"{workers} workers and one CPU for reading need at least {workers + 1}")
-    if not sum(nodes):  # an autoscaler will add nodes
-        return here
     chosen = largest_share(nodes, workers)
     if chosen < here and workers * chosen < sum(nodes):
         log.info(
@@ -64,19 +65,17 @@ def check_pool(*, workers: int, cpus: int, gpus: float) -> None:
         return
     import ray
 
+    have = ray.cluster_resources()
     if not gpus:
         _refuse_too_many_cpus(workers, cpus)
-    nodes, have = ray.nodes(), ray.cluster_resources()
-    largest = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
-    if cpus > largest:
-        log.warning(
-            "a worker asks for %d CPUs of one node, but the largest node has %d. Waiting for a larger one; or lower --cpus-per-worker.",
-            cpus, largest,
-        )  # fmt: skip
-    if not gpus and have.get("GPU", 0):
-        log.warning("the cluster has GPUs, but this run uses none. Give --gpus-per-worker 1 to use them.")
-    if have.get("GPU", 0) < gpus:
-        log.warning("the cluster has %s GPUs now; waiting for its autoscaler to add nodes", have.get("GPU", 0))
+        if have.get("GPU", 0):
+            log.warning("the cluster has GPUs, but this run uses none. Give --gpus-per-worker 1 to use them.")
+    elif have.get("GPU", 0) < workers * gpus:
+        _refuse_what_never_fits(
+            [{"CPU": cpus, "GPU": gpus}] * workers,
+            f"{workers} workers of {gpus:g} GPUs and {cpus} CPUs need {workers * gpus:g} GPUs, but the cluster has "
+            f"{have.get('GPU', 0):g}",
+        )
 
 
 def _refuse_missing_gpus(workers: int, gpus: float) -> None:
@@ -93,26 +92,58 @@ def _refuse_missing_gpus(workers: int, gpus: float) -> None:
 
 
 def _refuse_too_many_cpus(workers: int, cpus: int) -> None:
-    """Raises InputError for a pool that leaves no CPU for reading in a cluster that cannot grow."""
-    import ray
-
+    """Raises InputError for a pool that leaves no CPU for reading, or whose workers fit no node, for ever."""
     need = workers * cpus + 1
     needs = f"{workers} workers of {cpus} CPUs and one CPU for reading need {need}"
-    have = sum(_cpus_in_time(need, needs))
-    if not 0 < have < need:
+    nodes = _cpus_in_time(need, needs)
+    fit = sum(int(node) // cpus for node in nodes)
+    if fit >= workers and sum(nodes) >= need:
         return
-    short = f"{needs}, but the cluster has {have:.0f}"
-    if _most_cpus() >= need:
-        log.warning("%s. Waiting for its autoscaler to add nodes.", short)
-    elif not all(node["Alive"] for node in ray.nodes()):
-        log.warning("%s. It has lost nodes. Waiting for others; or lower --workers or --cpus-per-worker.", short)
-    elif workers == cpus == 1:
+    short = f"{needs}, but the cluster has {sum(nodes):.0f}"
+    if fit < workers and sum(nodes) >= need:
+        short += f", and the CPUs of its nodes ({_listed(nodes)}) hold {fit} such workers"
+    _refuse_what_never_fits([{"CPU": cpus}] * workers + [{"CPU": 1}], short)
+
+
+def _listed(nodes: Sequence[float]) -> str:
+    """The CPUs of the nodes: "4 × 2, 1 × 16"."""
+    return ", ".join(f"{n} × {cpus:.0f}" for cpus, n in sorted(Counter(nodes).items(), reverse=True))
+
+
+def _refuse_what_never_fits(bundles: Sequence[Mapping[str, float]], short: str) -> None:
+    """Tells that the run waits for nodes, or raises InputError if none can come.
+
+    bundles: what the smallest pool needs, each on one node. short: what is missing, for the message.
+    """
+    answer = room_for(bundles)
+    while answer in ("never", "silent") and time.time() < _youngest() + NODES_JOIN_S:
+        answer = room_for(bundles)
+    if answer == "there":
+        return
+    if answer == "coming":
+        log.info("%s. Its autoscaler is adding nodes.", short)
+    elif answer == "busy" or (answer == "silent" and _lost_nodes()):
+        log.warning(
+            "%s. Waiting for nodes to join or to be free; or lower --workers, --cpus-per-worker or --gpus-per-worker.",
+            short,
+        )
+    elif bundles == [{"CPU": 1}] * 2:
         raise InputError(
             f"{short}. Start it with --num-cpus 2 (the number of tasks at a time, which may be more than its cores), or add a "
             "node, or unset RAY_ADDRESS to work on this machine alone."
         )
     else:
-        raise InputError(f"{short}. Lower --workers or --cpus-per-worker.")
+        grows = ", and its autoscaler can start no nodes that would be enough" if answer == "never" else ""
+        raise InputError(
+            f"{short}{grows}. Lower --workers, --cpus-per-worker or --gpus-per-worker, or give the cluster more or larger nodes."
+        )
+
+
+def _lost_nodes() -> bool:
+    """True if the cluster has lost nodes, which may come back."""
+    import ray
+
+    return not all(node["Alive"] for node in ray.nodes())
 
 
 def _cpus_in_time(need: int, needs: str) -> list[float]:
@@ -145,13 +176,3 @@ def _youngest() -> float:
     worker: Any = global_worker
     nodes = worker.gcs_client.get_all_node_info().values()
     return max((node.start_time_ms / 1000 for node in nodes), default=0.0)
-
-
-def _most_cpus() -> int:
-    """Returns the number of CPUs that the autoscaler may bring the cluster to.
-
-    It is 0 if there is no autoscaler or it does not say.
-    """
-    from ray._private.state import state
-
-    return int((state.get_max_resources_from_cluster_config() or {}).get("CPU", 0))

@@ -15,6 +15,7 @@ from typing import Any
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from rho_score.cluster.ray_cluster import actor_here, own_error
+from rho_score.cluster.room import room_for
 from rho_score.errors import InputError, RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.training.arguments import PATIENCE_S
@@ -56,6 +57,11 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     run = Folder(config.output)
     state = f"{run.path}/.ray-train-{uuid.uuid4().hex[:8]}"
     resources = {"CPU": config.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})}
+    if room_for([resources] * config.workers) == "never":
+        raise InputError(
+            f"{config.workers} workers with {_listed(resources)} each can never start on this cluster: its autoscaler can start no "
+            "nodes that would be enough. Lower --workers or --cpus-per-worker, or give the cluster more or larger nodes."
+        )
     train: Any = _train_fn  # Ray's types know no results
     trainer = TorchTrainer(
         train,
@@ -90,6 +96,10 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     if "failed" in found:
         raise RhoScoreError(found["failed"])
     return dict(found)
+
+
+def _listed(resources: dict[str, int]) -> str:
+    return " and ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in resources.items())
 
 
 def _train_fn(given: dict[str, Any]) -> dict[str, Any]:

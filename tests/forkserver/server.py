@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -49,10 +50,14 @@ MODULES = (
 class ForkServer:
     """The server as a process, a context manager. `FORK_SERVER` in the environment tells clients where it listens."""
 
+    def __init__(self, within: Sequence[str] = ()) -> None:
+        """within: a command that runs another one, as `ip netns exec NAME` does; the server is run by it."""
+        self._within = within
+
     def __enter__(self) -> "ForkServer":
         self._folder = tempfile.TemporaryDirectory(prefix="fork")
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self._folder.name],
+            [*self._within, sys.executable, __file__, self._folder.name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -122,6 +127,15 @@ def become(client: socket.socket, request: dict[str, Any]) -> int:
     sys.modules.pop("sitecustomize", None)
     importlib.invalidate_caches()
     client.send(b"1")
+    process, end = os.getpid(), os._exit
+
+    def end_at_once(code: int) -> NoReturn:
+        if os.getpid() == process:  # not in a fork of this one
+            with suppress(OSError):
+                client.send(b"%d" % code)
+        end(code)
+
+    os._exit = end_at_once
     try:
         with suppress(ImportError):
             importlib.import_module("sitecustomize")

@@ -21,7 +21,6 @@ def test_a_plan_of_a_thousand_units_goes_through_every_part(
     assert timer.seconds
 
 
-@pytest.mark.long
 def test_contenders_find_the_same_threshold(tmp_path: Path) -> None:
     sets = fabricate(tmp_path / "sets", 200_000, workers=1)
     names = ["rho_score", "rho_score_masks", "duckdb", "polars", "polars_streaming", "numpy_partition", "sorted_list"]

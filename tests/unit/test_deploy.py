@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -14,18 +15,35 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_cluster_yaml_is_valid_and_keeps_work_off_the_head() -> None:
-    config: dict[str, Any] = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+def _is_spot(node: dict[str, Any]) -> bool:
+    return (
+        node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+        or node.get("scheduling", {}).get("provisioningModel") == "SPOT"
+        or node.get("azure_arm_parameters", {}).get("priority") == "Spot"
+    )
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "deploy/cluster-gcp.yaml", "deploy/cluster-azure.yaml"])
+def test_a_cluster_is_valid_and_keeps_work_off_the_head(name: str) -> None:
+    config: dict[str, Any] = prepare_config(yaml.safe_load((ROOT / name).read_text()))
     validate_config(config)
     head, gpu = (config["available_node_types"][name] for name in ("head", "gpu"))
     assert config["head_node_type"] == "head"
     assert head["resources"] == {"CPU": 0}
-    assert "InstanceMarketOptions" not in head["node_config"]
-    assert gpu["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert not _is_spot(head["node_config"])
+    assert _is_spot(gpu["node_config"])
     assert "/home/ray/.ray/auth_token" in config["file_mounts"]
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert any("RAY_AUTH_MODE=token" in command and "ray start" in command for command in commands)
     assert gpu["min_workers"] == 0 < gpu["max_workers"] <= config["max_workers"]
+
+
+def test_the_clouds_install_the_same_versions() -> None:
+    commands = [
+        set(yaml.safe_load((ROOT / name).read_text())["setup_commands"][0].split()) - {"s3fs", "gcsfs", "adlfs"}
+        for name in ("cluster.yaml", "deploy/cluster-gcp.yaml", "deploy/cluster-azure.yaml")
+    ]
+    assert commands[0] == commands[1] == commands[2]
 
 
 def test_rayjob_runs_the_command_line() -> None:

@@ -275,6 +275,16 @@ def test_an_interrupt_ends_without_a_traceback() -> None:
     assert ended.stderr == "rho-score: interrupted. What is published stays. The same command goes on from there.\n"
 
 
+def test_a_library_that_aborts_at_the_end_of_the_interpreter_costs_no_run_its_exit_code() -> None:
+    code = (
+        "import atexit, ctypes\nfrom rho_score.cli import entry\nlibrary = ctypes.CDLL(None)\nlibrary.on_exit(library.abort, None)\n"
+        "atexit.register(print, 'what Python has to do at its end')\nentry.main = lambda argv: print('done', end=', ') or 3\n"
+        "entry.run()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, "done, what Python has to do at its end\n"), ended.stderr
+
+
 def test_gpus_that_a_machine_on_its_own_has_not_are_not_waited_for(
     corpus: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -34,7 +34,8 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(preflight, "starts_its_own", lambda: False)
     monkeypatch.setattr(preflight, "connected", lambda: True)
     monkeypatch.setattr(preflight, "_alive_cpus", lambda: [2.0])
-    monkeypatch.setattr(preflight, "_most_cpus", lambda: 0)
+    monkeypatch.setattr(preflight, "wait_for_a_cpu", lambda: None)
+    monkeypatch.setattr(preflight, "room_for", lambda bundles: "silent")
     monkeypatch.setattr(preflight, "_youngest", lambda: 0.0)
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
@@ -70,10 +71,48 @@ def test_waiting_for_nodes_is_told_at_once(two_cpus: pytest.MonkeyPatch, caplog:
     assert "for other nodes to join" in told
 
 
-def test_a_cluster_that_may_grow_is_waited_for(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    two_cpus.setattr(preflight, "_most_cpus", lambda: 64)
-    preflight.check_pool(workers=4, cpus=2, gpus=0)
-    assert "Waiting for its autoscaler" in caplog.text
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("coming", "need 9, but the cluster has 2. Its autoscaler is adding nodes."),
+        ("busy", "Waiting for nodes to join or to be free"),
+    ],
+)
+def test_a_cluster_that_may_grow_is_waited_for(
+    two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: str, told: str
+) -> None:
+    asked = []
+    two_cpus.setattr(preflight, "room_for", lambda bundles: asked.append(bundles) or answer)
+    with caplog.at_level(logging.INFO):
+        preflight.check_pool(workers=4, cpus=2, gpus=0)
+    assert told in caplog.text
+    assert asked == [[{"CPU": 2}] * 4 + [{"CPU": 1}]]
+
+
+def test_what_no_autoscaler_can_ever_bring_is_refused(two_cpus: pytest.MonkeyPatch) -> None:
+    two_cpus.setattr(preflight, "room_for", lambda bundles: "never")
+    with pytest.raises(
+        InputError, match=r"need 4, but the cluster has 2, and its autoscaler can start no nodes that would be"
+    ):
+        preflight.check_pool(workers=1, cpus=3, gpus=0)
+    with pytest.raises(
+        InputError, match=r"2 workers of 1 GPUs and 2 CPUs need 2 GPUs, but the cluster has 0, and its autoscaler"
+    ):
+        preflight.check_pool(workers=2, cpus=2, gpus=1)
+
+
+def test_nodes_that_were_lost_are_waited_for(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    two_cpus.setattr(
+        "ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {}}]
+    )
+    preflight.check_pool(workers=1, cpus=2, gpus=0)
+    assert "Waiting for nodes to join" in caplog.text
+
+
+def test_workers_that_fit_the_cluster_and_none_of_its_nodes_are_told(two_cpus: pytest.MonkeyPatch) -> None:
+    two_cpus.setattr(preflight, "_alive_cpus", lambda: [2.0, 2.0, 2.0])
+    with pytest.raises(InputError, match=r"cluster has 6, and the CPUs of its nodes \(3 × 2\) hold 0 such workers"):
+        preflight.check_pool(workers=1, cpus=3, gpus=0)
 
 
 def test_a_cluster_of_one_cpu_is_refused_with_a_remedy_that_helps(two_cpus: pytest.MonkeyPatch) -> None:
