@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos autoscale soak same-bytes audit bench gpu release-check sbom image clean
+.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long system fuzz families chaos autoscale partitions soak same-bytes audit bench gpu release-check sbom image clean
 
 help:   ## this list
 	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,20 +68,23 @@ check: $(INSTALLED) docs   ## ruff, mypy, the layers, and every link of the docu
 test: $(INSTALLED)   ## every check and every kind of test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
-tests: $(INSTALLED) browser   ## the tests alone
+tests: $(INSTALLED) system   ## the tests alone
 	$(BIN)/python -m pytest
 
-BROWSERS := chromium chromium-browser google-chrome
+# What is looked for, by any of its names, and the Debian package that has it.
+SYSTEM := chromium,chromium-browser,google-chrome:chromium iptables:iptables faketime:faketime prometheus:prometheus
 APT := timeout 300 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
-browser:   ## Chromium for the tests that open pages in a browser, from Debian's packages where one is root
-	@for name in $(BROWSERS); do command -v $$name > /dev/null && exit; done; \
-	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install it with apt-get"; \
+system:   ## programs that some tests need (a browser, tools for networks and clocks), from Debian's packages where one is root
+	@wanted=; for pair in $(SYSTEM); do \
+		(for name in $$(echo $${pair%%:*} | tr , ' '); do command -v $$name && exit; done; exit 1) > /dev/null || wanted="$$wanted $${pair##*:}"; done; \
+	test -n "$$wanted" || exit 0; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install them with apt-get"; \
 	elif $(APT) update > /dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive \
-		$(APT) install -y --no-install-recommends chromium > /dev/null 2>&1; then exit; \
-	else why="apt-get could not install it"; fi; \
-	echo "Chromium is missing, and $$why. The tests that need a browser are skipped."
+		$(APT) install -y --no-install-recommends $$wanted > /dev/null 2>&1; then exit 0; \
+	else why="apt-get could not install them"; fi; \
+	echo "Missing:$$wanted. $$why. The tests that need them are skipped."
 
-test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
+test-long: $(INSTALLED) system   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
 	$(BIN)/python -m pytest -m long
 	$(MAKE) --no-print-directory chaos fuzz families
 
@@ -133,6 +136,9 @@ chaos: $(INSTALLED)   ## kill processes and nodes at 100 seeded moments, compare
 
 autoscale: $(INSTALLED)   ## four commands on Ray's autoscaler, from no node to four, nodes killed at random; compare every byte; ten minutes (SEED=…)
 	$(BIN)/python -m tests.autoscaling --seed $(or $(SEED),0)
+
+partitions: $(INSTALLED) system   ## hosts as network namespaces, whose network, disks and clocks break; compare every byte; needs root; half an hour
+	$(BIN)/python -m tests.partitions
 
 families: $(INSTALLED)   ## every causal family of transformers beside a plain float32 forward; ten minutes on two cores (writes docs/families.md)
 	$(BIN)/python -m tests.families --page docs/families.md

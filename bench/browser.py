@@ -27,11 +27,12 @@ def chromium(folder: Path) -> Iterator[str]:
     """The address of the DevTools of a browser that keeps its files in a folder."""
     assert CHROMIUM is not None, "install Chromium"
     folder.mkdir(parents=True, exist_ok=True)
+    port, end = folder / "DevToolsActivePort", time.monotonic() + 90
+    port.unlink(missing_ok=True)  # of an earlier browser
     with (folder / "log").open("wb") as log:
         command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        port, end = folder / "DevToolsActivePort", time.monotonic() + 90
         while not (port.exists() and port.read_text().count("\n")):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, (folder / "log").read_text()

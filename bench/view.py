@@ -114,7 +114,7 @@ def _make_unit(
     losses = {"base": base, "ref": _ref_losses(random, base, np.repeat(groups % 8, lengths))}
     extra = {
         "entropy": (losses["ref"] * 0.8 + 0.3).astype(np.float16).astype(np.float32),
-        "rank": np.exp(losses["ref"] * 1.2).clip(1, 49_000).astype(np.int32) - 1,
+        "rank": np.exp(np.minimum(losses["ref"] * 1.2, 20)).clip(1, 49_000).astype(np.int32) - 1,
     }
     column = list_column(ids.astype(np.int32), lengths)
     for model, signals in SIGNALS.items():

@@ -21,12 +21,17 @@ NOTHING = Done(0, 0, 0.0)
 
 
 class Report(NamedTuple):
-    """How far a worker is in a unit. `started` is when this attempt at the unit began, in seconds since the epoch."""
+    """How far a worker is in a unit.
+
+    `started` is when this attempt at the unit began, in seconds since the epoch by the worker's clock, which only orders attempts.
+    `running_s` is how long it has been going on.
+    """
 
     unit: str
     started: float
     done: int
     tokens: int
+    running_s: float = 0.0
 
     @property
     def share(self) -> float:

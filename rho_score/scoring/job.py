@@ -185,7 +185,7 @@ def _computed(
             if one.paid:
                 computed.append(counts)
                 stats.append(one)
-                live.publish(unit, counts.tokens, one.started)
+                live.publish(unit, counts.tokens, one.ended - one.started)
             if account.stops_after(unit, paid=one.paid):
                 break
     return computed, stats

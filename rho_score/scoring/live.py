@@ -75,6 +75,7 @@ class UnitReporter:
 
     def __init__(self, reporter: Reporter, unit: str, tokens: int) -> None:
         self._reporter, self._report = reporter, Report(unit, time.time(), 0, tokens)
+        self._begun = time.monotonic()
         self._send()
 
     def __call__(self, tokens: int) -> None:
@@ -91,7 +92,7 @@ class UnitReporter:
 
     def _send(self) -> None:
         self._told = time.monotonic()
-        self._reporter._send("tell", self._report)
+        self._reporter._send("tell", self._report._replace(running_s=self._told - self._begun))
 
 
 class LiveProgress:
@@ -123,13 +124,13 @@ class LiveProgress:
         self._progress.watch(None)
         ray.kill(self._board)
 
-    def publish(self, unit: str, tokens: int, started: float) -> None:
-        """A unit is published, with so many tokens. `started`: when its worker began it, in seconds since the epoch."""
+    def publish(self, unit: str, tokens: int, took_s: float) -> None:
+        """A unit is published, with so many tokens. `took_s`: how long its worker had it, by the worker's own clock."""
         with self._lock:
             self._published.append(unit)
             self._units.publish(unit, tokens)
             done = self._units.done
-        self._show(done, started)
+        self._show(done, took_s)
 
     def _look(self) -> None:
         """Take the answer to the last question, if there is one, and ask again."""
@@ -147,7 +148,7 @@ class LiveProgress:
                 self._units.hear(reports)
                 done = self._units.done
             if reports or self._begun:
-                self._show(done, min((report.started for report in reports), default=0.0))
+                self._show(done, max((report.running_s for report in reports), default=0.0))
             elif phase:
                 self._progress.phase(phase)
         with self._lock:
@@ -157,9 +158,9 @@ class LiveProgress:
         except RayError:
             self._answer = None
 
-    def _show(self, done: Done, started: float) -> None:
+    def _show(self, done: Done, seconds_ago: float) -> None:
         if not self._begun:
             self._begun = True
-            self._progress.restart_clock(time.time() - started)
+            self._progress.restart_clock(seconds_ago)  # of durations: the clocks of other nodes may differ
         self._progress.phase(FIRST_PASS if done == self._before else "")
         self._progress.update(done)

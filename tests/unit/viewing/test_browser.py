@@ -29,7 +29,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a headless Chromium's DevTools."""
     if CHROMIUM is None:
         pytest.skip(
-            "no Chromium here, and `make browser` installs it for root alone: install your system's package `chromium`"
+            "no Chromium here, and `make system` installs it for root alone: install your system's package `chromium`"
         )
     with chromium(tmp_path_factory.mktemp("chromium")) as address:
         yield address
