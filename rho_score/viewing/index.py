@@ -3,8 +3,8 @@
 Units are read in a random order, so that what is listed meanwhile is a sample of the whole.
 """
 
-import contextlib
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -29,6 +29,8 @@ from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.selection import HISTOGRAM_SCHEMA
 from rho_score.stores.store import Store
 from rho_score.viewing.scan import RowGroupScan, columns_to_scan, scan
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the file; another one is made again
 KEPT_FILES = 16
@@ -80,22 +82,33 @@ class Index:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         n_units = self.store.n_units
         if self._path.exists():
-            with contextlib.suppress(duckdb.Error):  # damaged, or of another version of DuckDB: made again
-                found = _limited(duckdb.connect(str(self._path), read_only=True))
-                self._group_names = [
-                    name for (name,) in found.execute("select name from groups order by grp").fetchall()
-                ]
-                self._groups = {name: i for i, name in enumerate(self._group_names)}
-                (documents,) = found.execute("select count(*) from documents").fetchone() or (0,)
-                table = found.sql("select * from histogram").to_arrow_table().cast(HISTOGRAM_SCHEMA)
-                self._histogram = table if len(table) else None
-                os.utime(self._path)
-                self._progress = Progress(n_units, n_units, documents, True)
-                return found
+            try:
+                return self._reopened(n_units)
+            except duckdb.Error as error:  # damaged, or of another version of DuckDB
+                log.warning(
+                    "the index of an earlier time cannot be read and is made again: %s", str(error).partition("\n")[0]
+                )
         self._progress = Progress(0, n_units, 0, n_units == 0)
         made = _limited(duckdb.connect(str(self._temporary)))
         made.execute(_TABLES)
         return made
+
+    def _reopened(self, n_units: int) -> duckdb.DuckDBPyConnection:
+        """The finished file of an earlier run.
+
+        Raises:
+            duckdb.Error: it cannot be read.
+        """
+        found = _limited(duckdb.connect(str(self._path), read_only=True))
+        names = found.execute("select name from groups order by grp").fetchall()
+        ((documents,),) = found.execute("select count(*) from documents").fetchall()
+        table = found.sql("select * from histogram").to_arrow_table().cast(HISTOGRAM_SCHEMA)
+        self._group_names = [name for (name,) in names]
+        self._groups = {name: i for i, name in enumerate(self._group_names)}
+        self._histogram = table if len(table) else None
+        os.utime(self._path)
+        self._progress = Progress(n_units, n_units, documents, True)
+        return found
 
     def start(self) -> None:
         """Begins to read the store, unless the index is ready."""

@@ -110,6 +110,27 @@ def test_more_groups_than_are_counted_are_counted_as_one(
     answers.close()
 
 
+def test_an_index_is_made_once_and_made_again_if_it_is_damaged(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = _opened(stores.url("ref"), tmp_path / "cache")
+    cut = first.cut({"threshold": "2"})
+    listed = first.documents({})
+    first.close()
+    monkeypatch.setattr(index.Index, "_run", None)  # nothing is read again
+    again = _opened(stores.url("ref"), tmp_path / "cache")
+    assert (again.cut({"threshold": "2"}), again.documents({})) == (cut, listed)
+    again.close()
+    assert caplog.text == ""
+    monkeypatch.undo()
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(b"no index")
+    mended = _opened(stores.url("ref"), tmp_path / "cache")
+    assert mended.documents({}) == listed
+    mended.close()
+    assert "cannot be read and is made again" in caplog.text
+
+
 def test_a_damaged_unit_is_told_and_what_was_read_is_listed(stores: Stores, tmp_path: Path) -> None:
     folder = shutil.copytree(stores.url("ref"), tmp_path / "damaged")
     store = open_store(str(folder))
