@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rho_score.cluster import progress as progress_module
-from rho_score.cluster.progress import Progress, _clock, _short
+from rho_score.cluster.progress import Progress, clock, short
 from rho_score.cluster.throughput import Done
 
 
@@ -97,11 +97,11 @@ def test_a_terminal_gets_a_bar_and_log_lines_above_it(monkeypatch: pytest.Monkey
     assert "2/2 units  412k tokens" in shown
 
 
-def test_numbers_and_times_are_short() -> None:
-    assert [_short(n) for n in (0, 999, 1000, 412_345, 3_400_000, 12 * 10**9, 10**12)] == [
+def test_numbers_and_times_areshort() -> None:
+    assert [short(n) for n in (0, 999, 1000, 412_345, 3_400_000, 12 * 10**9, 10**12)] == [
         "0", "999", "1.0k", "412k", "3.4M", "12G", "1.0T",
     ]  # fmt: skip
-    assert [_clock(s) for s in (0.4, 59.6, 250, 3600, 11100, 200_000)] == [
+    assert [clock(s) for s in (0.4, 59.6, 250, 3600, 11100, 200_000)] == [
         "0s",
         "1m00s",
         "4m10s",
