@@ -119,7 +119,7 @@ def _score_set(output: Folder, _: JsonObject) -> Contents:
     scale = 1.0 if exact else n_bytes / sampled_bytes if sampled_bytes else len(done) / max(1, len(found))
     total = _scaled(asdict(ScoreCounts.total(found.values())), scale)
     return Contents(
-        finished=False, done=len(done), of=len(plan.units), counts=_score_counts(total, n_bytes), exact=exact,
+        finished=False, done=len(done), of=len(plan.units) or None, counts=_score_counts(total, n_bytes), exact=exact,
         reasons=reasons, reasons_exact=reasons_exact,
     )  # fmt: skip
 
@@ -141,7 +141,9 @@ def _selection(output: Folder, _: JsonObject) -> Contents:
     )
     scale = len(done) / max(1, len(found))
     total = _group_counts(sum(found.values(), GroupCounts()), scale)
-    return Contents(finished=False, done=len(done), of=len(plan.units), counts=total, exact=len(found) == len(done))
+    return Contents(
+        finished=False, done=len(done), of=len(plan.units) or None, counts=total, exact=len(found) == len(done)
+    )
 
 
 def _group_counts(counts: GroupCounts, scale: float) -> dict[str, int]:
@@ -164,7 +166,7 @@ def _export_parts(output: Folder, manifest: JsonObject) -> int | None:
         return None
     try:
         source = Folder(resolve_relative(output, manifest["source"]))
-        return -(-len(_read_plan(source).units) // int(manifest["parts"]["units_per_part"]))
+        return -(-len(_read_plan(source).units) // int(manifest["parts"]["units_per_part"])) or None
     except (RhoScoreError, OSError):
         return None
 
