@@ -148,8 +148,8 @@ def _doing(summary: "StatusSummary") -> list[str]:
         facts.append("ETA unknown" if summary.eta_s is None else f"ETA {clock(summary.eta_s)}")
     facts.append(f"workers {now.workers:,}, at most {sign.most_workers:,}")
     return [
-        f"now: {', '.join(facts)}",
-        f"last sign {_for(summary.age_s)} ago, last movement {_for(summary.idle_s)} ago; begun {_utc(sign.started)}",
+        f"last sign {_for(summary.age_s)} ago: {', '.join(facts)}",
+        f"last movement {_for(summary.idle_s)} ago; begun {_utc(sign.started)}",
     ]
 
 
@@ -160,7 +160,9 @@ def _money(money: "Money") -> str:
     if money.for_workers is None:
         return f"so far: {hours}" + (f", and {tokens}" if money.tokens_sent else "")
     made_of = f"{money.for_workers:,.6g} for {hours} at {money.price_per_hour:g}"
-    return f"money so far: {money.total:,.6g} = {made_of}" + (f" + {tokens}" if money.tokens_sent else "")
+    return (
+        f"money so far: {money.total:,.6g} = {made_of} + {tokens}" if money.tokens_sent else f"money so far: {made_of}"
+    )
 
 
 def _for(seconds: float) -> str:

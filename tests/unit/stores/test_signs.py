@@ -52,7 +52,7 @@ def _signs(output: Folder, wanted: Callable[[Sign], bool]) -> Sign:
 
 @pytest.mark.usefixtures("quick")
 def test_a_run_tells_its_progress_and_its_end(tmp_path: Path) -> None:
-    output, before = Folder(str(tmp_path / "out")), time.time()
+    output, before = Folder(str(tmp_path / "out")), time.time() - 0.001  # times are stored in milliseconds
     with Progress("score") as progress, signs_of_life(output, "score"):
         progress.phase("loading the model")
         loading = _signs(output, lambda sign: sign.progress.phase == "loading the model")
