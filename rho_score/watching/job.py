@@ -12,6 +12,7 @@ from rho_score.cluster.progress import Snapshot
 from rho_score.config.status import StatusConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
+from rho_score.files.retries import tried_once
 from rho_score.files.urls import absolute
 from rho_score.scoring.spending import Spent
 from rho_score.stores.manifest import read_manifest
@@ -19,6 +20,7 @@ from rho_score.stores.signs import RUNS, Seen, Sign, read_signs
 from rho_score.watching.contents import Contents, contents_of
 from rho_score.watching.state import EXIT_CODES, Looks, Now, State, Verdict, clocks_apart_s
 
+wall_clock = time.time
 WATCH_S = 10.0
 """Seconds between two looks of `--watch`."""
 
@@ -113,7 +115,7 @@ def _check(config: StatusConfig) -> None:
 def _look(config: StatusConfig, output: Folder, earlier: Looks) -> StatusSummary:
     manifest = read_manifest(output)
     signs = read_signs(output)  # before the contents: a run that ends in between has finished them
-    now = Now(time.time(), _storage_time(output, signs))
+    now = Now(wall_clock(), _storage_time(output, signs))
     contents = contents_of(output, manifest)
     verdict = earlier.judge(
         signs, now, time.monotonic(), finished=contents.finished, stuck_after_s=60 * config.stuck_after
@@ -137,7 +139,7 @@ def _storage_time(output: Folder, signs: list[Seen]) -> float | None:
     """The time by the clock of the storage, if it tells."""
     if not signs or all(seen.sign.host == socket.gethostname() for seen in signs):
         return None
-    with suppress(Exception):  # the clock of this machine will do
+    with suppress(Exception), tried_once():  # the clock of this machine will do
         return output.clock(f"{RUNS}/{signs[-1].name}")
     return None
 
