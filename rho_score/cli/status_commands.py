@@ -145,7 +145,8 @@ def _doing(summary: "StatusSummary") -> list[str]:
         facts.append(f"{_shown(now.what)} {now.share:.0%}, {now.units:,} of {now.n_units:,} {_shown(now.unit)}")
         if now.tokens:
             facts.append(f"{short(now.tokens)} tokens in this run, {now.tokens_per_s:,.0f} tokens/s")
-        facts.append("ETA unknown" if summary.eta_s is None else f"ETA {clock(summary.eta_s)}")
+        stage = "" if now.what == sign.command else " for this stage"
+        facts.append("ETA unknown" if summary.eta_s is None else f"ETA {clock(summary.eta_s)}{stage}")
     facts.append(f"workers {now.workers:,}, at most {sign.most_workers:,}")
     return [
         f"last sign {_for(summary.age_s)} ago: {', '.join(facts)}",

@@ -138,16 +138,17 @@ class Progress:
         now = time.monotonic()
         with self._lock:
             begun = bool(self._n_units) and not self._phase
+            left = self._throughput.seconds_left(now, self._size) if begun else None
             return Snapshot(
                 what=self._what,
                 phase=self._phase,
                 unit=self._unit,
-                units=self.done.units,
-                n_units=self._n_units,
-                share=min(self._share(), 1.0),
-                tokens=self.done.tokens - self._tokens_before,
-                tokens_per_s=self._throughput.tokens_per_s(now) if begun else 0.0,
-                seconds_left=self._throughput.seconds_left(now, self._size) if begun else None,
+                units=int(self.done.units),
+                n_units=int(self._n_units),
+                share=float(min(self._share(), 1.0)),
+                tokens=int(self.done.tokens - self._tokens_before),
+                tokens_per_s=float(self._throughput.tokens_per_s(now)) if begun else 0.0,
+                seconds_left=None if left is None else float(left),
                 workers=self.workers,
             )
 

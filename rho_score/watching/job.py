@@ -68,7 +68,7 @@ class StatusSummary:
     idle_s: float | None
     """Seconds since its phase, units or tokens changed, for a run that lives."""
     eta_s: float | None
-    """Seconds until the end, for a run that moves; None if that is not known."""
+    """Seconds until the end of the stage that a running command is in; None if that is not known."""
     clock_ahead_s: float | None
     """By how much the clock of this machine is ahead of that of the storage, if they differ visibly."""
     money: Money

@@ -5,10 +5,11 @@ import re
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from rho_score.cluster import progress as progress_module
-from rho_score.cluster.progress import Progress, clock, short
+from rho_score.cluster.progress import Progress, Snapshot, clock, short, shown_here
 from rho_score.cluster.throughput import Done
 
 
@@ -109,3 +110,19 @@ def test_numbers_and_times_areshort() -> None:
         "3h05m",
         "2d07h",
     ]
+
+
+def test_a_snapshot_says_what_is_shown_and_holds_plain_numbers() -> None:
+    with Progress("select", unit="steps") as progress:
+        assert shown_here()[-1] is progress
+        progress.phase("joining")
+        assert progress.snapshot() == Snapshot(what="select", phase="joining", unit="steps")
+        progress.begin(n_units=4, size=40.0, before=Done(1, 100, 10.0))
+        progress.phase("")
+        progress.add(tokens=np.int64(50), units=np.int64(9))  # type: ignore[arg-type]
+        progress.workers = 3
+        found = progress.snapshot()
+        assert (found.units, found.n_units, found.tokens, found.workers) == (10, 4, 50, 3)
+        assert found.share == 19 / 40
+        assert {type(value) for value in vars(found).values()} <= {str, int, float, type(None)}
+    assert progress not in shown_here()

@@ -85,6 +85,11 @@ def test_a_running_one(store: Path, status: Run) -> None:
     assert lines[4] == "so far: 2 worker-hours of 1 run"
 
 
+def test_the_time_left_of_a_stage_is_not_that_of_the_run(store: Path, status: Run) -> None:
+    put_sign(store, command="select", progress=Snapshot(what="count", units=1, n_units=3, seconds_left=100.0))
+    assert re.search(f"count 0%, 1 of 3 units, ETA {SOME} for this stage, workers 1", status()[1][2])
+
+
 def test_a_stuck_one(store: Path, status: Run) -> None:
     put_sign(store, idle=1900, progress=Snapshot(what="score", phase="waiting for a worker to start", workers=0))
     code, lines = status()
