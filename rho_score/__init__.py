@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ReportConfig,
         ScoreConfig,
         SelectConfig,
+        StatusConfig,
         TrainConfig,
         TuneConfig,
     )
@@ -59,11 +60,12 @@ if TYPE_CHECKING:
     from rho_score.training.job import TrainSummary, train
     from rho_score.training.selective_loss import SelectiveLoss
     from rho_score.tuning.job import TuneSummary, tune
+    from rho_score.watching.job import StatusSummary, status
 
 _MODULES = {
     "config": (
         "CompareConfig", "CurveConfig", "DedupConfig", "DynamicsConfig", "ExportConfig", "ImportConfig", "KLConfig", "LossesConfig", "PlanConfig",
-        "PriorConfig", "ReportConfig", "ScoreConfig", "SelectConfig", "TrainConfig", "TuneConfig",
+        "PriorConfig", "ReportConfig", "ScoreConfig", "SelectConfig", "StatusConfig", "TrainConfig", "TuneConfig",
     ),
     "deduplicating.job": ("DedupSummary", "dedup"),
     "deriving.import_scores": ("ImportSummary", "import_scores"),
@@ -90,6 +92,7 @@ _MODULES = {
     "training.job": ("TrainSummary", "train"),
     "training.selective_loss": ("SelectiveLoss",),
     "tuning.job": ("TuneSummary", "tune"),
+    "watching.job": ("StatusSummary", "status"),
 }  # fmt: skip
 _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -129,6 +132,8 @@ __all__ = [
     "Selection",
     "SelectiveLoss",
     "ServerError",
+    "StatusConfig",
+    "StatusSummary",
     "StorageError",
     "TrainConfig",
     "TrainSummary",
@@ -151,6 +156,7 @@ __all__ = [
     "sample_tokens",
     "score",
     "select",
+    "status",
     "train",
     "tune",
 ]

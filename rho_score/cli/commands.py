@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from rho_score.cli.score_commands import run_dedup, run_import, run_kl, run_plan, run_prior, run_score
 from rho_score.cli.select_commands import run_compare, run_curve, run_dynamics, run_export, run_losses, run_select
+from rho_score.cli.status_commands import run_status
 from rho_score.cli.train_commands import run_report, run_train, run_tune, run_view
 from rho_score.config import (
     CompareConfig,
@@ -20,6 +21,7 @@ from rho_score.config import (
     ReportConfig,
     ScoreConfig,
     SelectConfig,
+    StatusConfig,
     TrainConfig,
     TuneConfig,
     ViewConfig,
@@ -162,6 +164,14 @@ COMMANDS = {
             "--ratio 0.2 0.4 0.6 0.8",
             "Tokens or documents, live or beforehand": "rho-score tune models/base tuning --scores scores/ref "
             "--base scores/base --eval held-out=held-out/ --minutes 240",
+        },
+    ),
+    "status": Command(
+        StatusConfig,
+        run_status,
+        {
+            "How far a run is": "rho-score status s3://scores/web-ref",
+            "Until it ends, with what it has cost": "rho-score status s3://scores/web-ref --watch --price-per-hour 2",
         },
     ),
     "report": Command(ReportConfig, run_report, {"A page about a selection": "rho-score report selection report.html"}),

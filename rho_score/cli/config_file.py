@@ -6,7 +6,7 @@ Paths in the file may contain `~` and `$VARIABLE`.
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -64,7 +64,8 @@ def from_file(kind: Any, path: str, arguments: Sequence[str]) -> Any:
             value = values[name] = with_variables(f"--config {path}: {name}", value)
         if hints[name] is str and type(value) is int:
             value = values[name] = str(value)  # such as `workers: 4`
-        if get_origin(hints[name]) is tuple and isinstance(value, list | str):
+        kinds = (hints[name], *get_args(hints[name]))  # also in `tuple[float, ...] | None`
+        if any(get_origin(one) is tuple for one in kinds) and isinstance(value, list | str):
             value = values[name] = (value,) if isinstance(value, str) else tuple(value)
         try:
             check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)

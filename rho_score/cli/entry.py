@@ -37,7 +37,8 @@ EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: done. 1: failed. 2: wrong usage or input. 3: done, but documents were quarantined or have no values.
+    0: done. 1: failed. 2: wrong usage or input. 3: done, but documents were quarantined or have no values. From 10 on: what
+    `status` found, see `watching.state`.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))

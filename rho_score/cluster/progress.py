@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 
 from tqdm import tqdm
@@ -18,6 +19,40 @@ TICK_S = 1.0
 """Seconds between two looks at what is done."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a `Progress` shows at one moment."""
+
+    what: str = ""
+    """The name of the work, such as "score" or "count"."""
+    phase: str = ""
+    """What is going on while nothing is done yet; empty once units are."""
+    unit: str = "units"
+    units: int = 0
+    n_units: int = 0
+    """0 while it is not known."""
+    share: float = 0.0
+    """Of the whole work, an earlier run's part included, from 0 to 1."""
+    tokens: int = 0
+    """Those of this run."""
+    tokens_per_s: float = 0.0
+    seconds_left: float | None = None
+    """None while it is not known."""
+    workers: int = 1
+    """Those in use now."""
+
+
+_HERE = threading.local()
+
+
+def shown_here() -> list["Progress"]:
+    """The progresses that this thread has open, the innermost last. The list is kept up to date, and other threads may read it."""
+    if not hasattr(_HERE, "shown"):
+        _HERE.shown = []
+    shown: list[Progress] = _HERE.shown
+    return shown
+
+
 class Progress:
     """Shows what is done of a run, how fast it goes and when it will end; use it as a context manager.
 
@@ -28,6 +63,7 @@ class Progress:
         """`n_units`: 0 if it is not known yet; then only phases are shown until `begin`. `unit`: what is counted, in the plural."""
         self._what, self._unit = what, unit
         self._phase = ""
+        self.workers = 1
         self._watch: Callable[[], None] | None = None
         self._started = time.monotonic()
         self._lock = threading.RLock()
@@ -50,9 +86,12 @@ class Progress:
         if self._terminal:
             self._shown.enter_context(logging_redirect_tqdm())
         self._heartbeat.start()
+        self._siblings = shown_here()
+        self._siblings.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._siblings.remove(self)
         self._stop.set()
         self._heartbeat.join()
         self._phase = ""
@@ -66,7 +105,7 @@ class Progress:
     def begin(self, *, n_units: int, size: float, before: Done = NOTHING) -> None:
         """Say how much there is to do. `before`: what an earlier run did of it, which does not count into the rate."""
         with self._lock:
-            self._n_units, self._size = n_units, size
+            self._n_units, self._size, self._tokens_before = n_units, size, before.tokens
             self.done = before
             self.restart_clock(0.0)
 
@@ -93,6 +132,25 @@ class Progress:
             self.done = done
             self._throughput.add(time.monotonic(), done)
         self._draw()
+
+    def snapshot(self) -> Snapshot:
+        """How far the run is now."""
+        now = time.monotonic()
+        with self._lock:
+            begun = bool(self._n_units) and not self._phase
+            left = self._throughput.seconds_left(now, self._size) if begun else None
+            return Snapshot(
+                what=self._what,
+                phase=self._phase,
+                unit=self._unit,
+                units=int(self.done.units),
+                n_units=int(self._n_units),
+                share=float(min(self._share(), 1.0)),
+                tokens=int(self.done.tokens - self._tokens_before),
+                tokens_per_s=float(self._throughput.tokens_per_s(now)) if begun else 0.0,
+                seconds_left=None if left is None else float(left),
+                workers=self.workers,
+            )
 
     def watch(self, look: Callable[[], None] | None) -> None:
         """Call `look` every `TICK_S` from now on; None ends that. When this returns, no call is under way."""
@@ -129,18 +187,18 @@ class Progress:
         now = time.monotonic()
         with self._lock:
             if self._phase or not self._n_units:
-                return [f"{self._phase or 'starting'} … {_clock(now - self._started)}"]
+                return [f"{self._phase or 'starting'} … {clock(now - self._started)}"]
             facts = [f"{self.done.units}/{self._n_units} {self._unit}"]
             if self.done.tokens:
                 rate = self._throughput.tokens_per_s(now)
-                facts += [f"{_short(self.done.tokens)} tokens", f"{rate:,.0f} tokens/s"]
+                facts += [f"{short(self.done.tokens)} tokens", f"{rate:,.0f} tokens/s"]
             if self.done.units >= self._n_units:
-                return [*facts, f"took {_clock(now - self._started)}"]
+                return [*facts, f"took {clock(now - self._started)}"]
             left = self._throughput.seconds_left(now, self._size)
-            return [*facts, f"ETA {'unknown' if left is None else _clock(left)}"]
+            return [*facts, f"ETA {'unknown' if left is None else clock(left)}"]
 
 
-def _short(number: int) -> str:
+def short(number: int) -> str:
     """A number in at most four digits: 999, 412k, 3.4M, 120G."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if number >= 10**power:
@@ -149,7 +207,7 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """A time in its two largest parts: 12s, 4m10s, 3h05m, 2d07h."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -20,6 +20,7 @@ from rho_score.config.prior import PriorConfig
 from rho_score.config.report import ReportConfig
 from rho_score.config.score import Dtype, Precision, Quantize, ScoreConfig, ServerKind, Signal
 from rho_score.config.select import SelectConfig
+from rho_score.config.status import StatusConfig
 from rho_score.config.train import TextConfig, TrainConfig
 from rho_score.config.tune import TuneConfig
 from rho_score.config.view import ViewConfig
@@ -46,6 +47,7 @@ __all__ = [
     "SelectConfig",
     "ServerKind",
     "Signal",
+    "StatusConfig",
     "TextConfig",
     "TrainConfig",
     "TuneConfig",

@@ -39,6 +39,7 @@ from rho_score.files.urls import absolute
 from rho_score.ranking.histogram import Group
 from rho_score.stores.claim import claim, refuse_output_in_input
 from rho_score.stores.layout import PLAN, SUCCESS
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.stages import remove_all, run_stage
 
 LARGEST, MEMBERS = 10, 4
@@ -96,9 +97,10 @@ def dedup(config: DedupConfig) -> DedupSummary:
                 claim(output, manifest, {PLAN: plan.to_parquet()})
             n_before = len(output.listing(PARTS))
             if not output.exists(SUCCESS):
-                with cluster_or_threads() if not config.dry_run else nullcontext():
-                    content = _run(config, settings, plan)
-                output.publish(SUCCESS, dump_json(content))
+                with nullcontext() if config.dry_run else signs_of_life(output, "dedup"):
+                    with nullcontext() if config.dry_run else cluster_or_threads():
+                        content = _run(config, settings, plan)
+                    output.publish(SUCCESS, dump_json(content))
             for folder in (SIGNATURES, PAIRS):
                 remove_all(output, folder)
             content = orjson.loads(output.read(SUCCESS))

@@ -36,6 +36,7 @@ from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.score_set import ScoreSet
 from rho_score.stores.shapes import Totals, read_json
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.stages import remove_all
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def import_scores(config: ImportConfig) -> ImportSummary:
         refuse_output_in_input(output, config.values)
         manifest = _claim(config, like, plan)
         if (written := finished_before(output)) is None:
-            with cluster_or_threads():
+            with signs_of_life(output, "import"), cluster_or_threads():
                 written = _run(config, manifest, like, plan, values)
         remove_all(output, WORK)
     rows = Matched(**read_json(output, SUCCESS, Totals)["rows_of_values"])

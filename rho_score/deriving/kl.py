@@ -20,6 +20,7 @@ from rho_score.stores.comparable import comparable, cut_otherwise
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.reopened import Reopened
 from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.signs import signs_of_life
 
 TOP = ["top_ids", "top_log_p"]
 
@@ -62,7 +63,7 @@ def kl(config: KLConfig) -> KLSummary:
                 precision=manifest["parts"]["precision"],
             )  # fmt: skip
             writer = KLWriter(units=units, ref=config.ref, reverse=config.reverse)
-            with cluster_or_threads():
+            with signs_of_life(output, "kl"), cluster_or_threads():
                 written = write_all("kl", base, output, writer.write, workers=config.workers)
     return KLSummary(
         output=config.output,

@@ -26,6 +26,7 @@ from rho_score.files.parquet import parquet_bytes, read_table
 from rho_score.files.urls import absolute
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.score_set import ScoreSet
+from rho_score.stores.signs import signs_of_life
 
 PRIOR = "prior.parquet"
 PRIOR_SCHEMA = pa.schema(
@@ -78,7 +79,7 @@ def prior(config: PriorConfig) -> PriorSummary:
             )
         output, manifest = Folder(config.output), _claim(config, like, counted)
         if (written := finished_before(output)) is None:
-            with cluster_or_threads():
+            with signs_of_life(output, "prior"), cluster_or_threads():
                 losses = as_numpy(_prior(config, output, counted)["loss"])
                 units = DerivedUnits(
                     like=config.scores, output=config.output, fingerprint=manifest["fingerprint"],

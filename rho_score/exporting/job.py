@@ -33,6 +33,7 @@ from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
 from rho_score.stores.open import open_store
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.stages import remove_all, run_stage
 
 RUNS = "runs"
@@ -73,9 +74,10 @@ def export(config: ExportConfig) -> ExportSummary:
         claim(output, manifest, {f"tokenizer/{name}": selection.folder.read(f"tokenizer/{name}") for name in tokenizer})
         n_before = len(output.listing("parts"))
         if not output.exists(SUCCESS):
-            with cluster_or_threads():
-                content = _run(config, settings, selection.units)
-            output.publish(SUCCESS, dump_json(content))
+            with signs_of_life(output, "export"):
+                with cluster_or_threads():
+                    content = _run(config, settings, selection.units)
+                output.publish(SUCCESS, dump_json(content))
     if config.order != "corpus":
         remove_all(output, RUNS)
     if config.join or config.val_share:

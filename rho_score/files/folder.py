@@ -9,8 +9,9 @@ import errno
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,8 @@ class FileInfo:
 
     size: int
     version: str
+    modified: float | None = field(default=None, compare=False)
+    """When it was written by the clock of the storage, in seconds since the epoch; None if the storage does not tell."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Folder:
         for path, info in sorted(self._try("listed", under, find).items()):
             name = path[len(top) :].lstrip("/")
             if name and not any(part.startswith(".") for part in name.split("/")):
-                files[name] = FileInfo(size=info["size"], version=_version(info))
+                files[name] = FileInfo(size=info["size"], version=_version(info), modified=_modified(info))
         return files
 
     def names(self, under: str) -> set[str]:
@@ -160,7 +163,18 @@ class Folder:
         found = self._try("read", name, ask, known=True)
         if found["type"] == "directory":
             raise FileNotFoundError(f"{self.url}/{name} is a folder")
-        return FileInfo(size=found["size"], version=_version(found))
+        return FileInfo(size=found["size"], version=_version(found), modified=_modified(found))
+
+    def clock(self, name: str) -> float | None:
+        """The time by the clock of the storage, in seconds since the epoch, as it answers about a file that exists.
+
+        None unless the storage is S3: other drivers do not tell.
+        """
+        if not _is_s3(self.url):
+            return None
+        bucket, key, _ = self.fs.split_path(self.name(name))
+        answer = self._try("read", name, lambda: self.fs.call_s3("head_object", Bucket=bucket, Key=key))
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
     def exists(self, name: str = "") -> bool:
         """True if `name` exists, without using a cached listing."""
@@ -321,3 +335,16 @@ def _version(info: dict[str, Any]) -> str:
     if isinstance(value, datetime):  # a listing has milliseconds, and an object's header does not
         value = int(value.timestamp())
     return str(value).strip('"')
+
+
+def _modified(info: dict[str, Any]) -> float | None:
+    """The time of change in what a driver says about a file."""
+    found = next((info[name] for name in ("mtime", "LastModified", "last_modified", "updated") if info.get(name)), None)
+    if isinstance(found, str):
+        try:
+            found = datetime.fromisoformat(found)
+        except ValueError:
+            return None
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None

@@ -49,6 +49,7 @@ _BOTOCORE_NETWORK = {
 
 _made: Counter[str] = Counter()
 _lock = threading.Lock()
+_HERE = threading.local()
 
 
 def with_retries(
@@ -69,6 +70,8 @@ def with_retries(
     """
     started, failing_since = time.monotonic(), math.inf
     patience = PATIENCE_S if patience_s is None else patience_s
+    if getattr(_HERE, "once", False):
+        patience = 0.0
 
     def passes(error: BaseException) -> bool:
         nonlocal failing_since
@@ -91,6 +94,16 @@ def with_retries(
         if tries > 1:
             error.add_note(f"tried {tries} times in {time.monotonic() - started:.0f} s")
         raise
+
+
+@contextmanager
+def tried_once() -> Iterator[None]:
+    """Within the block, storage calls of this thread are not retried."""
+    _HERE.once = True
+    try:
+        yield
+    finally:
+        _HERE.once = False
 
 
 def _note_retry(state: RetryCallState) -> None:

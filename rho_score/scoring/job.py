@@ -34,6 +34,7 @@ from rho_score.stores.layout import MANIFEST, PLAN, SUCCESS, published_units, qu
 from rho_score.stores.manifest import read_manifest
 from rho_score.stores.score_set import score_counts_of
 from rho_score.stores.shapes import Totals, read_json
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.unit_file import footers
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,16 @@ def _run(
 ) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(settings.config.model)}
     claim(output, settings.manifest, {PLAN: settings.plan.to_parquet(), **tokenizer})
+    if output.exists(SUCCESS) and not settings.config.only_quarantined:
+        return _finish(settings, output, account, started, progress)
+    with signs_of_life(output, "score"):
+        return _finish(settings, output, account, started, progress)
+
+
+def _finish(
+    settings: ScoringSettings, output: Folder, account: Account, started: float, progress: Progress
+) -> ScoreSummary:
+    """Scores what is left of a score set that is begun, and adds up its counts."""
     account.note_check()
     done = _done(settings, output)
     todo = [unit for unit in settings.plan.units if unit.unit not in done]

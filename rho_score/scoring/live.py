@@ -7,6 +7,7 @@ is one. If the actor dies, Ray starts it again; until workers report again, unit
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WORKERS_A_SECOND = 200
 """Reports a second that all workers together make at most."""
+HERE_S = 5.0
+"""Seconds between two times that a worker tells that it is there, at least."""
 LEAST_INTERVAL_S = 1.0
 """Seconds between two reports of a worker, at least."""
 MOST_WAITING = 20
@@ -32,6 +35,7 @@ class Board:
     def __init__(self) -> None:
         self._latest = Latest()
         self._phase = ""
+        self._here: dict[str, float] = {}
 
     def tell_phase(self, doing: str) -> None:
         """A worker prepares itself."""
@@ -41,10 +45,20 @@ class Board:
         """A worker is so far in a unit."""
         self._latest.hear(report)
 
-    def state(self, published: Sequence[str]) -> tuple[str, list[Report]]:
-        """What a worker said last of its preparation, and the reports on units; `published` units are dropped for good."""
+    def tell_here(self, worker: tuple[str, float]) -> None:
+        """A worker is there, and will say so again within some seconds."""
+        name, within_s = worker
+        self._here[name] = time.monotonic() + 3 * within_s
+
+    def state(self, published: Sequence[str]) -> tuple[str, list[Report], int]:
+        """What a worker said last of its preparation, the reports on units, and how many workers are there.
+
+        `published` units are dropped for good.
+        """
         self._latest.forget(published)
-        return self._phase, self._latest.reports()
+        now = time.monotonic()
+        self._here = {worker: until for worker, until in self._here.items() if until > now}
+        return self._phase, self._latest.reports(), len(self._here)
 
 
 class Reporter:
@@ -56,6 +70,17 @@ class Reporter:
     def phase(self, doing: str) -> None:
         """Tell what is going on before the first unit."""
         self._send("tell_phase", doing)
+
+    def stay(self) -> None:
+        """Tell again and again, until this process ends, that this worker is there."""
+        worker, every_s = uuid.uuid4().hex, max(HERE_S, self._every_s)
+
+        def tell() -> None:
+            while True:
+                self._send("tell_here", (worker, every_s))
+                time.sleep(every_s)
+
+        threading.Thread(target=tell, name="worker-is-here", daemon=True).start()
 
     def unit(self, unit: str, tokens: int) -> "UnitReporter":
         """Tell that a unit of so many tokens is begun."""
@@ -114,6 +139,7 @@ class LiveProgress:
         self._board = actor_here(Board, max_pending_calls=MOST_WAITING)
         self.reporter = Reporter(self._board, every_s=max(LEAST_INTERVAL_S, self._most_workers / WORKERS_A_SECOND))
         self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
+        self._progress.workers = 0
         self._progress.phase(STARTING)
         self._progress.watch(self._look)
         return self
@@ -122,6 +148,7 @@ class LiveProgress:
         import ray
 
         self._progress.watch(None)
+        self._progress.workers = 0
         ray.kill(self._board)
 
     def publish(self, unit: str, tokens: int, took_s: float) -> None:
@@ -141,7 +168,7 @@ class LiveProgress:
             if not ray.wait([self._answer], timeout=0)[0]:
                 return
             try:
-                phase, reports = ray.get(self._answer)
+                phase, reports, self._progress.workers = ray.get(self._answer)
             except RayError:
                 phase, reports = "", []
             with self._lock:

@@ -151,6 +151,7 @@ def _load(settings: WorkerSettings, reporter: Reporter, purse: UnitPurse | None)
         RhoScoreError: this node does not have the model, the versions or the GPU of the run; or the
             server is not the one that the driver checked.
     """
+    reporter.stay()
     if isinstance(settings.scorer, ServerSettings):
         return settings.scorer.load(on_phase=reporter.phase, purse=purse)
     if settings.gpus and not torch.cuda.is_available():

@@ -35,6 +35,7 @@ from rho_score.stores.schema import SCHEMA_VERSION
 from rho_score.stores.score_set import ScoreSet, require_nats
 from rho_score.stores.selection import histogram_file
 from rho_score.stores.shapes import DynamicsSummaryFile, read_json
+from rho_score.stores.signs import signs_of_life
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def _dynamics(config: DynamicsConfig, steps: tuple[float, ...]) -> DynamicsSumma
     done = published_units(output)
     computed = 0
     if not (output.exists(SUMMARY) and len(done) == main.n_units):
-        with cluster_or_threads():
+        with signs_of_life(output, "dynamics"), cluster_or_threads():
             batches = batches_of(main, cut_otherwise(main, sets))
             computed = _run(config, writer, batches, done)
     summary = _summary(config, read_json(output, SUMMARY, DynamicsSummaryFile), main.n_units, computed)

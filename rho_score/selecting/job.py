@@ -7,6 +7,7 @@ are merged in a tree of tasks, and the driver never holds a score.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -35,6 +36,7 @@ from rho_score.stores.counts import GroupCounts, group_counts_in
 from rho_score.stores.layout import HISTOGRAM, SUMMARY, published_units
 from rho_score.stores.selection import histogram_file
 from rho_score.stores.shapes import SelectionSummary, read_json
+from rho_score.stores.signs import signs_of_life
 
 
 def select(config: SelectConfig) -> SelectSummary:
@@ -79,12 +81,13 @@ def _select(config: SelectConfig, prepared: Prepared) -> tuple[JsonObject, int]:
         claim_selection(config.output, prepared.manifest, prepared.main)
         if output.exists(SUMMARY) and len(published_units(output)) == prepared.main.n_units:
             return read_json(output, SUMMARY, SelectionSummary), 0
-    with cluster_or_threads():
-        batches = batches_of(prepared.main, prepared.others)
-        content, computed = _run(prepared.ranker, prepared.manifest["fingerprint"], batches)
-    written_down = dump_json(content)
-    if not config.dry_run:
-        output.publish(SUMMARY, written_down)
+    with nullcontext() if config.dry_run else signs_of_life(output, "select"):
+        with cluster_or_threads():
+            batches = batches_of(prepared.main, prepared.others)
+            content, computed = _run(prepared.ranker, prepared.manifest["fingerprint"], batches)
+        written_down = dump_json(content)
+        if not config.dry_run:
+            output.publish(SUMMARY, written_down)
     return orjson.loads(written_down), computed
 
 

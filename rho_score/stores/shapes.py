@@ -73,6 +73,45 @@ class SpentTokens(TypedDict):
     wanted: int
 
 
+Outcome = Literal["finished", "failed", "interrupted"]
+"""How a run ended."""
+
+
+class ProgressShown(TypedDict):
+    """The progress in a sign of life, see `cluster.progress.Snapshot`."""
+
+    what: str
+    phase: str
+    unit: str
+    units: int
+    n_units: int
+    share: float
+    tokens: int
+    tokens_per_s: float
+    seconds_left: float | None
+    workers: int
+
+
+class SignFile(TypedDict):
+    """A file of `.runs/`, see `signs.Sign`."""
+
+    run: str
+    command: str
+    version: str
+    host: str
+    pid: int
+    started: str
+    written: str
+    interval_s: float
+    moved: str
+    outcome: Outcome | None
+    message: str
+    progress: ProgressShown
+    most_workers: int
+    worker_s: float
+    removed_worker_s: float
+
+
 class GroupRow(TypedDict):
     """The counts of one group, see `counts.GroupCounts`."""
 

@@ -28,6 +28,7 @@ from rho_score.files.paths import check_writable
 from rho_score.files.urls import absolute
 from rho_score.stores.claim import claim
 from rho_score.stores.layout import SUCCESS
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.training_run import MODEL, TrainingRun
 from rho_score.training.block_files import block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
@@ -78,14 +79,16 @@ def train(config: TrainConfig) -> TrainSummary:
         claim(output, manifest, {})
         computed = 0
         if not output.exists(SUCCESS):
-            with Progress("train", n_units=0, unit="steps") as progress:
-                content = _run(settings, progress)
+            with signs_of_life(output, "train"):
+                with Progress("train", n_units=0, unit="steps") as progress:
+                    progress.workers = config.workers
+                    content = _run(settings, progress)
+                if not output.names(MODEL):
+                    raise RhoScoreError(
+                        f"the workers ended, but no model is in {output.url}/{MODEL}. Is OUTPUT on shared storage?"
+                    )
+                output.publish(SUCCESS, dump_json(content))
             computed = content["steps"] - content["resumed_at"]
-            if not output.names(MODEL):
-                raise RhoScoreError(
-                    f"the workers ended, but no model is in {output.url}/{MODEL}. Is OUTPUT on shared storage?"
-                )
-            output.publish(SUCCESS, dump_json(content))
         if config.keep:
             remove_all(output)
     return _summary(output, orjson.loads(output.read(SUCCESS)), computed, started)

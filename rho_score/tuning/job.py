@@ -10,6 +10,7 @@ OUT/_SUCCESS.json     the recommended candidate; written last
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from rho_score.stores.layout import SUCCESS
 from rho_score.stores.manifest import new_manifest
 from rho_score.stores.names import absolute_named, parse_named
 from rho_score.stores.score_set import ScoreSet, require_context, require_losses
+from rho_score.stores.signs import signs_of_life
 from rho_score.stores.training_run import TrainingRun
 from rho_score.training.job import train
 from rho_score.tuning.candidates import (
@@ -90,11 +92,13 @@ def tune(config: TuneConfig, tell: Callable[[str], None] | None = None) -> TuneS
     output = Folder(config.output)
     with joined():
         claim(output, tuning.manifest(), {})
-        trials = tuning.run()
-        summary = tuning.summary(trials, started)
-        assert summary.best is not None
-        if not output.exists(SUCCESS):
-            output.publish(SUCCESS, dump_json({"best": asdict(summary.best), "commands": summary.commands}))
+        finished = output.exists(SUCCESS)
+        with nullcontext() if finished else signs_of_life(output, "tune"):
+            trials = tuning.run()
+            summary = tuning.summary(trials, started)
+            assert summary.best is not None
+            if not finished:
+                output.publish(SUCCESS, dump_json({"best": asdict(summary.best), "commands": summary.commands}))
     return summary
 
 

@@ -196,8 +196,9 @@ def compare(outcome: Outcome, name: Command, output: Path, peace: Path) -> None:
 
 
 def published_files(store: Path) -> set[str]:
-    """Every file of a store but unfinished temporary ones, whose names begin with a dot."""
-    return {str(p.relative_to(store)) for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    """Every file of a store but unfinished temporary ones and signs of life: a part of their names begins with a dot."""
+    names = (p.relative_to(store) for p in store.rglob("*") if p.is_file())
+    return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
 
 
 def rows_in(store: Path) -> int:

@@ -57,6 +57,13 @@ page = rho.report(rho.ReportConfig(store="selection", output="report.html"))
 """,
     ),
     Example(
+        ("status", "StatusConfig", "StatusSummary"),
+        """
+run = rho.status(rho.StatusConfig(output="scores/ref", price_per_hour=2.0))  # also while it runs, from any machine
+print(run.state, run.contents.done, "of", run.contents.of, run.contents.unit, "money so far:", run.money.total)
+""",
+    ),
+    Example(
         ("dynamics", "DynamicsConfig", "DynamicsSummary"),
         """
 learnt = rho.dynamics(

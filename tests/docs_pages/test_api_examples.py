@@ -17,7 +17,7 @@ def test_every_public_name_has_an_example_that_uses_it() -> None:
     returned = {
         "Curves", "ScoreSummary", "SelectSummary", "ExportSummary", "DynamicsSummary", "TrainSummary", "KeptLoss",
         "LossesSummary", "TuneSummary", "CompareSummary", "Comparison", "PartStats", "DedupSummary", "ImportSummary", "PriorSummary",
-        "KLSummary",
+        "KLSummary", "StatusSummary",
     }  # fmt: skip
     for example in EXAMPLES:
         assert all(f"rho.{name}" in example.code for name in set(example.names) - returned)
@@ -37,6 +37,7 @@ def test_the_examples_run(
     assert isinstance(used["written"], rho_score.ExportSummary)
     assert isinstance(used["learnt"], rho_score.DynamicsSummary)
     assert isinstance(used["curves"], rho_score.Curves)
+    assert (used["run"].state, used["run"].exit_code) == ("finished", 0)
     assert used["kept"].total.tokens_kept == pytest.approx(0.6 * used["kept"].total.tokens_scored, abs=1)
     assert Path(used["page"]).stat().st_size > 10_000
     assert len(used["losses"][0]) == 3

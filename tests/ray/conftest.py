@@ -9,6 +9,7 @@ import pytest
 
 from rho_score.config import ScoreConfig
 from rho_score.scoring.job import ScoreSummary, score
+from rho_score.stores.signs import RUNS
 
 OPTIONS: dict[str, Any] = {
     "id_column": "id", "group_column": "source", "context": 32, "overlap": 8, "batch_tokens": 128, "cpus_per_worker": 1,
@@ -23,8 +24,8 @@ def score_into(corpus: Path, output: Path, model: Path, **changes: Any) -> Score
 
 
 def digests(store: Path) -> dict[str, str]:
-    """SHA-256 of every file of a store, by its name."""
-    files = sorted(path for path in store.rglob("*") if path.is_file())
+    """SHA-256 of every file of a store, by its name, without the signs of life."""
+    files = sorted(path for path in store.rglob("*") if path.is_file() and path.parent.name != RUNS)
     return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

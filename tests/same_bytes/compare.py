@@ -38,7 +38,9 @@ def compare_folders(before: Path, after: Path) -> Iterator[Compared]:
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """Every file but signs of life, which are about the run."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".runs")
+    return {str(path.relative_to(folder)) for path in files}
 
 
 def compare_files(name: str, before: Path, after: Path) -> Compared:

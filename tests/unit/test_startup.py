@@ -49,6 +49,12 @@ def test_a_page_is_served_without_torch_and_ray() -> None:
     assert not _loaded("import rho_score.viewing.job") & {"torch", "ray", "pandas"}
 
 
+def test_a_status_is_told_without_torch_and_ray(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path / "ref", [[[ref for ref, _ in random_documents(20, seed=0)]]])
+    code = "import sys; from rho_score.cli import main; assert main(sys.argv[1:]) == 0"
+    assert not _loaded(code, "status", scores) & {"torch", "transformers", "ray", "pandas"}
+
+
 def test_a_threshold_is_found_without_pandas(tmp_path: Path) -> None:
     """Importing it takes longer than counting ten million tokens."""
     scores = write_scores(

@@ -5,10 +5,11 @@ import re
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from rho_score.cluster import progress as progress_module
-from rho_score.cluster.progress import Progress, _clock, _short
+from rho_score.cluster.progress import Progress, Snapshot, clock, short, shown_here
 from rho_score.cluster.throughput import Done
 
 
@@ -97,11 +98,11 @@ def test_a_terminal_gets_a_bar_and_log_lines_above_it(monkeypatch: pytest.Monkey
     assert "2/2 units  412k tokens" in shown
 
 
-def test_numbers_and_times_are_short() -> None:
-    assert [_short(n) for n in (0, 999, 1000, 412_345, 3_400_000, 12 * 10**9, 10**12)] == [
+def test_numbers_and_times_areshort() -> None:
+    assert [short(n) for n in (0, 999, 1000, 412_345, 3_400_000, 12 * 10**9, 10**12)] == [
         "0", "999", "1.0k", "412k", "3.4M", "12G", "1.0T",
     ]  # fmt: skip
-    assert [_clock(s) for s in (0.4, 59.6, 250, 3600, 11100, 200_000)] == [
+    assert [clock(s) for s in (0.4, 59.6, 250, 3600, 11100, 200_000)] == [
         "0s",
         "1m00s",
         "4m10s",
@@ -109,3 +110,19 @@ def test_numbers_and_times_are_short() -> None:
         "3h05m",
         "2d07h",
     ]
+
+
+def test_a_snapshot_says_what_is_shown_and_holds_plain_numbers() -> None:
+    with Progress("select", unit="steps") as progress:
+        assert shown_here()[-1] is progress
+        progress.phase("joining")
+        assert progress.snapshot() == Snapshot(what="select", phase="joining", unit="steps")
+        progress.begin(n_units=4, size=40.0, before=Done(1, 100, 10.0))
+        progress.phase("")
+        progress.add(tokens=np.int64(50), units=np.int64(9))  # type: ignore[arg-type]
+        progress.workers = 3
+        found = progress.snapshot()
+        assert (found.units, found.n_units, found.tokens, found.workers) == (10, 4, 50, 3)
+        assert found.share == 19 / 40
+        assert {type(value) for value in vars(found).values()} <= {str, int, float, type(None)}
+    assert progress not in shown_here()

@@ -27,6 +27,7 @@ from rho_score.deduplicating.job import dedup
 from rho_score.deduplicating.pairs import EXACT, Rows, similar_pairs
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
+from rho_score.stores.signs import RUNS
 from tests.conftest import damage_row_group, write_corpus
 from tests.inputs.tar_kinds import tar
 
@@ -69,7 +70,7 @@ def _content(output: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in sorted(output.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and path.parent.name != RUNS
     }
 
 
