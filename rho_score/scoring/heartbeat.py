@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from rho_score.errors import RhoScoreError
 from rho_score.scoring.worker_time import BEAT_S
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ ANSWER_S = 30.0
 """How long a worker waits for the ledger, which may be starting again."""
 
 
-class AbandonedError(Exception):
+class AbandonedError(RhoScoreError):
     """The money is gone, and the work in hand is given up."""
 
 

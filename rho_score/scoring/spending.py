@@ -154,10 +154,10 @@ class Ledger:
         self._written = float("-inf")
         self._processes: dict[str, tuple[str, int]] = {}
         self._first_begun: float | None = None
-        # Workers that this actor heard of before it died. Those that live tell their age again.
-        self._known = {name: ms for name, ms in self._spent.of_workers.items() if name}
-        price = budget.hour_price or ""
-        self._earlier_ms = self._spent.worker_ms.get(price, 0) - sum(self._spent.of_workers.values())
+        heard_before = self._spent.of_workers  # by this actor, before it died
+        self._earlier_ms = self._spent.worker_ms.get(budget.hour_price or "", 0) - sum(heard_before.values())
+        if workers is not None:
+            workers.resume({name: ms / 1000 for name, ms in heard_before.items() if name}, time.monotonic())
 
     def begin(self, unit: str, tokens: int, worker: str = "", work: int = 0) -> bool:
         """Pays a unit. False if the money does not suffice; no other unit is begun then.
@@ -208,7 +208,7 @@ class Ledger:
         self._processes[worker] = process
         self._workers.hear(worker, age=age, start_s=start_s, done=done, now=now)
         if not self._over:
-            if self._affords(0, self._workers.committed(now), now):
+            if self._affords(0, self._workers.committed(now)):
                 self._workers.pay(now)
             else:
                 self._over = self._closed = True
@@ -253,7 +253,7 @@ class Ledger:
         need = 0.0
         if self._workers is not None:
             need = self._workers.committed(now) + self._workers.to_finish(work, now)
-        paid = self._affords(tokens, need, now)
+        paid = self._affords(tokens, need)
         if not paid:
             again = self._workers.to_begin_again(work, now) if self._workers is not None and work else 0.0
             self._closed = True
@@ -264,19 +264,17 @@ class Ledger:
     def _want(self, tokens: int, seconds: float) -> None:
         self._spent.wanted, self._spent.wanted_ms = tokens, milliseconds(seconds)
 
-    def _affords(self, tokens: int, seconds: float, now: float) -> bool:
+    def _affords(self, tokens: int, seconds: float) -> bool:
         """True if there is money for the tokens, and for so many seconds of this run's workers in all."""
         if self._workers is None:
             return self._budget.affords(self._spent.money, tokens)
         others = self._spent.worker_ms | {self._budget.hour_price or "": 0}
-        heard = self._workers.seconds(now)
-        lost = sum(ms for name, ms in self._known.items() if name not in heard)
-        own = self._earlier_ms + lost + milliseconds(seconds)
+        own = self._earlier_ms + milliseconds(seconds)
         return self._budget.affords(Spent(self._spent.tokens, worker_ms=others).money, tokens, own)
 
     def _of_workers(self, now: float) -> dict[str, int]:
         assert self._workers is not None
-        return self._known | {name: milliseconds(value) for name, value in self._workers.seconds(now).items()}
+        return {name: milliseconds(value) for name, value in self._workers.seconds(now).items()}
 
     def _add(self, tokens: int) -> None:
         if (price := self._budget.price) is not None:

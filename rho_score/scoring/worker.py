@@ -155,13 +155,18 @@ class ScoreUnit:
         return attach_stats(work.table(scored, errors, self._scorer.signals, self._precision), stats)
 
     def _counted(self, told: UnitReporter) -> Callable[[int], None]:
-        """Returns what is called with the tokens that are done; a heartbeat tells of them as well."""
+        """Returns what is called with the tokens that are done; a heartbeat tells of them as well.
+
+        It raises AbandonedError once the money is gone, so that nothing runs while the process ends.
+        """
         heart = self._heart
         if heart is None:
             return told
         heart.done, self._begun = 0, time.time()
 
         def count(tokens: int) -> None:
+            if heart.over.is_set():
+                raise AbandonedError("the money is gone")
             told(tokens)
             heart.done += tokens
 

@@ -4,7 +4,7 @@ A worker counts from the start of its process, so loading the model and waiting 
 until `GONE_S` after the last thing that it said.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 BEAT_S = 1.0
@@ -23,6 +23,7 @@ START_S = 15.0
 class _Worker:
     born: float
     heard: float
+    guessed: bool = False
 
 
 @dataclass
@@ -72,6 +73,11 @@ class WorkerTime:
         self.ready_s = 0.0
         """Seconds from the start of a worker's process to its first unit, of the slowest worker."""
 
+    def resume(self, seconds: Mapping[str, float], now: float) -> None:
+        """Takes the workers of a ledger that died, with what was charged for them. Those that live tell their age again."""
+        for worker, charged in seconds.items():
+            self._workers[worker] = _Worker(now - charged, now - GONE_S, guessed=True)
+
     def hear(self, worker: str, *, age: float, start_s: float, done: int, now: float) -> None:
         """Takes a sign of life.
 
@@ -80,7 +86,8 @@ class WorkerTime:
         """
         born = max(now - age, self._opened)
         known = self._workers.setdefault(worker, _Worker(born, now))
-        known.born, known.heard = min(known.born, born), now
+        known.born = born if known.guessed else min(known.born, born)
+        known.heard, known.guessed = now, False
         self._start_s = max(self._start_s, min(start_s, now - self._opened))
         for unit in self._in_hand.values():
             if unit.worker == worker:
@@ -161,7 +168,7 @@ class WorkerTime:
     @property
     def start_s(self) -> float:
         """The seconds that a worker takes until its first sign."""
-        return self._start_s if self._workers else self._first_guess
+        return self._start_s or self._first_guess
 
     def _takes(self, tokens: int, now: float) -> float:
         speed = self._speeds.of(tokens) or self._speed_in_hand(now)
