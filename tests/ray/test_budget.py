@@ -14,9 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from rho_score.config import PlanConfig
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.files.folder import Folder
 from rho_score.scoring import spending
+from rho_score.scoring.plan_lines import estimate
+from rho_score.stores.unit_file import footers
 from tests.conftest import some_text
+from tests.ray.conftest import OPTIONS as SCORING
 from tests.ray.conftest import digests, score_into
 
 A_SECOND = 3600.0
@@ -203,3 +208,35 @@ def test_many_workers_and_one_that_dies_stay_within_two_percent(
     assert clock.seconds <= money * 1.02
     assert clock.seconds <= _spent(tmp_path / "out")
     assert clock.seconds > money / 2
+
+
+def test_calibrating_tells_the_speed_of_a_run_and_writes_nothing(
+    slow: Path, undisturbed: Path, make_model: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's speed is read off the times of its files."""
+    monkeypatch.chdir(tmp_path)
+    files = sorted((undisturbed / "data").iterdir(), key=lambda path: path.stat().st_mtime)
+    tokens = [
+        footer["accounts"]["tokens"] for footer in footers(Folder(str(undisturbed)), [path.stem for path in files])
+    ]
+    at = [path.stat().st_mtime for path in files]
+    of_units = sorted(n / (b - a) for n, a, b in zip(tokens[1:], at[:-1], at[1:], strict=True) if b > a)
+    before = digests(slow)
+    names = ("context", "overlap", "batch_tokens", "cpus_per_worker", "gpus_per_worker", "compile", "dtype")
+    prices = tmp_path / "prices.csv"
+    prices.write_text(
+        "node_type,accelerator,workers,price_per_hour,spot_price_per_hour,relative_speed\nhere,CPU,2,1,0.5,1\n"
+    )
+    config = PlanConfig(
+        input=str(slow), model=str(make_model(1)), calibrate=3.0, unit_bytes=OPTIONS["unit_bytes"], prices=str(prices),
+        workers=(1, 2), price_per_hour=1.0, **{name: SCORING[name] for name in names},
+    )  # fmt: skip
+    lines = {line[:12].strip(): line.split() for line in estimate(config).splitlines()}
+    speed = float(lines["speed"][1].replace(",", ""))
+    assert of_units[0] / 3 <= speed <= of_units[-1] * 3
+    assert int(lines["tokens"][1].replace(",", "")) == sum(tokens)
+    hours = sum(tokens) / speed / 3600
+    assert float(lines["1"][2]) == pytest.approx(hours + float(lines["start-up"][1]) / 3600, abs=0.006)
+    assert "here," in lines["cheapest"]
+    assert digests(slow) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["prices.csv"]
