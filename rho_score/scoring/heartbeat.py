@@ -86,7 +86,7 @@ class Desk:
         future = self.submit(work)
         while not wait([future], timeout=LOOK_S).done:
             if self._over.is_set():
-                raise AbandonedError
+                raise AbandonedError("the money is gone")
         return future.result()
 
     def _do(self) -> None:

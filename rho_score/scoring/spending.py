@@ -19,7 +19,7 @@ from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import JsonObject, dump_json
 from rho_score.scoring.limits import worker_range
-from rho_score.scoring.worker_time import AHEAD_S, BEAT_S, START_S, WorkerTime
+from rho_score.scoring.worker_time import BEAT_S, START_S, WorkerTime, reserve_s
 from rho_score.servers.purse import FreePurse, LimitedPurse, Purse, UnpaidError
 from rho_score.stores.layout import SPENT
 from rho_score.stores.shapes import SpentMoney, read_json
@@ -205,6 +205,7 @@ class Ledger:
         """
         assert self._workers is not None
         now = time.monotonic()
+        is_new = worker not in self._processes
         self._processes[worker] = process
         self._workers.hear(worker, age=age, start_s=start_s, done=done, now=now)
         if not self._over:
@@ -215,7 +216,7 @@ class Ledger:
                 in_hand = self._workers.largest_in_hand()
                 self._want(0, self._workers.to_begin_again(in_hand, now))
                 self._write(now)
-        if now - self._written >= WRITE_S:
+        if is_new or now - self._written >= WRITE_S:
             self._write(now)
         return self._over
 
@@ -341,6 +342,7 @@ class Account:
         """
         self._output, self.budget = output, Budget.of(config)
         self._n_workers = worker_range(config.workers)
+        self._began = time.monotonic()
         self.check_purse = FreePurse()
         self.ledger: Any = None
         self._stopped = False
@@ -356,7 +358,7 @@ class Account:
 
     def _refuse_without_money(self, spent: Spent, budget: Budget) -> None:
         tokens = spent.wanted if budget.price else 0
-        start_ms = milliseconds(self._n_workers[0] * (START_S + AHEAD_S)) if budget.hour_price else 0
+        start_ms = milliseconds(self._n_workers[0] * (START_S + reserve_s(START_S))) if budget.hour_price else 0
         whole_ms = max(start_ms, spent.wanted_ms if budget.hour_price else 0)
         if not (tokens or whole_ms) or budget.affords(spent.money, tokens, whole_ms):
             return
@@ -385,7 +387,7 @@ class Account:
             spent = Spent.read(self._output)
             spent.of_workers = {}  # those of a run that was killed stay paid
             spent.write(self._output)
-            workers = WorkerTime(opened=time.monotonic(), workers=self._n_workers, start_s=START_S)
+            workers = WorkerTime(opened=self._began, workers=self._n_workers, start_s=START_S)
         self.ledger = actor_here(Ledger, self._output.url, self.budget, workers)
 
     def stops_after(self, unit: str, *, paid: bool) -> bool:

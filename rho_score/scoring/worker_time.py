@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 BEAT_S = 1.0
 """Seconds between two signs of life of a worker."""
+QUIET_S = 3.0
+"""A worker that was not heard of for so long is not paid ahead any more: another one may be starting in its place."""
 SILENT_S = 10.0
 """A worker that was not heard of for so long is taken for gone since its last sign."""
 GONE_S = 2.0
@@ -23,6 +25,7 @@ START_S = 15.0
 class _Worker:
     born: float
     heard: float
+    paid_until: float
     guessed: bool = False
 
 
@@ -56,6 +59,14 @@ class _Speeds:
         return self.slowest[max(self.slowest)] if self.slowest else None
 
 
+def reserve_s(start_s: float) -> float:
+    """The seconds that there must be money for beside what a worker has cost.
+
+    It may have to end, or it may die, and another one starts in its place before that is known.
+    """
+    return max(AHEAD_S, start_s + GONE_S + BEAT_S)
+
+
 class WorkerTime:
     """What is known of the workers of a run: since when they live, what they have in hand, how fast they are."""
 
@@ -68,7 +79,6 @@ class WorkerTime:
         self._in_hand: dict[str, _Unit] = {}
         self._begun: set[str] = set()
         self._speeds = _Speeds()
-        self._paid_until = opened
         self._first_guess, self._start_s = start_s, 0.0
         self.ready_s = 0.0
         """Seconds from the start of a worker's process to its first unit, of the slowest worker."""
@@ -76,7 +86,7 @@ class WorkerTime:
     def resume(self, seconds: Mapping[str, float], now: float) -> None:
         """Takes the workers of a ledger that died, with what was charged for them. Those that live tell their age again."""
         for worker, charged in seconds.items():
-            self._workers[worker] = _Worker(now - charged, now - GONE_S, guessed=True)
+            self._workers[worker] = _Worker(now - charged, now - GONE_S, now, guessed=True)
 
     def hear(self, worker: str, *, age: float, start_s: float, done: int, now: float) -> None:
         """Takes a sign of life.
@@ -85,7 +95,7 @@ class WorkerTime:
         unit that are scored.
         """
         born = max(now - age, self._opened)
-        known = self._workers.setdefault(worker, _Worker(born, now))
+        known = self._workers.setdefault(worker, _Worker(born, now, now))
         known.born = born if known.guessed else min(known.born, born)
         known.heard, known.guessed = now, False
         self._start_s = max(self._start_s, min(start_s, now - self._opened))
@@ -112,11 +122,15 @@ class WorkerTime:
 
     def pay(self, now: float) -> None:
         """The workers that live are paid for the next `AHEAD_S` seconds."""
-        self._paid_until = max(self._paid_until, now + AHEAD_S)
+        for worker in self._workers.values():
+            if self._lives(worker, now):
+                worker.paid_until = now + AHEAD_S
 
     def close(self) -> None:
         """All workers have ended; what was paid ahead is taken back."""
-        self._paid_until, self._low, self._high = self._opened, 0, 0
+        self._low = self._high = 0
+        for worker in self._workers.values():
+            worker.paid_until = worker.heard
 
     def seconds(self, now: float) -> dict[str, float]:
         """What is charged by now for each worker, and under the name "" for those that are starting."""
@@ -125,13 +139,14 @@ class WorkerTime:
         return charged | ({"": starting * self.start_s} if starting else {})
 
     def committed(self, now: float) -> float:
-        """The seconds of all workers if those that live are paid for the next `AHEAD_S` seconds.
+        """The seconds of all workers with what is kept in reserve, see `reserve_s`.
 
         A worker that may start at any moment is included.
         """
         alive = self._n_alive(now)
         starting = max(self._low - alive, 1 if self._high > alive else 0)
-        lived = sum(now + AHEAD_S - one.born for one in self._workers.values() if self._lives(one, now))
+        until = now + reserve_s(self.start_s)
+        lived = sum(until - one.born for one in self._workers.values() if self._lives(one, now))
         gone = sum(self._charged(one, now) for one in self._workers.values() if not self._lives(one, now))
         return lived + gone + starting * self.start_s
 
@@ -150,7 +165,7 @@ class WorkerTime:
         """
         takes = self._takes(tokens, now)
         alone = self.ready_s + takes if takes else now - self._opened
-        return max(self._low, 1) * (alone + AHEAD_S)
+        return max(self._low, 1) * (alone + reserve_s(self.start_s))
 
     def largest_in_hand(self) -> int:
         """The tokens of the largest unit in hand; 0 if there is none."""
@@ -187,8 +202,8 @@ class WorkerTime:
         return sum(self._lives(one, now) for one in self._workers.values())
 
     def _lives(self, worker: _Worker, now: float) -> bool:
-        return now - worker.heard <= SILENT_S
+        return now - worker.heard <= QUIET_S
 
     def _charged(self, worker: _Worker, now: float) -> float:
         said = worker.heard + GONE_S
-        return (max(said, self._paid_until) if self._lives(worker, now) else said) - worker.born
+        return (max(said, worker.paid_until) if now - worker.heard <= SILENT_S else said) - worker.born
