@@ -56,7 +56,7 @@ class PlanConfig(CorpusConfig):
     """Score a sample of the corpus with one worker for about so many seconds, once the model is
     loaded. The plan then tells the speed, the time that the start takes, and days, worker-hours and
     cost for each number of workers. Needs --model."""
-    workers: Annotated[tuple[int, ...], _CALIBRATE, metavar("N ...")] = (1, 8, 64)
+    workers: Annotated[tuple[int, ...], _CALIBRATE, metavar("N")] = (1, 8, 64)
     """With --calibrate: the numbers of workers to tell the time and the cost for."""
     prices: Annotated[str | None, _CALIBRATE, metavar("FILE")] = None
     """With --calibrate: a table of node types (CSV) with their prices and with their speed relative

@@ -57,7 +57,7 @@ class WorkerSettings:
     """A name for this run of the driver, see `attempts`."""
     limit_s: float
     """Seconds that a unit may take."""
-    paid_by_time: bool
+    paid_by_time: bool = False
     """True if the ledger counts the time of workers."""
 
 

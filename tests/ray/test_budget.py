@@ -177,6 +177,7 @@ def test_a_unit_in_hand_is_given_up_when_the_money_is_gone(
     assert not list((output / "attempts").glob("[!.]*"))
 
 
+@pytest.mark.long
 def test_a_killed_driver_does_not_forget_the_money(
     slow: Path, undisturbed: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
