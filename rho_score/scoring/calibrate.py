@@ -14,13 +14,14 @@ from rho_score.cluster.ray_cluster import actor_here, check_own_cluster, cluster
 from rho_score.config import CorpusConfig, PlanConfig, ScoreConfig
 from rho_score.corpus.plan import Plan, make_plan
 from rho_score.errors import InputError, RhoScoreError
+from rho_score.scoring.ledger import Ledger
 from rho_score.scoring.limits import check_limits
 from rho_score.scoring.live import LiveProgress
+from rho_score.scoring.money import Budget
 from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
 from rho_score.scoring.projection import Finished, Speed, measured
 from rho_score.scoring.settings import ScoringSettings, resolve_settings
-from rho_score.scoring.spending import Budget, Ledger
 from rho_score.scoring.worker_time import WorkerTime
 
 NOWHERE = "memory://rho-score-calibrate"

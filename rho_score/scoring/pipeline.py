@@ -54,7 +54,7 @@ def scored_units(
 ) -> Generator[tuple[str, ScoreCounts, UnitStats]]:
     """Runs the pipeline; yields each unit's name, counts and statistics once it is published.
 
-    ledger: the actor that pays units and workers (`rho_score.scoring.spending.Ledger`), if they cost money.
+    ledger: the actor that pays units and workers (`rho_score.scoring.ledger.Ledger`), if they cost money.
     """
     low, high = settings.workers
     per_row = settings.columns.documents_per_row

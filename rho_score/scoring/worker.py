@@ -28,10 +28,10 @@ from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
 from rho_score.scoring.heartbeat import AbandonedError, Desk, Heartbeat
+from rho_score.scoring.ledger import UnitPurse
 from rho_score.scoring.live import Reporter, UnitReporter
 from rho_score.scoring.server_settings import ServerSettings
 from rho_score.scoring.settings import ScorerSettings
-from rho_score.scoring.spending import UnitPurse
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.scoring.unit_work import UnitWork
 from rho_score.servers.scorer import ServerScorer

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.scoring import spending
-from rho_score.scoring.spending import Account, Budget, Ledger, Spent
+from rho_score.scoring import ledger as ledgers
+from rho_score.scoring.ledger import Ledger
+from rho_score.scoring.money import Budget, Spent
+from rho_score.scoring.spending import Account
 from rho_score.scoring.worker_time import AHEAD_S, GONE_S, QUIET_S, SILENT_S, START_S, WorkerTime
 
 
@@ -82,7 +84,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(spending.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(ledgers.time, "monotonic", lambda: self.now)
 
 
 class Worker:
@@ -109,14 +111,14 @@ def test_the_limit_holds_for_any_order_of_signs_and_deaths(
     """Workers speak every second, end at most two seconds after they hear of it, and are started again after a death."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         clock, folder = Clock(monkeypatch), Folder(str(tmp_path_factory.mktemp("time")))
-        monkeypatch.setattr(spending.Folder, "publish", _in_memory)
+        monkeypatch.setattr(ledgers.Folder, "publish", _in_memory)
         _Files.clear()
         budget = Budget(hour_price="3600", limit=str(limit))  # one for each second
 
         def ledger_of() -> Ledger:
             return Ledger(folder.url, budget, WorkerTime(opened=100.0, workers=(n_workers, n_workers)))
 
-        monkeypatch.setattr(spending.Spent, "read", _read)
+        monkeypatch.setattr(ledgers.Spent, "read", _read)
         ledger = ledger_of()
         workers = [Worker(f"w{i}", 100.0, start_s) for i in range(n_workers)]
         dead: list[Worker] = []
