@@ -110,8 +110,10 @@ class Account:
             return f"spent {spent}"
         needs = _needed(self.budget, spent.wanted, spent.wanted_ms)
         money = float(self.budget.cost(spent.wanted, spent.wanted_ms))
+        passed = spent.money > Fraction(self.budget.limit or 0)  # workers that took long to end
+        before = "after --spend-at-most" if passed else "before --spend-at-most"
         raise RhoScoreError(
-            f"stopped before --spend-at-most {self.budget.limit} was passed: {spent} were spent, and the next unit needs "
+            f"stopped {before} {self.budget.limit} was passed: {spent} were spent, and the next unit needs "
             f"{needs} ({money:,.6g}). {n_published} of {n_units} units are published, "
             "and they stay. Run the same command with a higher --spend-at-most to go on."
         )

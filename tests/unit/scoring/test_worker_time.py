@@ -243,7 +243,10 @@ def test_a_run_that_stopped_says_what_it_spent_and_what_is_missing(tmp_path: Pat
     assert account.close(5, 5) == "spent 2.8 for 4 worker-hours"
     account._stopped = True
     told = r"2\.8 for 4 worker-hours were spent, and the next unit needs about 1 worker-hours \(0\.7\)\. 3 of 5 units are published"
-    with pytest.raises(RhoScoreError, match=told):
+    with pytest.raises(RhoScoreError, match="stopped before --spend-at-most .*" + told):
+        account.close(3, 5)
+    Spent(worker_ms={"0.7": 16_000_000}).write(folder)
+    with pytest.raises(RhoScoreError, match=r"stopped after --spend-at-most 3\.0 was passed: 3\.11111 for"):
         account.close(3, 5)
 
 
