@@ -52,14 +52,13 @@ class Heartbeat:
 
     def _tell(self) -> None:
         import ray
-        from ray.exceptions import RayError
 
         age = self._start_s + time.monotonic() - self._hello
         try:
             over = self._ledger.beat.remote(self.worker, self._process, age, self._start_s, self.done)
             if ray.get(over, timeout=ANSWER_S):
                 self.over.set()
-        except RayError as error:
+        except Exception as error:  # whatever it is, the next sign must follow: without signs the time is not counted
             log.debug("the ledger does not answer: %s", error)
 
 
