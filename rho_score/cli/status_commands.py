@@ -160,7 +160,9 @@ def _money(money: "Money") -> str:
     tokens = f"{money.for_tokens:,.6g} for {money.tokens_sent:,} tokens that were sent to a server"
     if money.for_workers is None:
         return f"so far: {hours}" + (f", and {tokens}" if money.tokens_sent else "")
-    made_of = f"{money.for_workers:,.6g} for {hours} at {money.price_per_hour:g}"
+    made_of = f"{money.for_workers:,.6g} for {hours}"
+    if money.price_per_hour is not None:
+        made_of += f" at {money.price_per_hour:g}"
     return (
         f"money so far: {money.total:,.6g} = {made_of} + {tokens}" if money.tokens_sent else f"money so far: {made_of}"
     )

@@ -22,6 +22,7 @@ _SERVER = Group(
     "A model behind a server is asked for its losses. --model then names the tokenizer alone. An API key is read from the "
     "environment variable RHO_SCORE_SERVER_KEY.",
 )
+_MONEY = Group("Money", "With a price, what is spent is counted and printed.")
 _CHECKS = Group("Checks and failures")
 
 
@@ -115,11 +116,15 @@ class ScoreConfig(CorpusConfig):
     model."""
     server_requests: Annotated[int, _SERVER, metavar("N")] = 32
     """How many requests of each worker are under way at the same time."""
-    price_per_million_tokens: Annotated[float | None, _SERVER, metavar("PRICE")] = None
-    """The price of a million tokens that are sent. What is spent is then counted and printed."""
-    spend_at_most: Annotated[float | None, _SERVER, metavar("MONEY")] = None
+
+    price_per_hour: Annotated[float | None, _MONEY, metavar("PRICE")] = None
+    """The price of one worker-hour. A worker counts from the start of its process to its end, so
+    loading the model and waiting count too."""
+    price_per_million_tokens: Annotated[float | None, _MONEY, metavar("PRICE")] = None
+    """With --server: the price of a million tokens that are sent."""
+    spend_at_most: Annotated[float | None, _MONEY, metavar("MONEY")] = None
     """Stop before more than this is spent, what earlier runs of the same output spent included.
-    Needs --price-per-million-tokens."""
+    Needs a price. The same command with more money goes on from there."""
 
     verify: Annotated[int | None, _CHECKS, metavar("N")] = None
     """Score N random documents both as the run would and by a plain float32 forward pass, print how

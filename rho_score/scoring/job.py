@@ -3,6 +3,7 @@
 import itertools
 import logging
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -64,7 +65,7 @@ class ScoreSummary:
     server_retries: dict[str, int]
     """Requests to a server that were made again, by kind of failure: those of published units."""
     spent: str
-    """What the score set has cost so far, with a server and a price; empty otherwise."""
+    """What the score set has cost so far, with a price; empty otherwise."""
     not_shards: tuple[str, ...] = ()
     """Files of the input that were left out because their names are not those of shards."""
 
@@ -94,7 +95,8 @@ def score(config: ScoreConfig) -> ScoreSummary:
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
             progress.phase("reading the model's files")
-            done, account = not config.only_quarantined and output.exists(SUCCESS), Account(config, output)
+            done = not config.only_quarantined and output.exists(SUCCESS)
+            account = Account(config, output, done=done)
             settings = resolve_settings(config, plan, found, workers, done=done, purse=account.check_purse)
             if not done:
                 check_pool(workers=workers[0], cpus=settings.cpus, gpus=settings.gpus)
@@ -192,13 +194,15 @@ def _computed(
     ):
         configure_data()
         account.open()
-        for unit, counts, one in scored_units(settings, todo, live.reporter, account.ledger):
-            if one.paid:
-                computed.append(counts)
-                stats.append(one)
-                live.publish(unit, counts.tokens, one.ended - one.started)
-            if account.stops_after(unit, paid=one.paid):
-                break
+        with closing(scored_units(settings, todo, live.reporter, account.ledger)) as units:
+            for unit, counts, one in units:
+                if one.paid:
+                    computed.append(counts)
+                    stats.append(one)
+                    live.publish(unit, counts.tokens, one.ended - one.started)
+                if account.stops_after(unit, paid=one.paid):
+                    break
+        account.settle()
     return computed, stats
 
 

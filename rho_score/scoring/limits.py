@@ -10,6 +10,7 @@ from rho_score.scoring.server_settings import check_server_options
 def check_limits(config: ScoreConfig) -> None:
     """Raises InputError for a value that its option does not allow."""
     check_server_options(config)
+    _check_money(config)
     seconds = config.unit_timeout
     if seconds is not None and not 1 <= seconds < 1e8:
         raise InputError(f"--unit-timeout must be at least 1 second and below 100,000,000; got {seconds:g}.")
@@ -19,6 +20,25 @@ def check_limits(config: ScoreConfig) -> None:
     for name in ("cpus_per_worker", "batch_tokens"):
         if (value := getattr(config, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+
+
+def _check_money(config: ScoreConfig) -> None:
+    """Raises InputError for a price or a limit that cannot be."""
+    for name in ("price_per_hour", "price_per_million_tokens"):
+        if (price := getattr(config, name)) is not None and not 0 < price < 1e9:
+            raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {price:g}.")
+    limit = config.spend_at_most
+    if limit is None:
+        return
+    if config.price_per_hour is None and config.price_per_million_tokens is None:
+        raise InputError(
+            "--spend-at-most needs a price: give --price-per-hour, that of a worker-hour"
+            + (", or --price-per-million-tokens." if config.server else ".")
+        )
+    if not 0 < limit < 1e12:
+        raise InputError(f"--spend-at-most must be more than 0, got {limit:g}.")
+    if config.verify is not None:
+        raise InputError("--verify writes nothing, so it counts nothing: leave --spend-at-most out.")
 
 
 def worker_range(text: str) -> tuple[int, int]:

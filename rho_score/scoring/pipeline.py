@@ -5,7 +5,7 @@ A pool of model workers does the scoring.
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import orjson
@@ -51,10 +51,10 @@ def configure_data() -> None:
 
 def scored_units(
     settings: ScoringSettings, todo: list[Unit], reporter: Reporter, ledger: Any = None
-) -> Iterator[tuple[str, ScoreCounts, UnitStats]]:
+) -> Generator[tuple[str, ScoreCounts, UnitStats]]:
     """Runs the pipeline; yields each unit's name, counts and statistics once it is published.
 
-    ledger: the actor that pays units (`rho_score.scoring.spending.Ledger`), if they cost money.
+    ledger: the actor that pays units and workers (`rho_score.scoring.ledger.Ledger`), if they cost money.
     """
     low, high = settings.workers
     per_row = settings.columns.documents_per_row
@@ -134,6 +134,7 @@ def _worker_settings(settings: ScoringSettings) -> WorkerSettings:
         output=settings.config.output,
         run=uuid.uuid4().hex[:8],
         limit_s=settings.unit_timeout_s,
+        paid_by_time=settings.config.price_per_hour is not None,
     )
 
 

@@ -6,25 +6,48 @@ Figures that were counted are reported as exact, estimates as about.
 from rho_score.config import PlanConfig
 from rho_score.corpus.layouts import hint
 from rho_score.corpus.plan import Plan, left_out, make_plan
+from rho_score.errors import InputError
 from rho_score.safe_text import visible
 from rho_score.scoring.estimate import Estimate, count
+from rho_score.scoring.prices import NodeType, read_prices
+from rho_score.scoring.projection import DAY_S, HOUR_S, Offer, Speed, Work, cheapest, run_seconds
 from rho_score.scoring.sent_tokens import SentTokens
 
 
 def estimate(config: PlanConfig) -> str:
     """Returns the figures of a run as text to print: shards, units, documents, bytes and tokens.
 
-    With a speed it also gives the worker-hours, and with a price the cost.
+    With a speed it also gives the worker-hours, and with a price the cost. With `config.calibrate`
+    it measures the speed.
 
     Raises:
         InputError: the corpus or the model's tokenizer cannot be read, or every document that was
             read would be quarantined.
+        RhoScoreError: the model does not run.
     """
+    if config.calibrate is not None:
+        return "\n".join(_calibrated(config))
+    if config.prices is not None:
+        raise InputError("--prices needs a speed that was measured: give --calibrate SECONDS.")
     sent = None if config.price_per_million_tokens is None else SentTokens(config)
     plan = make_plan(config)
     found = count(config, plan, sent)
-    lines = [*_lines(config, plan, found), *_price(config, found, sent), *_costs(config, found.tokens)]
-    return "\n".join(lines)
+    lines = [*_lines(config, plan, found), *_price(config, found, sent)]
+    return "\n".join([*lines, *_costs(config, found.tokens)])
+
+
+def _calibrated(config: PlanConfig) -> list[str]:
+    from rho_score.scoring.calibrate import (  # brings torch and Ray, which a plan does without
+        calibrate,
+        check_calibrate,
+    )
+
+    check_calibrate(config)
+    nodes = read_prices(config.prices)
+    plan = make_plan(config)
+    found = count(config, plan)
+    work = Work(tokens=found.tokens, units=len(plan.units))
+    return [*_lines(config, plan, found), *calibrated_lines(config, work, calibrate(config, plan), nodes)]
 
 
 def _lines(config: PlanConfig, plan: Plan, found: Estimate) -> list[str]:
@@ -85,3 +108,42 @@ def _costs(config: PlanConfig, tokens: int) -> list[str]:
     if config.price_per_hour is not None:
         lines.append(f"cost         {hours * config.price_per_hour:>16,.2f}  at {config.price_per_hour} a worker-hour")
     return lines
+
+
+def calibrated_lines(config: PlanConfig, work: Work, speed: Speed, nodes: tuple[NodeType, ...]) -> list[str]:
+    """Returns what was measured, and what a run takes and costs with each number of workers."""
+    over = f"{speed.units:,} units" if speed.units else "a part of a unit"
+    lines = [
+        f"start-up     {speed.start_s:>16,.1f}  seconds from a worker's start to its first unit, the model's loading included",
+        f"speed        {speed.tokens_per_s:>16,.0f}  tokens/s of a worker, units {speed.slowest:,.0f} to {speed.fastest:,.0f}: "
+        f"measured on {over} in {speed.seconds:,.0f} s",
+    ]
+    money = "" if config.price_per_hour is None else f"  cost at {config.price_per_hour:g} a worker-hour"
+    lines.append(f"workers      {'days':>16}  {'worker-hours':>16}{money}")
+    for workers in config.workers:
+        seconds = run_seconds(work, speed.tokens_per_s, speed.start_s, workers)
+        hours = workers * seconds / HOUR_S
+        cost = "" if config.price_per_hour is None else f"  {hours * config.price_per_hour:,.2f}"
+        lines.append(f"{workers:>12,} {seconds / DAY_S:>16,.2f}  {hours:>16,.2f}{cost}")
+    for workers in config.workers:
+        for spot in (False, True):
+            if (best := cheapest(nodes, work, speed, workers, spot=spot)) is not None:
+                lines.append(_best(best, workers, spot=spot))
+    if unknown := [node for node in nodes if node.relative_speed is None]:
+        lines.append(
+            f"node types: {len(unknown)} of {len(nodes)} are left out, because their relative_speed is not filled in "
+            f"({'--prices ' + config.prices if config.prices else 'give a table of yours with --prices'})"
+        )
+    lines.append(
+        "included: the start of each worker, and that some have no unit at the end. Not included: waiting for nodes, the start "
+        "of Ray, what is scored again after nodes vanish, storage that is slower than here, and text that is unlike the sample."
+    )
+    return lines
+
+
+def _best(best: Offer, workers: int, *, spot: bool) -> str:
+    price = "spot" if spot else "on demand"
+    return (
+        f"cheapest     {best.cost:>16,.2f}  {price} with {workers:,} workers: {best.nodes:,} x {visible(best.node.name)}, "
+        f"{best.seconds / DAY_S:,.2f} days"
+    )

@@ -37,7 +37,7 @@ _OF_A_LOADED_MODEL = {
 }  # fmt: skip
 """Options that mean nothing with a server, and what they are if they are not given."""
 _OF_A_SERVER = {
-    "server_kind": "vllm", "server_model": None, "server_requests": 32, "price_per_million_tokens": None, "spend_at_most": None,
+    "server_kind": "vllm", "server_model": None, "server_requests": 32, "price_per_million_tokens": None,
 }  # fmt: skip
 
 
@@ -114,15 +114,6 @@ def check_server_options(config: ScoreConfig) -> None:
         )
     if not 1 <= config.server_requests <= 10_000:
         raise InputError(f"--server-requests must lie between 1 and 10000, got {config.server_requests}.")
-    price, limit = config.price_per_million_tokens, config.spend_at_most
-    if price is not None and not 0 < price < 1e9:
-        raise InputError(f"--price-per-million-tokens must be more than 0, got {price:g}.")
-    if limit is not None and price is None:
-        raise InputError("--spend-at-most needs the price of a million tokens: give --price-per-million-tokens.")
-    if limit is not None and not 0 < limit < 1e12:
-        raise InputError(f"--spend-at-most must be more than 0, got {limit:g}.")
-    if limit is not None and config.verify is not None:
-        raise InputError("--verify writes nothing, so it counts nothing: leave --spend-at-most out.")
     Endpoint.of(config.server)
 
 

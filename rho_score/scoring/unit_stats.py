@@ -35,6 +35,8 @@ class UnitStats:
     """Seconds in the scorer."""
     paid: bool = True
     """False if the unit was not scored, because there is no money left for it."""
+    done: int = 0
+    """Tokens of a unit that is not paid which were scored before it was given up."""
     server_retries: str = "{}"
     """Requests to a server that were made again, by kind of failure, as JSON."""
     note: str = ""

@@ -8,6 +8,7 @@ import os
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,11 @@ from rho_score.files.folder import Folder
 from rho_score.inference.scorer import Scorer
 from rho_score.models.identity import model_identity
 from rho_score.scoring.attempts import Attempts
-from rho_score.scoring.live import Reporter
+from rho_score.scoring.heartbeat import AbandonedError, Desk, Heartbeat
+from rho_score.scoring.ledger import UnitPurse
+from rho_score.scoring.live import Reporter, UnitReporter
 from rho_score.scoring.server_settings import ServerSettings
 from rho_score.scoring.settings import ScorerSettings
-from rho_score.scoring.spending import UnitPurse
 from rho_score.scoring.unit_stats import UnitStats, attach_stats
 from rho_score.scoring.unit_work import UnitWork
 from rho_score.servers.scorer import ServerScorer
@@ -55,12 +57,16 @@ class WorkerSettings:
     """A name for this run of the driver, see `attempts`."""
     limit_s: float
     """Seconds that a unit may take."""
+    paid_by_time: bool = False
+    """True if the ledger counts the time of workers."""
 
 
 class ScoreUnit:
     """A worker of the pool. It turns a block of `blocks.TOKENIZED` into one of `blocks.SCORED`.
 
-    A unit that there is no money for passes through it as it is, marked as unpaid.
+    A unit that there is no money for passes through it as it is, marked as unpaid. If the time of
+    workers is paid, the model loads and runs in a thread of its own, and what is under way when the
+    money is gone is left to itself until this process is ended.
     """
 
     def __init__(self, settings: WorkerSettings, reporter: Reporter, ledger: Any = None) -> None:
@@ -78,11 +84,22 @@ class ScoreUnit:
             limit_s=settings.limit_s,
         )
         self._weight_note = ""
-        self._purse = None if ledger is None else UnitPurse(ledger)
+        self._heart = Heartbeat(ledger) if settings.paid_by_time else None
+        self._purse = None if ledger is None else UnitPurse(ledger, self._heart.worker if self._heart else "")
+        self._desk: Desk | None = None
+        self._begun = 0.0
+        if self._heart is None:
+            self._prepare(settings)
+        else:
+            self._desk = Desk(self._heart.over)
+            self._desk.submit(partial(self._prepare, settings))
+
+    def _prepare(self, settings: WorkerSettings) -> None:
         try:
-            self._scorer = _load(settings, reporter, self._purse)
+            torch.set_num_threads(settings.threads)  # also for a thread of its own
+            self._scorer = _load(settings, self._reporter, self._purse)
             self._weight_note = self._scorer.weight_note
-            reporter.phase("waiting for the first unit")
+            self._reporter.phase("waiting for the first unit")
         except RhoScoreError as error:  # an __init__ that fails is tried again on a new node; this would fail there too
             self._refusal = error
         except Exception as error:
@@ -90,6 +107,17 @@ class ScoreUnit:
             self._refusal = RhoScoreError(_does_not_load(error, settings.scorer.model.model))
 
     def __call__(self, unit: pa.Table) -> pa.Table:
+        if self._heart is None or self._desk is None or self._purse is None:
+            return self._score(unit)
+        self._heart.done, self._begun = 0, time.time()
+        try:
+            return self._desk.run(partial(self._score, unit))
+        except AbandonedError:
+            self._purse.leave(unit["unit"][0].as_py())
+            given_up = UnitStats(paid=False, done=self._heart.done, started=self._begun, ended=time.time())
+            return attach_stats(unit, given_up)
+
+    def _score(self, unit: pa.Table) -> pa.Table:
         if self._refusal:
             raise self._refusal
         started = time.time()
@@ -98,10 +126,11 @@ class ScoreUnit:
         work = UnitWork.of(unit, hide_context=self._hide_context)
         distinct = work.distinct
         purse, asked_again = self._purse, Counter(self._retries())
-        if purse is not None and not purse.begin(name, self._cost(distinct)):
+        tokens = sum(map(len, distinct))
+        if purse is not None and not purse.begin(name, self._cost(distinct), tokens):
             return attach_stats(unit, UnitStats(paid=False, started=started, ended=time.time()))
-        told = self._reporter.unit(name, sum(map(len, distinct)))
-        score = partial(self._scorer.score, on_tokens=told)
+        told = self._reporter.unit(name, tokens)
+        score = partial(self._scorer.score, on_tokens=self._counted(told))
         if isinstance(self._scorer, ServerScorer):
             score = partial(score, n_documents=len(distinct) + work.n_known)
         scored, poisoned = work.score(lambda ids: self._attempts.score(name, ids, score, n_known=work.n_known))
@@ -124,6 +153,24 @@ class ScoreUnit:
             note=self._weight_note,
         )
         return attach_stats(work.table(scored, errors, self._scorer.signals, self._precision), stats)
+
+    def _counted(self, told: UnitReporter) -> Callable[[int], None]:
+        """Returns what is called with the tokens that are done; a heartbeat tells of them as well.
+
+        It raises AbandonedError once the money is gone, so that nothing runs while the process ends.
+        """
+        heart = self._heart
+        if heart is None:
+            return told
+        heart.done, self._begun = 0, time.time()
+
+        def count(tokens: int) -> None:
+            if heart.over.is_set():
+                raise AbandonedError("the money is gone")
+            told(tokens)
+            heart.done += tokens
+
+        return count
 
     def _cost(self, ids: list[np.ndarray]) -> int:
         return self._scorer.cost(ids) if isinstance(self._scorer, ServerScorer) else 0

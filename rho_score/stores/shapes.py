@@ -66,11 +66,17 @@ class Totals(TypedDict):
     total_nats: float
 
 
-class SpentTokens(TypedDict):
-    """`spent.json` of a score set that a server's tokens were paid for."""
+class SpentMoney(TypedDict):
+    """`spent.json` of a score set that a server's tokens, or workers, were paid for.
+
+    Files without workers lack their fields.
+    """
 
     tokens_by_price: dict[str, int]
     wanted: int
+    worker_seconds_by_price: NotRequired[dict[str, float]]
+    wanted_worker_seconds: NotRequired[float]
+    workers: NotRequired[dict[str, float]]
 
 
 Outcome = Literal["finished", "failed", "interrupted"]

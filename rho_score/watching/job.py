@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
 
 from rho_score.cluster.progress import Snapshot
 from rho_score.config.status import StatusConfig
@@ -14,7 +13,7 @@ from rho_score.errors import InputError
 from rho_score.files.folder import Folder
 from rho_score.files.retries import tried_once
 from rho_score.files.urls import absolute
-from rho_score.scoring.spending import Spent
+from rho_score.scoring.money import Spent
 from rho_score.stores.manifest import read_manifest
 from rho_score.stores.signs import RUNS, Seen, Sign, read_signs
 from rho_score.watching.contents import Contents, contents_of
@@ -30,7 +29,7 @@ class Money:
     """What the runs of a store have cost so far, by what they noted."""
 
     worker_hours: float
-    """Worker-hours that the signs of all runs hold."""
+    """Worker-hours of all runs: those of `spent.json` if a run was told what they cost, else what the signs hold."""
     runs: int
     """Runs with a sign."""
     price_per_hour: float | None
@@ -39,11 +38,13 @@ class Money:
     """Tokens that were sent to a server for a price, see `spent.json`."""
     for_tokens: float
     """What they cost."""
+    paid_for_workers: float | None
+    """What `spent.json` says that the worker-hours cost; None if no run was told."""
 
     @property
     def for_workers(self) -> float | None:
-        """What the worker-hours cost; None without a price."""
-        return None if self.price_per_hour is None else self.worker_hours * self.price_per_hour
+        """What the worker-hours cost, at the price that was given, else as `spent.json` says; None without either."""
+        return self.paid_for_workers if self.price_per_hour is None else self.worker_hours * self.price_per_hour
 
     @property
     def total(self) -> float:
@@ -160,11 +161,13 @@ def _eta_s(verdict: Verdict) -> float | None:
 
 def _money(config: StatusConfig, output: Folder, signs: list[Seen]) -> Money:
     spent = Spent.read(output)
-    seconds = sum(seen.sign.worker_s + seen.sign.removed_worker_s for seen in signs)
+    signed_s = sum(seen.sign.worker_s + seen.sign.removed_worker_s for seen in signs)
+    paid_s = sum(spent.worker_ms.values()) / 1000
     return Money(
-        worker_hours=seconds / 3600,
+        worker_hours=(paid_s or signed_s) / 3600,
         runs=len(signs),
         price_per_hour=config.price_per_hour,
         tokens_sent=sum(spent.tokens.values()),
-        for_tokens=float(spent.money or Fraction()),
+        for_tokens=float(spent.for_tokens),
+        paid_for_workers=float(spent.for_workers) if paid_s else None,
     )

@@ -83,7 +83,8 @@ NOT_FOR_FILES = {
     "within", "columns", "join", "val_share", "top_k", "compare",
     "messages_column", "roles", "chat_date", "prompt_column", "response_column", "prefix_column", "ids_column", "token_files", "split_at",
     "chosen_column", "rejected_column", "min_margin", "max_margin", "hide_context", "weights", "tools_column", "reuse",
-    "server", "server_kind", "server_model", "server_requests", "price_per_million_tokens", "spend_at_most",
+    "server", "server_kind", "server_model", "server_requests", "price_per_million_tokens", "price_per_hour",
+    "spend_at_most",
 }  # fmt: skip
 """Options that change no file, need another machine, only name a place, or are newer than the comparison."""
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
-from rho_score.scoring.spending import Account, Budget, Ledger, Spent
+from rho_score.scoring.ledger import Ledger
+from rho_score.scoring.money import Budget, Spent
+from rho_score.scoring.spending import Account
 
 
 def _config(**changes: Any) -> ScoreConfig:

@@ -168,7 +168,10 @@ def test_another_model_under_the_same_name_is_refused(model: Path, make_model: C
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"server_model": "m"}, "--server-model is for a model behind a server. Give its address with --server"),
-    ({"spend_at_most": 1.0}, "--spend-at-most is for a model behind a server"),
+    ({"price_per_million_tokens": 1.0}, "--price-per-million-tokens is for a model behind a server"),
+    ({"spend_at_most": 1.0}, "--spend-at-most needs a price: give --price-per-hour, that of a worker-hour\\.$"),
+    ({"price_per_hour": 0.0}, "--price-per-hour must be more than 0, got 0"),
+    ({"price_per_hour": 1.0, "spend_at_most": float("nan")}, "--spend-at-most must be more than 0, got nan"),
     ({"server": "http://h", "dtype": "float32"}, "--dtype is for a model that is loaded"),
     ({"server": "http://h", "compile": False}, "--no-compile is for a model that is loaded"),
     ({"server": "http://h", "quantize": "int8"}, "--quantize is for a model that is loaded"),
@@ -177,7 +180,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"server": "http://h", "signals": ("entropy",)}, "--signals entropy: a server of kind vllm does not tell it. It tells rank"),
     ({"server": "http://h", "server_kind": "sglang", "signals": ("rank",)}, "It tells no signal"),
     ({"server": "http://h", "server_requests": 0}, "--server-requests must lie between 1 and 10000, got 0"),
-    ({"server": "http://h", "spend_at_most": 1.0}, "--spend-at-most needs the price of a million tokens"),
+    ({"server": "http://h", "spend_at_most": 1.0}, "give --price-per-hour, that of a worker-hour, or --price-per-million-tokens"),
     ({"server": "http://h", "price_per_million_tokens": -1.0}, "must be more than 0, got -1"),
     ({"server": "http://h", "price_per_million_tokens": 1.0, "spend_at_most": 0.0}, "must be more than 0, got 0"),
     ({"server": "http://h", "price_per_million_tokens": 1.0, "spend_at_most": 2.0, "verify": 3}, "--verify writes nothing"),

@@ -175,6 +175,17 @@ def test_money_is_the_sum_over_all_runs_and_the_servers_tokens(store: Path, stat
     assert (summary.money.total, summary.money.for_workers, summary.money.for_tokens) == (9.25, 7.5, 1.75)
 
 
+def test_the_time_of_workers_that_was_paid_for_is_counted_once(store: Path, status: Run) -> None:
+    put_sign(store, name="first", worker_s=3600.0)
+    (store / "spent.json").write_text(
+        '{"tokens_by_price": {"0.5": 2000000}, "wanted": 0, "worker_seconds_by_price": {"2": 7200.0, "4": 1800.0}, '
+        '"wanted_worker_seconds": 0, "workers": {}}'
+    )
+    tokens = "1 for 2,000,000 tokens that were sent to a server"
+    assert status()[1][-1] == f"money so far: 7 = 6 for 2.5 worker-hours of 1 run + {tokens}"
+    assert status("--price-per-hour", "10")[1][-1] == f"money so far: 26 = 25 for 2.5 worker-hours of 1 run at 10 + {tokens}"
+
+
 def test_json_has_what_the_lines_say(store: Path, status: Run) -> None:
     put_sign(store)
     code, (line,) = status("--json", "--price-per-hour", "1")
