@@ -21,6 +21,7 @@ from rho_score.models.tokenizer import tokenizer_files
 from rho_score.scoring.attempts import clear
 from rho_score.scoring.limits import check_limits, worker_range
 from rho_score.scoring.live import LiveProgress
+from rho_score.scoring.measures import Measures
 from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
 from rho_score.scoring.settings import ScoringSettings, resolve_settings
@@ -181,11 +182,13 @@ def _computed(
     ):
         configure_data()
         account.open()
+        measures = Measures(progress)
         for unit, counts, one in scored_units(settings, todo, live.reporter, account.ledger):
             if one.paid:
                 computed.append(counts)
                 stats.append(one)
                 live.publish(unit, counts.tokens, one.started)
+                measures.publish(counts, one)
             if account.stops_after(unit, paid=one.paid):
                 break
     return computed, stats

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
+from rho_score.cluster import metrics
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import actor_here
 from rho_score.cluster.throughput import Done, Latest, Report, UnitsDone
@@ -32,6 +33,7 @@ class Board:
     def __init__(self) -> None:
         self._latest = Latest()
         self._phase = ""
+        self._waiting: set[str] = set()
 
     def tell_phase(self, doing: str) -> None:
         """A worker prepares itself."""
@@ -39,12 +41,21 @@ class Board:
 
     def tell(self, report: Report) -> None:
         """A worker is so far in a unit."""
+        self._waiting.discard(report.unit)
         self._latest.hear(report)
 
-    def state(self, published: Sequence[str]) -> tuple[str, list[Report]]:
-        """What a worker said last of its preparation, and the reports on units; `published` units are dropped for good."""
+    def waits(self, unit: str) -> None:
+        """A unit is tokenized."""
+        self._waiting.add(unit)
+
+    def state(self, published: Sequence[str]) -> tuple[str, list[Report], int]:
+        """What a worker said last of its preparation, the reports on units, and how many units wait for a worker.
+
+        `published` units are dropped for good.
+        """
         self._latest.forget(published)
-        return self._phase, self._latest.reports()
+        self._waiting.difference_update(published)
+        return self._phase, self._latest.reports(), len(self._waiting)
 
 
 class Reporter:
@@ -56,6 +67,10 @@ class Reporter:
     def phase(self, doing: str) -> None:
         """Tell what is going on before the first unit."""
         self._send("tell_phase", doing)
+
+    def waits(self, unit: str) -> None:
+        """Tell that a unit is tokenized and waits for a worker."""
+        self._send("waits", unit)
 
     def unit(self, unit: str, tokens: int) -> "UnitReporter":
         """Tell that a unit of so many tokens is begun."""
@@ -114,6 +129,7 @@ class LiveProgress:
         self.reporter = Reporter(self._board, every_s=max(LEAST_INTERVAL_S, self._most_workers / WORKERS_A_SECOND))
         self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
         self._progress.phase(STARTING)
+        self._run = metrics.current()
         self._progress.watch(self._look)
         return self
 
@@ -140,9 +156,11 @@ class LiveProgress:
             if not ray.wait([self._answer], timeout=0)[0]:
                 return
             try:
-                phase, reports = ray.get(self._answer)
+                phase, reports, waiting = ray.get(self._answer)
             except RayError:
-                phase, reports = "", []
+                phase, reports, waiting = "", [], 0
+            metrics.record("units_waiting", waiting, self._run)
+            metrics.record("units_in_hand", sum(report.done < report.tokens for report in reports), self._run)
             with self._lock:
                 self._units.hear(reports)
                 done = self._units.done

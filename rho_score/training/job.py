@@ -117,6 +117,7 @@ def _teller(progress: Progress, settings: TrainSettings) -> Callable[[str, int, 
         if not begun:
             begun = True
             progress.begin(n_units=n_steps, size=n_steps, before=Done(step - 1, (step - 1) * tokens, step - 1))
+        progress.count(tokens=max(step - progress.done.units, 0) * tokens, units=max(step - progress.done.units, 0))
         progress.update(Done(step, step * tokens, step))
 
     return tell
