@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu release-check sbom image clean
+.PHONY: prometheus help setup lock demo demo-full docs check proof proof-short proof-gpu proof-page test tests test-vllm test-fp8 test-long browser fuzz families chaos soak same-bytes audit bench gpu release-check sbom image clean
 
 help:   ## this list
 	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+:   ##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,7 +68,7 @@ check: $(INSTALLED) docs   ## ruff, mypy, the layers, and every link of the docu
 test: $(INSTALLED)   ## every check and every kind of test: unit, Ray, S3, jobs, notebook, the real model
 	$(MAKE) --no-print-directory --jobs 2 check tests
 
-tests: $(INSTALLED) browser   ## the tests alone
+tests: $(INSTALLED) browser prometheus   ## the tests alone
 	$(BIN)/python -m pytest
 
 BROWSERS := chromium chromium-browser google-chrome
@@ -80,6 +80,14 @@ browser:   ## Chromium for the tests that open pages in a browser, from Debian's
 		$(APT) install -y --no-install-recommends chromium > /dev/null 2>&1; then exit; \
 	else why="apt-get could not install it"; fi; \
 	echo "Chromium is missing, and $$why. The tests that need a browser are skipped."
+
+prometheus:   ## Prometheus for the test of the metrics, from Debian's packages where one is root
+	@if command -v prometheus > /dev/null; then exit; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then why="only root can install it with apt-get"; \
+	elif $(APT) update > /dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive \
+		$(APT) install -y --no-install-recommends prometheus > /dev/null 2>&1; then exit; \
+	else why="apt-get could not install it"; fi; \
+	echo "Prometheus is missing, and $$why. The test that scrapes a run is skipped."
 
 test-long: $(INSTALLED) browser   ## the tests' long forms, chaos, a fuzzing of MINUTES, every family; hours on two cores
 	$(BIN)/python -m pytest -m long

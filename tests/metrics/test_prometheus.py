@@ -122,7 +122,7 @@ def test_prometheus_has_the_accounts_of_a_run(
                 f"--web.listen-address=127.0.0.1:{port}",
                 log=tmp_path / "prometheus.log",
                 env=environment,
-            )  # fmt: skip
+            )
         )
         assert head.stdout
         address = next((line.split()[1] for line in head.stdout if line.startswith("address")), "")
