@@ -111,6 +111,8 @@ class Progress:
         """Call `look` every `TICK_S` from now on; None ends that. When this returns, no call is under way."""
         with self._watching:
             self._watch = look
+        if look is None:
+            self._measure()  # the cluster may be gone when the progress ends
 
     def _beat(self) -> None:
         last_line = time.monotonic()
@@ -132,15 +134,15 @@ class Progress:
 
     def _measure(self) -> None:
         """Set the gauges of the metrics, and count retries."""
-        retries = retries_made()
-        metrics.record_each("storage_retries_total", retries - self._retries, self._run, "kind")
-        self._retries, now = retries, time.monotonic()
+        now, retries = time.monotonic(), retries_made()
         with self._lock:
-            if not self._n_units:
+            if not self._n_units:  # the run may have no name yet
                 return
+            new, self._retries = retries - self._retries, retries
             left = 0.0 if self.done.units >= self._n_units else self._throughput.seconds_left(now, self._size)
             rate = self._throughput.tokens_per_s(now) if self.done.tokens else None
         phase = self._what
+        metrics.record_each("storage_retries_total", new, self._run, "kind")
         metrics.record("done_ratio", min(self._share(), 1.0), self._run, phase=phase)
         metrics.record("remaining_seconds", left, self._run, phase=phase)
         metrics.record("tokens_per_second", rate, self._run, phase=phase)
