@@ -133,7 +133,7 @@ def test_prometheus_has_the_accounts_of_a_run(
         )
         command = [
             sys.executable, "-m", "rho_score", "score", str(corpus), f"{tmp_path}/scored", "--model", str(make_model(1)),
-            "--cpus-per-worker", "1", "--gpus-per-worker", "0", "--context", "32", "--overlap", "8", "--unit-bytes", "2000",
+            "--cpus-per-worker", "1", "--gpus-per-worker", "0", "--context", "32", "--overlap", "8", "--unit-bytes", "6000",
             "--no-compile", "--allow-quarantine", "--id-column", "id",
         ]  # fmt: skip
         ran = subprocess.run(command, env={**environment, "RAY_ADDRESS": address}, capture_output=True, text=True)

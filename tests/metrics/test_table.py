@@ -1,10 +1,18 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from rho_score.cluster import metrics
 from rho_score.cluster.metrics import BY_NAME, TABLE
+from rho_score.cluster.progress import Progress
 from rho_score.scoring.unit_stats import Busy, UnitStats, busy_share, reason_of
+from rho_score.training.job import _teller
 from tests.metrics.dashboard import dashboard, expressions
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +70,30 @@ def test_reasons_are_few_words() -> None:
     assert reason_of("its losses are not finite, not even in float32: the model overflows on it") == "not-finite"
     assert reason_of("IndexError: out of range") == "failed"
     assert reason_of("line 3: not JSON") == "input"
+
+
+def test_a_step_that_training_repeats_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(metrics, "connected", lambda: True)
+    monkeypatch.setattr(
+        metrics,
+        "_made",
+        lambda name: SimpleNamespace(
+            inc=lambda value, tags: counted.update({name: value}), set=lambda value, tags: None
+        ),
+    )
+    settings: Any = SimpleNamespace(batch=2, config=SimpleNamespace(block_size=8))
+    with Progress("train", unit="steps") as progress:
+        tell = _teller(progress, settings)
+        for phase, step in (("loading the model", 4), ("", 5), ("", 7), ("", 6), ("", 8)):
+            tell(phase, step, 10)
+    assert counted == {"units_total": 4, "tokens_total": 4 * 16}
+
+
+def test_a_metric_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise RuntimeError(name)
+
+    monkeypatch.setattr(metrics, "connected", lambda: True)
+    monkeypatch.setattr(metrics, "_made", fails)
+    metrics.record("kept_ratio", 0.5, metrics.UNNAMED)
