@@ -12,7 +12,9 @@ from types import TracebackType
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from rho_score.cluster import metrics
 from rho_score.cluster.throughput import NOTHING, Done, Throughput
+from rho_score.files.retries import retries_made
 
 LOG_INTERVAL_S = 5.0
 TICK_S = 1.0
@@ -64,6 +66,8 @@ class Progress:
         self._what, self._unit = what, unit
         self._phase = ""
         self.workers = 1
+        self._run = metrics.current()
+        self._retries = retries_made()
         self._watch: Callable[[], None] | None = None
         self._started = time.monotonic()
         self._lock = threading.RLock()
@@ -99,12 +103,15 @@ class Progress:
         self._draw()
         self._bar.close()
         self._shown.close()
+        self._measure()
         if self._n_units and not self._terminal:
             self._print_line()
 
     def begin(self, *, n_units: int, size: float, before: Done = NOTHING) -> None:
         """Say how much there is to do. `before`: what an earlier run did of it, which does not count into the rate."""
         with self._lock:
+            if (run := metrics.current()) != metrics.UNNAMED:  # a thread that shows progress knows no run
+                self._run = run
             self._n_units, self._size, self._tokens_before = n_units, size, before.tokens
             self.done = before
             self.restart_clock(0.0)
@@ -125,6 +132,12 @@ class Progress:
         with self._lock:
             done = self.done
             self.update(Done(done.units + units, done.tokens + tokens, done.size + units))
+        self.count(tokens=tokens, units=units)
+
+    def count(self, *, tokens: int, units: int = 1) -> None:
+        """Count units that are done for good in the metrics; `add` does it by itself, `update` does not."""
+        metrics.record("units_total", units, self._run, phase=self._what)
+        metrics.record("tokens_total", tokens, self._run, phase=self._what)
 
     def update(self, done: Done) -> None:
         """So much is done in all."""
@@ -156,6 +169,8 @@ class Progress:
         """Call `look` every `TICK_S` from now on; None ends that. When this returns, no call is under way."""
         with self._watching:
             self._watch = look
+        if look is None:
+            self._measure()  # the cluster may be gone when the progress ends
 
     def _beat(self) -> None:
         last_line = time.monotonic()
@@ -164,6 +179,7 @@ class Progress:
                 if self._watch:
                     self._watch()
             self._draw()
+            self._measure()
             if not self._terminal and time.monotonic() - last_line >= LOG_INTERVAL_S:
                 last_line = time.monotonic()
                 self._print_line()
@@ -173,6 +189,21 @@ class Progress:
             with self._lock:
                 self._bar.n = min(self._share(), 1.0)
                 self._bar.set_description_str("  ".join(self._facts()))
+
+    def _measure(self) -> None:
+        """Set the gauges of the metrics, and count retries."""
+        now, retries = time.monotonic(), retries_made()
+        with self._lock:
+            if not self._n_units:  # the run may have no name yet
+                return
+            new, self._retries = retries - self._retries, retries
+            left = 0.0 if self.done.units >= self._n_units else self._throughput.seconds_left(now, self._size)
+            rate = self._throughput.tokens_per_s(now) if self.done.tokens else None
+        phase = self._what
+        metrics.record_each("storage_retries_total", new, self._run, "kind")
+        metrics.record("done_ratio", min(self._share(), 1.0), self._run, phase=phase)
+        metrics.record("remaining_seconds", left, self._run, phase=phase)
+        metrics.record("tokens_per_second", rate, self._run, phase=phase)
 
     def _print_line(self) -> None:
         share = f"{self._share():.0%}".replace("%", " %")

@@ -22,6 +22,7 @@ from rho_score.models.tokenizer import tokenizer_files
 from rho_score.scoring.attempts import clear
 from rho_score.scoring.limits import check_limits, worker_range
 from rho_score.scoring.live import LiveProgress
+from rho_score.scoring.measures import Measures
 from rho_score.scoring.pipeline import configure_data, scored_units
 from rho_score.scoring.preflight import check_pool
 from rho_score.scoring.settings import ScoringSettings, resolve_settings
@@ -194,12 +195,14 @@ def _computed(
     ):
         configure_data()
         account.open()
+        measures = Measures(progress)
         with closing(scored_units(settings, todo, live.reporter, account.ledger)) as units:
             for unit, counts, one in units:
                 if one.paid:
                     computed.append(counts)
                     stats.append(one)
                     live.publish(unit, counts.tokens, one.ended - one.started)
+                    measures.publish(counts, one)
                 if account.stops_after(unit, paid=one.paid):
                     break
         account.settle()

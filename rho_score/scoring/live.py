@@ -10,8 +10,9 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
+from rho_score.cluster import metrics
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import actor_here
 from rho_score.cluster.throughput import Done, Latest, Report, UnitsDone
@@ -29,6 +30,19 @@ MOST_WAITING = 20
 STARTING, FIRST_PASS = "waiting for a worker to start", "running the first pass"
 
 
+class BoardState(NamedTuple):
+    """What workers said last."""
+
+    phase: str
+    """Of the preparation."""
+    reports: list[Report]
+    """On units in hand."""
+    workers: int
+    """Workers that are there."""
+    waiting: int
+    """Units that wait for a worker."""
+
+
 class Board:
     """The actor: what workers said last."""
 
@@ -36,6 +50,7 @@ class Board:
         self._latest = Latest()
         self._phase = ""
         self._here: dict[str, float] = {}
+        self._waiting: set[str] = set()
 
     def tell_phase(self, doing: str) -> None:
         """A worker prepares itself."""
@@ -43,6 +58,7 @@ class Board:
 
     def tell(self, report: Report) -> None:
         """A worker is so far in a unit."""
+        self._waiting.discard(report.unit)
         self._latest.hear(report)
 
     def tell_here(self, worker: tuple[str, float]) -> None:
@@ -50,15 +66,21 @@ class Board:
         name, within_s = worker
         self._here[name] = time.monotonic() + 3 * within_s
 
-    def state(self, published: Sequence[str]) -> tuple[str, list[Report], int]:
-        """What a worker said last of its preparation, the reports on units, and how many workers are there.
+    def waits(self, unit: str) -> None:
+        """A unit is tokenized."""
+        self._waiting.add(unit)
+
+    def state(self, published: Sequence[str]) -> "BoardState":
+        """What workers said last.
+
 
         `published` units are dropped for good.
         """
         self._latest.forget(published)
+        self._waiting.difference_update(published)
         now = time.monotonic()
         self._here = {worker: until for worker, until in self._here.items() if until > now}
-        return self._phase, self._latest.reports(), len(self._here)
+        return BoardState(self._phase, self._latest.reports(), len(self._here), len(self._waiting))
 
 
 class Reporter:
@@ -81,6 +103,10 @@ class Reporter:
                 time.sleep(every_s)
 
         threading.Thread(target=tell, name="worker-is-here", daemon=True).start()
+
+    def waits(self, unit: str) -> None:
+        """Tell that a unit is tokenized and waits for a worker."""
+        self._send("waits", unit)
 
     def unit(self, unit: str, tokens: int) -> "UnitReporter":
         """Tell that a unit of so many tokens is begun."""
@@ -141,6 +167,7 @@ class LiveProgress:
         self._progress.begin(n_units=self._n_units, size=self._size, before=self._before)
         self._progress.workers = 0
         self._progress.phase(STARTING)
+        self._run = metrics.current()
         self._progress.watch(self._look)
         return self
 
@@ -168,9 +195,13 @@ class LiveProgress:
             if not ray.wait([self._answer], timeout=0)[0]:
                 return
             try:
-                phase, reports, self._progress.workers = ray.get(self._answer)
+                said: BoardState = ray.get(self._answer)
+                self._progress.workers = said.workers
             except RayError:
-                phase, reports = "", []
+                said = BoardState("", [], 0, 0)
+            phase, reports = said.phase, said.reports
+            metrics.record("units_waiting", said.waiting, self._run)
+            metrics.record("units_in_hand", sum(report.done < report.tokens for report in reports), self._run)
             with self._lock:
                 self._units.hear(reports)
                 done = self._units.done

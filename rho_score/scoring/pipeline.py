@@ -73,6 +73,7 @@ def scored_units(
             "trust_remote_code": settings.config.trust_remote_code,
             "tokenizer_sha256": settings.manifest["parts"]["tokenizer_sha256"],
             "encoder": settings.encoder,
+            "reporter": reporter,
         },
         batch_size=None,
         batch_format="pyarrow",

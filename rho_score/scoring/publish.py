@@ -3,9 +3,10 @@
 Its quarantined documents become another file.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import orjson
@@ -19,7 +20,7 @@ from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.files.retries import retries_counted
 from rho_score.ranking.scores import run_sums
-from rho_score.scoring.unit_stats import UnitStats, read_retries, read_stats
+from rho_score.scoring.unit_stats import UnitStats, read_retries, read_seconds, read_stats, reason_of
 from rho_score.stores.counts import ScoreCounts
 from rho_score.stores.layout import data_name, quarantine_name
 from rho_score.stores.schema import QUARANTINE, SCHEMA_VERSION, content_sha256, score_schema
@@ -56,6 +57,7 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
         RhoScoreError: the number of rows is not the planned one, or a token that must have a loss
             has none.
     """
+    before = time.perf_counter()
     folder, name = Folder(settings.output), unit["unit"][0].as_py()
     check_attempts(f"publishing unit {name}")
     stats = read_stats(unit)
@@ -80,6 +82,9 @@ def publish_unit(unit: pa.Table, *, settings: PublishSettings, expected_rows: di
             folder.remove(data_name(name))
         _publish_quarantined(folder, name, quarantined)
         folder.publish(data_name(name), _unit_file(name, scored, counts, settings))
+    reasons = Counter(map(reason_of, quarantined["error"].to_pylist()))
+    stages = {**read_seconds(unit), "score": stats.model_s, "publish": time.perf_counter() - before}
+    stats = replace(stats, reasons=orjson.dumps(dict(reasons)).decode(), stages=orjson.dumps(stages).decode())
     return _row(name, counts, stats, earlier + here)
 
 

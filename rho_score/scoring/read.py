@@ -3,6 +3,7 @@
 A document that cannot be scored keeps its row, with `error` set; nothing is dropped.
 """
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ from rho_score.files.folder import Folder
 from rho_score.files.retries import retries_counted
 from rho_score.files.urls import without_credentials
 from rho_score.scoring.blocks import DOCUMENTS
-from rho_score.scoring.unit_stats import attach_retries
+from rho_score.scoring.unit_stats import add_seconds, attach_retries
 
 
 class CorpusUnits(Datasource):
@@ -54,9 +55,11 @@ def read_unit(root: Folder, unit: Unit, columns: Columns) -> pa.Table:
         RhoScoreError: the shard is not the one that was planned (its size, etag or time of change
             differs), before or after it is read.
     """
+    before = time.perf_counter()
     with retries_counted() as made:
         read = read_unchanged(root, unit, columns)
     rows: list[tuple[str | None, ...]] = [(unit.unit, *document) for document in read]
     rows = rows or [(unit.unit, None, None, None, None)]
     arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), DOCUMENTS, strict=True)]
-    return attach_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)
+    table = attach_retries(pa.Table.from_arrays(arrays, schema=DOCUMENTS), made)
+    return add_seconds(table, "read", time.perf_counter() - before)

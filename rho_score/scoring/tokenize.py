@@ -1,6 +1,7 @@
 """Turns the texts of a unit into token ids."""
 
 import os
+import time
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,8 @@ from rho_score.files.arrow import list_column
 from rho_score.models.content import Encoded, Encoder
 from rho_score.models.tokenizer import hash_tokenizer, load_tokenizer
 from rho_score.scoring.blocks import COUNTS, TOKENIZED
+from rho_score.scoring.live import Reporter
+from rho_score.scoring.unit_stats import add_seconds
 
 _NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, bool))
 
@@ -29,17 +32,31 @@ def _tokenizer(model: str, trust_remote_code: bool, sha256: str) -> PreTrainedTo
 
 
 def tokenize_unit(
-    documents: pa.Table, *, model: str, trust_remote_code: bool, tokenizer_sha256: str, encoder: Encoder
+    documents: pa.Table,
+    *,
+    model: str,
+    trust_remote_code: bool,
+    tokenizer_sha256: str,
+    encoder: Encoder,
+    reporter: Reporter | None = None,
 ) -> pa.Table:
     """Returns a unit with token ids in place of its text, and which of them count if not all do.
 
     A document that has no tokens, because the chat template refuses it, gets an error.
 
-    The schemas are `DOCUMENTS` and `TOKENIZED` of `rho_score.scoring.blocks`.
+    The schemas are `DOCUMENTS` and `TOKENIZED` of `rho_score.scoring.blocks`. reporter: is told that
+    the unit waits for a worker.
     """
-    check_attempts(f"tokenizing unit {documents['unit'][0].as_py()}")
+    name, before = documents["unit"][0].as_py(), time.perf_counter()
+    check_attempts(f"tokenizing unit {name}")
+    unit = _tokenized(documents, _tokenizer(model, trust_remote_code, tokenizer_sha256), encoder)
+    if reporter is not None:
+        reporter.waits(name)
+    return add_seconds(unit, "tokenize", time.perf_counter() - before)
+
+
+def _tokenized(documents: pa.Table, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> pa.Table:
     texts = documents["text"]
-    tokenizer = _tokenizer(model, trust_remote_code, tokenizer_sha256)
     tokens = [_NOTHING] * len(documents)
     errors = documents["error"].to_pylist()
     found = encoder.encode(tokenizer, texts.drop_null().to_pylist())

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+from rho_score.cluster import metrics
 from rho_score.corpus.plan import Plan, changed_shards, read_plan
 from rho_score.errors import InputError
 from rho_score.files.folder import Folder
@@ -27,6 +28,10 @@ def claim(folder: Folder, manifest: JsonObject, files: Mapping[str, bytes]) -> N
         InputError: the folder holds something else, or a store that was begun with other settings.
             The message shows the difference.
     """
+    command = metrics.COMMANDS[manifest["kind"]]
+    if command == "score" and "model" not in manifest:
+        command = "derive"
+    metrics.begin(folder.url, manifest["fingerprint"], command)
     if not folder.exists(MANIFEST):
         there = list(folder.listing())
         strangers = [name for name in there if name not in files and not name.startswith(CLAIM)]

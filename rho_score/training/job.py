@@ -110,16 +110,18 @@ def _run(settings: TrainSettings, progress: Progress) -> dict[str, Any]:
 def _teller(progress: Progress, settings: TrainSettings) -> Callable[[str, int, int], None]:
     """Shows what workers tell."""
     tokens = settings.batch * settings.config.block_size
-    begun = False
+    begun, most = False, 0
 
     def tell(phase: str, step: int, n_steps: int) -> None:
-        nonlocal begun
+        nonlocal begun, most
         progress.phase(phase)
         if phase or not n_steps:
             return
         if not begun:
-            begun = True
+            begun, most = True, step - 1
             progress.begin(n_units=n_steps, size=n_steps, before=Done(step - 1, (step - 1) * tokens, step - 1))
+        progress.count(tokens=max(step - most, 0) * tokens, units=max(step - most, 0))
+        most = max(most, step)  # workers that start again go back to their checkpoint
         progress.update(Done(step, step * tokens, step))
 
     return tell

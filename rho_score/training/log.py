@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rho_score.cluster import metrics
 from rho_score.files.folder import Folder
 from rho_score.files.parquet import parquet_bytes
 from rho_score.stores.training_run import EVAL, EVAL_SCHEMA, LOG, LOG_SCHEMA, TrainingRun
@@ -22,12 +23,22 @@ class RunLog:
         self.log, self.evaluations = log, evaluations
         self.events: Events | None = None
         """TensorBoard's events, on rank 0."""
+        self.run = metrics.current()
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Adds a row of `log.parquet`."""
         self.log.append(row)
         if self.events:
             self.events.add_row(row)
+            self.measure()
+
+    def measure(self) -> None:
+        """Sets the gauges of the last row. Ray forgets a gauge that is not set for some seconds."""
+        if self.events and self.log:
+            row = self.log[-1]
+            metrics.record("train_loss", row["loss"], self.run)
+            metrics.record("train_tokens_per_second", row["tokens_per_second"], self.run)
+            metrics.record("train_learning_rate", row["learning_rate"], self.run)
 
     def add_held_out(self, row: dict[str, Any]) -> None:
         """Adds a row of `eval.parquet`."""

@@ -13,6 +13,7 @@ import orjson
 import transformers
 from transformers import PrinterCallback, ProgressCallback
 
+from rho_score.cluster import metrics
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
 from rho_score.files.json import dump_json
@@ -20,6 +21,7 @@ from rho_score.models.tokenizer import load_tokenizer
 from rho_score.models.vocabulary import Vocabulary
 from rho_score.stores.framing import Frame
 from rho_score.stores.layout import MANIFEST
+from rho_score.stores.manifest import read_manifest
 from rho_score.stores.training_run import MODEL
 from rho_score.training.arguments import arguments
 from rho_score.training.block_files import BlockFiles, block_files, cache_folder
@@ -57,6 +59,7 @@ def train_worker(settings: TrainSettings, tell: Tell) -> dict[str, Any]:
     config, ranks, run = settings.config, Ranks(), Folder(settings.config.output)
     _quiet()
     blocks, held_out = ranks.together(lambda: _data(settings, tell))
+    metrics.begin(run.url, read_manifest(run)["fingerprint"], "train")
     n_steps = settings.steps(len(blocks))
     with tempfile.TemporaryDirectory(prefix="rho-score-train-") as temporary, ExitStack() as end:
         # Rank 0 looks for all: a listing may lag on one of them.
@@ -151,9 +154,13 @@ def _between_steps(
         for local in directory.parent.glob("checkpoint-*"):  # also the one that the run went on from
             shutil.rmtree(local, ignore_errors=True)
 
+    def told(step: int) -> None:
+        log.measure()
+        tell("", step, n_steps)
+
     return BetweenSteps(
         save=save,
-        progress=lambda step: tell("", step, n_steps),
+        progress=told,
         eval_every=config.eval_every or max(1, n_steps // SHARES),
         save_every=config.save_every or min(max(n_steps // SHARES, LEAST_SAVED), MOST_SAVED),
         save_last=config.keep == 0,

@@ -183,7 +183,10 @@ def test_the_time_of_workers_that_was_paid_for_is_counted_once(store: Path, stat
     )
     tokens = "1 for 2,000,000 tokens that were sent to a server"
     assert status()[1][-1] == f"money so far: 7 = 6 for 2.5 worker-hours of 1 run + {tokens}"
-    assert status("--price-per-hour", "10")[1][-1] == f"money so far: 26 = 25 for 2.5 worker-hours of 1 run at 10 + {tokens}"
+    assert (
+        status("--price-per-hour", "10")[1][-1]
+        == f"money so far: 26 = 25 for 2.5 worker-hours of 1 run at 10 + {tokens}"
+    )
 
 
 def test_json_has_what_the_lines_say(store: Path, status: Run) -> None:
