@@ -72,8 +72,9 @@ class Weighting:
             found = self._ranks(values)
         else:
             with np.errstate(invalid="ignore", over="ignore"):
-                distance = (values.astype(np.float64) - self.threshold) / self.temperature
-                distance = np.where(values == self.threshold, 0, distance if self.high else -distance)
+                exact = values.astype(np.float64)  # float16 would round the threshold where it is compared
+                distance = (exact - self.threshold) / self.temperature
+                distance = np.where(exact == self.threshold, 0, distance if self.high else -distance)
                 found = 1 / (1 + np.exp(-distance)) if self.how == "sigmoid" else np.clip(0.5 + distance / 2, 0, 1)
         weights: np.ndarray = np.where(np.isnan(values) | np.isnan(found), 0, found).astype(np.float32)
         return weights

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from rho_score.config import ExportConfig, SelectConfig
 from rho_score.errors import InputError
 from rho_score.exporting.job import export
+from rho_score.ranking.weights import Weighting
 from rho_score.selecting.job import select
 from rho_score.stores.selection import Selection
 from tests.stores import Doc, cut, random_documents, write_scores
@@ -58,6 +60,15 @@ def _in_bin(x: float, ranked: Sequence[float]) -> int:
     """How many of the scores share the upper half of the bits of float32."""
     upper = np.array([x, *ranked], np.float32).view(np.uint32) >> 16
     return int((upper[1:] == upper[0]).sum())
+
+
+def test_a_threshold_between_two_float16_scores_is_not_rounded() -> None:
+    weighting = Weighting.of(
+        "linear", pa.table({"key": [], "count": []}), threshold=0.3, high=True, bits=16, temperature=0.01
+    )
+    (weight,) = weighting.weights(np.array([0.3], np.float16))
+    assert float(np.float16(0.3)) - 0.3 > 4e-5
+    np.testing.assert_allclose(weight, 0.5 + (float(np.float16(0.3)) - 0.3) / 0.02, atol=1e-7)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
