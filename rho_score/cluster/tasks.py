@@ -19,7 +19,7 @@ Reference = Any
 
 
 END_S = 30.0
-"""How long a run that failed waits for the end of the tasks that it cancelled."""
+"""How long a run that failed waits for the end of the tasks that it has begun."""
 
 # How often a task is run again elsewhere if its node vanishes. An error in the task itself ends the
 # run.
@@ -89,19 +89,19 @@ def in_tasks(
         while running:
             yield from finished()
     finally:
-        _end_tasks(list(running))
+        _wait_for_the_end(list(running))
 
 
-def _end_tasks(running: list[Reference]) -> None:
-    """Cancels tasks and waits until they have ended: after an error, none may write behind the caller's back."""
+def _wait_for_the_end(running: list[Reference]) -> None:
+    """Waits for tasks, after an error, so that none writes behind the caller's back in a process that lives on.
+
+    They are not cancelled: Ray 2.60 ends the whole process if it cancels a task that ends at the same moment.
+    """
     import ray
 
-    if not running:
-        return
-    with suppress(Exception):  # the error that ended the run says more
-        for reference in running:
-            ray.cancel(reference)
-        ray.wait(running, num_returns=len(running), timeout=END_S)
+    if running:
+        with suppress(Exception):  # the error that ended the run says more
+            ray.wait(running, num_returns=len(running), timeout=END_S)
 
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T], n_threads: int) -> Iterator[tuple[int, R]]:
