@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import psutil
 
@@ -48,7 +48,13 @@ MODULES = (
 
 
 class ForkServer:
-    """The server as a process, a context manager. `FORK_SERVER` in the environment tells clients where it listens."""
+    """The server as a process, a context manager. `FORK_SERVER` in the environment tells clients where it listens.
+
+    Of several, clients ask the youngest that has not ended, in whatever order they end.
+    """
+
+    _before: ClassVar[dict[str, str | None]] = {}  # the environment without any
+    _running: ClassVar[list["ForkServer"]] = []
 
     def __init__(self, within: Sequence[str] = ()) -> None:
         """within: a command that runs another one, as `ip netns exec NAME` does; the server is run by it."""
@@ -62,15 +68,20 @@ class ForkServer:
         )  # fmt: skip
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
-        settings = SETTINGS | {"FORK_SERVER": f"{self._folder.name}/socket"}
-        self._before = {name: os.environ.get(name) for name in settings}
-        os.environ.update(settings)
+        if not self._running:
+            self._before.update({name: os.environ.get(name) for name in self._settings()})
+        self._running.append(self)
+        os.environ.update(self._settings())
         return self
 
+    def _settings(self) -> dict[str, str]:
+        return SETTINGS | {"FORK_SERVER": f"{self._folder.name}/socket"}
+
     def __exit__(self, *_: object) -> None:
-        for name, value in self._before.items():
+        self._running.remove(self)
+        for name, value in (self._running[-1]._settings() if self._running else self._before).items():
             os.environ.pop(name, None)
-            if value is not None:  # that of a server around this one
+            if value is not None:
                 os.environ[name] = value
         assert self._process.stdin is not None
         self._process.stdin.close()  # so it ends

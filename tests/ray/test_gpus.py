@@ -17,7 +17,13 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GP
 def test_workers_are_started_on_gpus_and_say_what_their_node_lacks(
     fork_server: ForkServer, corpus: Path, make_model: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    head = {"num_cpus": 4, "num_gpus": 1, "include_dashboard": False, "setup_worker_path": START_WORKER}
+    head = {
+        "num_cpus": 4,
+        "num_gpus": 1,
+        "include_dashboard": False,
+        "dashboard_agent_listen_port": 0,
+        "setup_worker_path": START_WORKER,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         done = subprocess.run(
