@@ -30,7 +30,10 @@ def run_status(config: StatusConfig) -> int:
     code = 0
     for summary in looks(config):
         code = summary.exit_code
-        screen.show([orjson.dumps(as_json(summary)).decode()] if config.json else described(summary))
+        if config.json:
+            print(orjson.dumps(_told(as_json(summary))).decode(), flush=True)
+        else:
+            screen.show(described(summary))
         if config.watch is None or summary.state != "running":
             break
         try:
@@ -70,6 +73,13 @@ def as_json(summary: "StatusSummary") -> dict[str, Any]:
     return found
 
 
+def _told(found: Any) -> Any:
+    """The object with its texts as they may be shown."""
+    if isinstance(found, dict):
+        return {fit(name): _told(value) for name, value in found.items()}
+    return fit(found) if isinstance(found, str) else found
+
+
 def described(summary: "StatusSummary") -> list[str]:
     """The lines that are printed: the state first."""
     state, *more = _state(summary)
@@ -81,7 +91,7 @@ def described(summary: "StatusSummary") -> list[str]:
         lines += [f"  {n:>9,}  {visible(reason)}" for reason, n in shown[:REASONS]]
         if len(shown) > REASONS:
             lines.append(f"  {sum(n for _, n in shown[REASONS:]):>9,}  for {len(shown) - REASONS:,} other reasons")
-    if summary.money.runs or summary.money.tokens_sent:
+    if summary.money.worker_hours or summary.money.tokens_sent:
         lines.append(_money(summary.money))
     if summary.clock_ahead_s is not None:
         way = "ahead of" if summary.clock_ahead_s > 0 else "behind"
@@ -156,7 +166,7 @@ def _doing(summary: "StatusSummary") -> list[str]:
 
 def _money(money: "Money") -> str:
     """What it has cost, and what that is made of."""
-    hours = f"{money.worker_hours:,.4g} worker-hours of {money.runs:,} run{'s' * (money.runs != 1)}"
+    hours = f"{money.worker_hours:,.4g} worker-hours"
     tokens = f"{money.for_tokens:,.6g} for {money.tokens_sent:,} tokens that were sent to a server"
     if money.for_workers is None:
         return f"so far: {hours}" + (f", and {tokens}" if money.tokens_sent else "")

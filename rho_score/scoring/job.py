@@ -11,7 +11,7 @@ import torch
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import check_own_cluster, cluster, joined
 from rho_score.config import ScoreConfig
-from rho_score.corpus.plan import left_out, make_plan
+from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.corpus.units import Unit
 from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.folder import Folder
@@ -96,12 +96,12 @@ def score(config: ScoreConfig) -> ScoreSummary:
             found = read_manifest(output) if output.exists(MANIFEST) else None
             refuse_changed_input(output, found, plan)
             progress.phase("reading the model's files")
-            done = not config.only_quarantined and output.exists(SUCCESS)
+            done = not config.only_quarantined and _is_whole(output, plan)
             account = Account(config, output, done=done)
             settings = resolve_settings(config, plan, found, workers, done=done, purse=account.check_purse)
             if not done:
                 check_pool(workers=workers[0], cpus=settings.cpus, gpus=settings.gpus)
-            summary = _run(settings, output, account, started, progress)
+            summary = _run(settings, output, account, started, progress, done=done)
     return replace(summary, retries=dict(retries))
 
 
@@ -125,12 +125,17 @@ def verify(config: ScoreConfig) -> Comparison:
     return compare_with_plain(settings, gpu=gpu)
 
 
+def _is_whole(output: Folder, plan: Plan) -> bool:
+    """True if a run has finished, and no file was removed since."""
+    return output.exists(SUCCESS) and {unit.unit for unit in plan.units} <= published_units(output)
+
+
 def _run(
-    settings: ScoringSettings, output: Folder, account: Account, started: float, progress: Progress
+    settings: ScoringSettings, output: Folder, account: Account, started: float, progress: Progress, *, done: bool
 ) -> ScoreSummary:
     tokenizer = {f"tokenizer/{path.name}": path.read_bytes() for path in tokenizer_files(settings.config.model)}
     claim(output, settings.manifest, {PLAN: settings.plan.to_parquet(), **tokenizer})
-    if output.exists(SUCCESS) and not settings.config.only_quarantined:
+    if done:
         return _finish(settings, output, account, started, progress)
     with signs_of_life(output, "score"):
         return _finish(settings, output, account, started, progress)

@@ -42,7 +42,7 @@ class Answers:
         return {
             "stores": self.about, "progress": self.progress, "histogram": self.histogram, "cut": self.cut,
             "documents": self.documents, "document": self.document, "beside": self.beside, "scale": self.scale,
-            "candidates": self.candidates, "tokens": self.tokens,
+            "candidates": self.candidates, "tokens": self.tokens, "groups": self.groups,
         }  # fmt: skip
 
     def about(self, query: Query) -> Any:
@@ -53,13 +53,20 @@ class Answers:
         """How far each index is."""
         return [_progress(shown) for shown in self.stores]
 
+    def groups(self, query: Query) -> Any:
+        """The groups by which documents can be filtered: those that were seen so far."""
+        shown = self._store(query)
+        if not shown.store.grouped:
+            return []
+        return [{"group": i, "name": shown_name(name)} for i, name in enumerate(shown.index.group_names)]
+
     def histogram(self, query: Query) -> Any:
         """The chart of a ranking, of all groups or of one; null if nothing is counted yet."""
         shown = self._store(query)
         found = self._thresholds(shown, query)
         if found is None or not found.items:
             return None
-        group = self._group(shown, query)
+        group = self._group(shown, query) if shown.index.counts_groups else None
         known = group is None or shown.index.group_names[group] in found.groups
         bars = found.distribution() if group is None or not known else found.distribution(
             shown.index.group_names[group], whole=False
@@ -69,7 +76,10 @@ class Answers:
         return {"edges": bars.edges.tolist(), "counts": bars.counts.tolist(), "items": found.items, "high": found.high}
 
     def cut(self, query: Query) -> Any:
-        """What a threshold, or a share of the items, would keep of each group; null if nothing is counted yet."""
+        """What a threshold, or a share of the items, would keep of each group; null if nothing is counted yet.
+
+        There are no groups where too many of them are counted as one.
+        """
         shown = self._store(query)
         found = self._thresholds(shown, query)
         if found is None or not found.items:
@@ -97,6 +107,7 @@ class Answers:
             for kept in found.at(threshold)
         ]
         total = {name: sum(g[name] for g in groups) for name in ("items", "tokens", "items_kept", "tokens_kept")}
+        groups = groups if shown.index.counts_groups else []
         return {"threshold": threshold if math.isfinite(threshold) else None, "total": total, "groups": groups}
 
     def documents(self, query: Query) -> Any:
@@ -122,8 +133,8 @@ class Answers:
             for d in rows
         ]  # fmt: skip
         about = search and {
-            "searched": search.searched, "of": search.of, "done": search.done, "error": visible_text(search.error),
-            "full": len(search.rows) >= MOST_FOUND,
+            "searched": search.searched, "of": search.of, "done": search.done, "whole": search.whole,
+            "error": visible_text(search.error), "full": len(search.rows) >= MOST_FOUND,
         }  # fmt: skip
         return {"n": n, "documents": listed, "search": about}
 

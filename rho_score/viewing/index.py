@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from rho_score.errors import RhoScoreError
+from rho_score.errors import InputError, RhoScoreError
 from rho_score.files.arrow import as_arrow, as_numpy
 from rho_score.ranking.histogram import Counter, Group, merge, without_groups
 from rho_score.ranking.keys import Bits, values_of
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the file; another one is made again
 KEPT_FILES = 16
+UNFINISHED_S = 86_400.0  # an unfinished file that was not written for so long is nobody's any more
 MOST_GROUPS = 256  # a group of a score set takes a quarter of a megabyte while it is counted
 SNAPSHOT_S = 2.0
 
@@ -78,8 +80,11 @@ class Index:
         self._connection = self._open()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        """The finished file of an earlier run, else an empty one."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """The finished file of an earlier run, else an empty one.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
         n_units = self.store.n_units
         if self._path.exists():
             try:
@@ -89,7 +94,14 @@ class Index:
                     "the index of an earlier time cannot be read and is made again: %s", str(error).partition("\n")[0]
                 )
         self._progress = Progress(0, n_units, 0, n_units == 0)
-        made = _limited(duckdb.connect(str(self._temporary)))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _forget_unfinished(self._path.parent)
+            made = _limited(duckdb.connect(str(self._temporary)))
+        except (OSError, duckdb.IOException) as error:
+            raise InputError(
+                f"the index cannot be kept in {self._path.parent}: {error}. Choose another folder with --cache."
+            ) from error
         made.execute(_TABLES)
         return made
 
@@ -106,7 +118,8 @@ class Index:
         self._group_names = [name for (name,) in names]
         self._groups = {name: i for i, name in enumerate(self._group_names)}
         self._histogram = table if len(table) else None
-        os.utime(self._path)
+        with suppress(OSError):  # a folder that one may only read
+            os.utime(self._path)
         self._progress = Progress(n_units, n_units, documents, True)
         return found
 
@@ -125,7 +138,8 @@ class Index:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
         for path in (self._temporary, Path(f"{self._temporary}.wal")):
             path.unlink(missing_ok=True)
 
@@ -139,6 +153,11 @@ class Index:
         """The groups that were seen so far; a group's number is its place in this list."""
         return self._group_names
 
+    @property
+    def counts_groups(self) -> bool:
+        """False if the losses of a score set are counted as a whole, because there are too many groups."""
+        return not isinstance(self.store, ScoreSet) or len(self._group_names) <= MOST_GROUPS
+
     def group_number(self, name: Group) -> int | None:
         """The number of a group; None if it was not seen yet."""
         return self._groups.get(name)
@@ -150,9 +169,7 @@ class Index:
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The answer to a query; safe to call from any thread."""
-        with self._lock:
-            cursor = self._connection.cursor()
-        with cursor:
+        with self._lock, self._connection.cursor() as cursor:  # DuckDB does not close a connection that is asked
             return cursor.execute(query, list(values)).fetchall()
 
     def _run(self) -> None:
@@ -297,6 +314,14 @@ def _limited(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection
     """The connection, which reads no files and no network but its own file."""
     connection.execute("set enable_external_access = false")
     return connection
+
+
+def _forget_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed have left."""
+    for path in folder.glob(".s*-*.duckdb*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > UNFINISHED_S:
+                path.unlink()
 
 
 def _forget_old(folder: Path) -> None:

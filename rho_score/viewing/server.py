@@ -33,15 +33,21 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _BAD_REQUEST = (InputError, IndexError, KeyError, OverflowError)
 
 
-def application(answers: Answers, token: str) -> web.Application:
-    """The pages and answers below the path `/TOKEN/`."""
-    questions = answers.questions
+def application(answers: Answers, token: str, *, once: str = "") -> web.Application:
+    """The pages and answers below the path `/TOKEN/`.
+
+    once: a token that leads there a single time.
+    """
+    questions, unused = answers.questions, {once} - {""}
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not _is_here(request.headers.get("Host", "")):
             response: web.StreamResponse = web.Response(status=421, text="This page answers to 127.0.0.1 alone.\n")
-        elif not hmac.compare_digest(request.path.strip("/").split("/")[0].encode(), token.encode()):
+        elif (given := request.path.strip("/")) in unused:
+            unused.remove(given)
+            response = web.Response(status=303, headers={"Location": f"/{token}/"})
+        elif not hmac.compare_digest(given.split("/")[0].encode(), token.encode()):
             response = web.Response(status=403, text="The URL lacks the token that the command printed.\n")
         else:
             try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import duckdb
 import numpy as np
 
 from rho_score.errors import InputError, RhoScoreError
@@ -22,6 +23,8 @@ class Search:
     """A search and what it found so far. Documents are searched in corpus order."""
 
     text: str
+    whole: bool
+    """True if the index was ready, so that no document is left out."""
     of: int = 0
     """The documents that are to be searched."""
     searched: int = 0
@@ -39,20 +42,25 @@ class TextSearch:
     def __init__(self, shown: ShownStore) -> None:
         self.shown = shown
         self._lock = threading.Lock()
-        self._found: dict[tuple[str, Filter], Search] = {}
+        self._found: dict[tuple[str, Filter, bool], Search] = {}
         self._thread: threading.Thread | None = None
 
     def find(self, text: str, chosen: Filter) -> Search:
-        """The search for a text among some documents: begun now, or earlier and perhaps done."""
+        """The search for a text among some documents: begun now, or earlier and perhaps done.
+
+        Those that are not indexed yet are not searched. The same search is begun again once all are.
+        """
         if len(text) > LONGEST_QUERY:
             raise InputError(
                 f"a text to search for has at most {LONGEST_QUERY} characters, but this one has {len(text)}."
             )
+        ready = self.shown.index.progress.ready
+        key = text, chosen, ready
         with self._lock:
-            if (found := self._found.get((text, chosen))) is not None and not found.stop.is_set():
+            if (found := self._found.get(key)) is not None and not found.stop.is_set():
                 return found
             self._end()
-            search = self._found[text, chosen] = Search(text)
+            search = self._found[key] = Search(text, whole=ready)
             self._thread = threading.Thread(target=self._run, args=(search, chosen), name="search", daemon=True)
             self._thread.start()
         return search
@@ -78,9 +86,10 @@ class TextSearch:
     def _run(self, search: Search, chosen: Filter) -> None:
         try:
             self._search(search, chosen)
-        except (RhoScoreError, OSError, IndexError) as error:  # IndexError: an id beyond the vocabulary
+        except (RhoScoreError, OSError, IndexError, duckdb.Error) as error:  # IndexError: an id beyond the vocabulary
             search.error = str(error)
-        search.done = True
+        finally:
+            search.done = True
 
     def _search(self, search: Search, chosen: Filter) -> None:
         where, values = chosen.sql()

@@ -102,15 +102,15 @@ def _score_set(output: Folder, _: JsonObject) -> Contents:
     plan = _read_plan(output)
     quarantined = sorted(quarantined_units(output))
     reasons, reasons_exact = _reasons(output, quarantined)
-    if output.exists(SUCCESS):
+    there = published_units(output)
+    done = [unit for unit in plan.units if unit in there]
+    if output.exists(SUCCESS) and len(done) == len(plan.units):
         totals = ScoreCounts.of(read_json(output, SUCCESS, Totals))
         counts = _score_counts(asdict(totals), sum(plan.text_bytes.values()))
         return Contents(
             finished=True, done=len(plan.units), of=len(plan.units), counts=counts, reasons=reasons,
             reasons_exact=reasons_exact,
         )  # fmt: skip
-    there = published_units(output)
-    done = [unit for unit in plan.units if unit in there]
     sample = _sampled(done)
     found = _read_each(sample, lambda unit: ScoreCounts.of(_footer(output, data_name(unit))["accounts"]))
     n_bytes = sum(plan.text_bytes[unit] for unit in done)

@@ -29,9 +29,7 @@ class Money:
     """What the runs of a store have cost so far, by what they noted."""
 
     worker_hours: float
-    """Worker-hours of all runs: those of `spent.json` if a run was told what they cost, else what the signs hold."""
-    runs: int
-    """Runs with a sign."""
+    """Worker-hours: those of `spent.json`, which counts the runs that were told a price, else those of all signs."""
     price_per_hour: float | None
     """As it was given."""
     tokens_sent: int
@@ -165,7 +163,6 @@ def _money(config: StatusConfig, output: Folder, signs: list[Seen]) -> Money:
     paid_s = sum(spent.worker_ms.values()) / 1000
     return Money(
         worker_hours=(paid_s or signed_s) / 3600,
-        runs=len(signs),
         price_per_hour=config.price_per_hour,
         tokens_sent=sum(spent.tokens.values()),
         for_tokens=float(spent.for_tokens),

@@ -109,7 +109,7 @@ def test_what_becomes_of_a_run_is_told(
     again.start()
     resumed = _until(output, lambda found: found.state != "dead")
     assert resumed.state == "running"
-    assert resumed.money.runs == 2
+    assert resumed.money.worker_hours >= killed.money.worker_hours
     again.join()
     finished = _look(output)
     assert finished is not None

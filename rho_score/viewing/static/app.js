@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { $, h, number, whole } from "./dom.js";
 import * as list from "./list.js";
 import * as reader from "./reader.js";
-import { change, reread, state } from "./state.js";
+import { DEFAULTS, change, reread, state } from "./state.js";
 import * as cut from "./threshold.js";
 import * as tokens from "./tokens.js";
 
@@ -34,13 +34,12 @@ async function showStore() {
   if (totals.mean) facts.push(`mean ${about.label} ${number(totals.mean)}`);
   $("place").replaceChildren(h("bdi", {}, about.place), ` · ${facts.join(" · ")}`);
   $("place").title = `fingerprint ${about.fingerprint}`;
-  await Promise.all([cut.showStore(about), list.showStore(about), tokens.showStore(about), groups(about)]);
+  await Promise.all([cut.showStore(about), list.showStore(about), tokens.showStore(about), groups()]);
   if (state.doc) await reader.open(state.doc);
 }
 
-async function groups(about) {
-  const found = await ask("cut", { store: state.store, ranking: state.ranking, threshold: "0" });
-  list.showGroups(found?.groups ?? about.stored);
+async function groups() {
+  list.showGroups((await ask("groups", { store: state.store })) ?? []);
 }
 
 async function watch() {
@@ -57,10 +56,10 @@ async function watch() {
   box.querySelector("progress").value = mine.units;
   box.querySelector("span").textContent = mine.error || `${whole(mine.units)} of ${whole(mine.of)} units are indexed, in random order: ${whole(mine.documents)} documents so far`;
   if (!mine.ready || finished) {
-    if (state.offset === "0" && !state.text) await list.refresh();
+    if (state.offset === "0" && (!state.text || finished)) await list.refresh();
     if (stores[Number(state.store)].kind === "score set") {
       await cut.refresh();
-      await groups(stores[Number(state.store)]);
+      await groups();
     }
   }
   if (finished) await tokens.refresh();
@@ -107,7 +106,7 @@ async function begin() {
   choice.replaceChildren(...stores.map((about, i) => h("option", { value: i }, about.name)));
   choice.value = state.store;
   choice.onchange = () => {
-    change({ store: choice.value, ranking: "0", t: "", group: "", offset: "0", layer: "", doc: "" });
+    change({ ...DEFAULTS, store: choice.value, fade: state.fade, text: state.text, id: state.id });
     reader.clear();
     showStore();
   };

@@ -70,8 +70,8 @@ function bound(name, label) {
 export function showGroups(groups) {
   const select = $("group");
   select.hidden = !store.grouped;
-  const known = groups.filter((group) => group.group !== null).sort((a, b) => a.name.localeCompare(b.name));
-  select.replaceChildren(h("option", { value: "" }, "all groups"), ...known.map((group) => h("option", { value: group.group }, group.name)));
+  groups.sort((a, b) => a.name.localeCompare(b.name));
+  select.replaceChildren(h("option", { value: "" }, "all groups"), ...groups.map((group) => h("option", { value: group.group }, group.name)));
   select.value = state.group;
 }
 
@@ -110,7 +110,7 @@ function tellSearch(search) {
   if (!search) return;
   if (search.error) $("search-note").textContent = `The search has ended: ${search.error}`;
   else if (search.full) $("search-note").textContent = `The first ${whole(total)} documents with this text. Narrow the filters to see others.`;
-  else if (search.done) $("search-note").textContent = `All ${whole(search.of)} documents were searched.`;
+  else if (search.done) $("search-note").textContent = `All ${whole(search.of)} documents ${search.whole ? "were searched" : "that are indexed so far were searched"}.`;
   else $("search-note").textContent = `Searching: ${whole(search.searched)} of ${whole(search.of)} documents …`;
 }
 

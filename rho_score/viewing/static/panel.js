@@ -46,10 +46,10 @@ export class Panel {
   body() {
     if (!this.payload.ids.length) return h("p", { class: "empty" }, "This document has no tokens.");
     const more = this.payload.tokens - this.payload.ids.length;
-    if (more > 0) this.map.element.append(h("p", { class: "note" }, `${whole(more)} more tokens are not shown.`));
     this.map.element.onmouseover = (event) => this.hover(event);
     this.map.element.onmouseleave = () => this.leave();
-    return this.map.element;
+    if (more <= 0) return this.map.element;
+    return h("div", {}, this.map.element, h("p", { class: "note" }, `${whole(more)} more tokens are not shown.`));
   }
 
   async setLayer(key) {

@@ -51,6 +51,7 @@ async function beside(about, number, place, columns, turn) {
     const panel = new Panel(about, number, payload, options(false));
     panels.push(panel);
     slot.replaceWith(titled(panel));
+    panel.map.rendered.then(() => state.text && panel.map.find(state.text));
   } else {
     const more = about.progress.ready ? "" : " yet; its documents are still being indexed";
     slot.replaceChildren(h("p", { class: "empty" }, `${about.name} has no document of this id${more}.`));

@@ -1,6 +1,6 @@
 // What the page shows, kept in the fragment of its address.
 
-const DEFAULTS = {
+export const DEFAULTS = {
   store: "0", doc: "", layer: "", fade: "mask", t: "", ranking: "0", group: "", sort: "order", descending: "0", offset: "0",
   text: "", id: "", tokens_min: "", tokens_max: "", mean_min: "", mean_max: "", share_min: "", share_max: "", score_min: "",
   score_max: "",

@@ -52,12 +52,17 @@ export async function refresh() {
   else $("kept").textContent = store.progress.ready ? "There are no scores." : "The scores are being counted.";
 }
 
-// What a selection keeps that no one threshold made: each group, document or batch was ranked by itself.
-function showStored() {
-  if (chart) draw($("chart"), chart, null);
+// What a selection keeps that no one threshold made: each group, document or batch was ranked by itself, or there are rules
+// beside the threshold (--drop-top, --min-run, some of those that are equal to it). alone: the tokens that its threshold keeps.
+function showStored(alone = null) {
+  const at = threshold();
+  if (chart) draw($("chart"), chart, at);
+  if (chart && at !== null) place(at);
   cut = { groups: store.stored.map((row) => ({ ...row, items: row.documents, items_kept: row.documents_kept, tokens_kept: row.kept })) };
-  $("threshold").value = $("share").value = "";
-  $("kept").textContent = `${whole(store.totals.kept)} of ${whole(store.totals.tokens)} tokens kept (${percent(store.totals.kept, store.totals.tokens, 2)}), as it is stored`;
+  $("threshold").value = at === null ? "" : number(at, 6);
+  $("share").value = "";
+  const others = alone === null ? "" : `; its threshold alone would keep ${whole(alone)}`;
+  $("kept").textContent = `${whole(store.totals.kept)} of ${whole(store.totals.tokens)} tokens kept (${percent(store.totals.kept, store.totals.tokens, 2)}), as it is stored${others}`;
   showGroups();
 }
 
@@ -72,7 +77,7 @@ async function askCut(fields) {
   busy = false;
   if (found) {
     cut = found;
-    if (fields.share !== undefined) change({ t: found.threshold === null ? "" : String(found.threshold) });
+    if (fields.share !== undefined) change({ t: String(found.threshold ?? (store.high ? Infinity : -Infinity)) });
     show();
   }
   if (waiting) {
@@ -84,12 +89,19 @@ async function askCut(fields) {
 
 function show() {
   const at = threshold();
+  const alone = cut.total.tokens_kept;
+  if (state.t === "" && store.thresholds.length === 1 && alone !== store.totals.kept) {
+    showStored(alone);
+    for (const listener of listeners) listener(at);
+    return;
+  }
   draw($("chart"), chart, at);
   if (at !== null) place(at);
   if (document.activeElement !== $("threshold")) $("threshold").value = at === null ? "" : number(at, 6);
   if (document.activeElement !== $("share")) $("share").value = ((100 * cut.total.items_kept) / cut.total.items).toFixed(3);
   const documents = store.level === "document" ? `${whole(cut.total.items_kept)} of ${whole(cut.total.items)} documents, ` : "";
-  $("kept").textContent = `${documents}${whole(cut.total.tokens_kept)} of ${whole(cut.total.tokens)} tokens kept (${percent(cut.total.tokens_kept, cut.total.tokens, 2)})`;
+  const tokens = store.level === "document" ? "tokens" : "scored tokens";
+  $("kept").textContent = `${documents}${whole(alone)} of ${whole(cut.total.tokens)} ${tokens} kept (${percent(alone, cut.total.tokens, 2)})`;
   showGroups();
   for (const listener of listeners) listener(at);
 }
@@ -97,7 +109,7 @@ function show() {
 function place(at) {
   const [low, high] = [chart.edges[0], chart.edges[chart.edges.length - 1]];
   const slider = $("slider");
-  if (document.activeElement !== slider || state.t === "") slider.value = Math.round(((at - low) / (high - low)) * STEPS);
+  if (document.activeElement !== slider || state.t === "") slider.value = Math.round(Math.min(Math.max((at - low) / (high - low), 0), 1) * STEPS);
   slider.setAttribute("aria-valuetext", number(at));
 }
 
@@ -120,7 +132,8 @@ function showGroups() {
   const shown = rows.filter((row) => row.name.toLowerCase().includes(wanted));
   const by = (row) => row[order.name];
   shown.sort((a, b) => (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : 0) * (order.descending ? -1 : 1));
-  $("groups").querySelector("tbody").replaceChildren(...shown.map(groupRow));
+  const none = h("tr", {}, h("td", { colspan: 3 }, "There are too many groups to count each of them."));
+  $("groups").querySelector("tbody").replaceChildren(...(rows.length ? shown.map(groupRow) : [none]));
 }
 
 function groupRow(row) {
@@ -164,7 +177,7 @@ export function begin() {
   };
   $("share").onchange = () => {
     const value = Number($("share").value.trim().replace(",", "."));
-    if (value >= 0 && value <= 100) askCut({ share: value / 100 });
+    if ($("share").value.trim() && value >= 0 && value <= 100) askCut({ share: value / 100 });
   };
   $("ranking").onchange = () => {
     change({ ranking: $("ranking").value, t: "" });

@@ -61,6 +61,7 @@ def stores(
     select(SelectConfig(output=f"{folder}/selection", ratio=0.4, **scores))  # type: ignore[arg-type]
     select(SelectConfig(output=f"{folder}/documents", ratio=0.4, level="document", **scores))  # type: ignore[arg-type]
     select(SelectConfig(output=f"{folder}/by-document", ratio=0.4, scope="document", **scores))  # type: ignore[arg-type]
+    select(SelectConfig(output=f"{folder}/drop-top", ratio=0.3, drop_top=0.1, **scores))  # type: ignore[arg-type]
     select(SelectConfig(output=f"{folder}/low", ratio=0.3, ref=(f"{folder}/ref",)))
     return Stores(folder, pairs, texts)
 

@@ -177,7 +177,7 @@ def test_a_text_is_found_where_it_is(stores: Stores, opened: Open, query: str) -
     answers = opened("selection")
     found = _searched(answers, {"text": query, "limit": "100"})
     assert [d["doc_id"] for d in found["documents"]] == expected
-    assert found["search"] == {"searched": 60, "of": 60, "done": True, "error": "", "full": False}
+    assert found["search"] == {"searched": 60, "of": 60, "done": True, "whole": True, "error": "", "full": False}
     group = answers.stores[0].index.group_names.index("b")
     found = _searched(answers, {"text": query, "group": str(group), "sort": "mean"})
     assert sorted(d["doc_id"] for d in found["documents"]) == sorted(i for i in expected if int(i[4:]) % 4 == 1)

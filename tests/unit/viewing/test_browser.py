@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bench.browser import CHROMIUM, Tab, chromium, tab
 from rho_score.config import ViewConfig
+from rho_score.stores.open import open_store
 from rho_score.viewing.answers import Answers
 from rho_score.viewing.job import open_answers
 from rho_score.viewing.server import application, serve
@@ -87,8 +88,34 @@ def test_the_slider_counts(browser: str, stores: Stores, opened: Callable[..., A
         )
         wanted = np.sort(values)[-round(0.25 * len(values))]
         await page.until(f"Math.abs(Number(document.getElementById('threshold').value) - {wanted}) < 1e-4")
+        share = "(e => {{ e.value = '{}'; e.dispatchEvent(new Event('change')) }})(document.getElementById('share'))"
+        await page.value(share.format(""))  # an empty field asks nothing
+        await _kept(page, values)
+        await page.value(share.format("0"))
+        await page.until(f"document.getElementById('kept').textContent.startsWith('0 of {len(values):,} scored')")
+        assert await page.value("document.getElementById('slider').value") == "1000"
 
     _explore(browser, opened("selection"), visit)
+
+
+def test_what_other_rules_keep_is_shown_as_it_is_stored(
+    browser: str, stores: Stores, opened: Callable[..., Answers]
+) -> None:
+    kept = sum(sum(row["mask"]) for _, _, row in tables(stores.url("drop-top")))  # type: ignore[call-overload]
+    about = open_store(stores.url("drop-top")).summary["thresholds"][0]["threshold"]
+    scores = [x for _, _, row in tables(stores.url("drop-top")) for x in row["excess"] if x is not None]  # type: ignore[attr-defined]
+    alone = int((np.array(scores) >= about).sum())
+    assert alone > kept
+
+    async def visit(url: str, page: Tab) -> None:
+        text = await page.value("document.getElementById('kept').textContent")
+        assert text.startswith(f"{kept:,} of ")
+        assert text.endswith(f"as it is stored; its threshold alone would keep {alone:,}")
+        assert float(await page.value("document.getElementById('threshold').value")) == pytest.approx(about, abs=1e-4)
+        await page.key("ArrowRight")
+        await page.until("document.getElementById('kept').textContent.includes('scored tokens kept')")
+
+    _explore(browser, opened("drop-top"), visit)
 
 
 async def _kept(page: Tab, values: np.ndarray) -> None:
@@ -97,7 +124,7 @@ async def _kept(page: Tab, values: np.ndarray) -> None:
     await asyncio.sleep(0.4)  # the address follows
     kept = int((values >= await page.value(at)).sum())
     await page.until(
-        f"document.getElementById('kept').textContent.startsWith('{kept:,} of {len(values):,} tokens kept')"
+        f"document.getElementById('kept').textContent.startsWith('{kept:,} of {len(values):,} scored tokens kept')"
     )
 
 

@@ -1,7 +1,11 @@
 """Every stored number is shown, from any URL; an index that cannot be finished says why."""
 
+import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +107,9 @@ def test_more_groups_than_are_counted_are_counted_as_one(
     answers = _opened(f"{tmp_path}/scores", tmp_path / "cache")
     found = answers.cut({"threshold": "3"})
     assert (found["total"]["items_kept"], found["total"]["items"]) == (5, 8)
-    assert [group["name"] for group in found["groups"]] == ["(none)"]
+    assert found["groups"] == []
+    assert sorted(row["name"] for row in answers.groups({})) == [f"g{i}" for i in range(8)]
+    assert answers.histogram({"group": "4"}) == answers.histogram({})
     assert (
         answers.documents({"group": str(answers.stores[0].index.group_number("g4"))})["documents"][0]["doc_id"] == "d4"
     )
@@ -129,6 +135,71 @@ def test_an_index_is_made_once_and_made_again_if_it_is_damaged(
     assert mended.documents({}) == listed
     mended.close()
     assert "cannot be read and is made again" in caplog.text
+
+
+def test_a_page_that_asks_all_the_time_does_not_keep_the_index_from_its_end(stores: Stores, tmp_path: Path) -> None:
+    answers = open_answers(ViewConfig(store=stores.url("ref"), cache=str(tmp_path)))
+    shown, end = answers.stores[0].index, threading.Event()
+
+    def ask() -> int:
+        asked = 0
+        while not end.is_set():
+            ((n,),) = shown.rows(
+                "select count(*) from documents a, documents b, documents c where a.mean < b.mean + c.mean"
+            )
+            asked += n >= 0
+        return asked
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask) for _ in range(3)]
+        shown.wait()
+        end.set()
+        assert all(one.result() for one in asking)
+    assert shown.progress.ready, shown.progress.error
+    answers.close()
+
+
+def test_a_search_is_made_again_once_all_is_indexed(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, scan = threading.Event(), index.scan
+
+    def one_unit_and_no_more(store: Any, unit: int, *group: Any) -> Any:
+        if unit != first:
+            go.wait()
+        return scan(store, unit, *group)
+
+    first = int(np.random.default_rng(0).permutation(len(open_store(stores.url("ref")).units))[0])
+    monkeypatch.setattr(index, "scan", one_unit_and_no_more)
+    answers = open_answers(ViewConfig(store=stores.url("ref"), cache=str(tmp_path)))
+
+    def searched() -> Any:
+        end = time.monotonic() + 60
+        while True:
+            found = answers.documents({"text": "the", "limit": "100"})
+            if found["search"]["done"]:
+                return found
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    early = searched()
+    assert not early["search"]["whole"]
+    go.set()
+    answers.stores[0].index.wait()
+    late = searched()
+    assert (late["search"]["whole"], late["search"]["of"]) == (True, 60)
+    assert late["n"] == sum("the" in text for text in stores.texts) > early["n"]
+    answers.close()
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(stores: Stores, tmp_path: Path) -> None:
+    old, new = tmp_path / ".scores-1.2.duckdb.wal", tmp_path / ".selection-1.2.duckdb"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1e9, 1e9))
+    _opened(stores.url("ref"), tmp_path).close()
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_a_damaged_unit_is_told_and_what_was_read_is_listed(stores: Stores, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The server answers those who know its token, under this machine's names, and nobody else."""
 
 import asyncio
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +43,26 @@ def _ask(answers: Answers, *requests: tuple[str, str, dict[str, str]]) -> list[R
 @pytest.fixture
 def answers(opened: Callable[..., Answers]) -> Answers:
     return opened("selection")
+
+
+def test_the_browser_gets_the_token_once(answers: Answers) -> None:
+    async def ask() -> list[Response]:
+        runner, port = await serve(application(answers, TOKEN, once="a-ticket"), 0)
+        found = []
+        async with aiohttp.ClientSession() as session:
+            for path in ("/a-ticke/", "/a-ticket/api/stores", "/a-ticket/", "/a-ticket/"):
+                async with session.get(f"http://127.0.0.1:{port}{path}", allow_redirects=False) as response:
+                    found.append((response.status, dict(response.headers), await response.text()))
+        await runner.cleanup()
+        return found
+
+    found = asyncio.run(ask())
+    assert [(status, headers.get("Location")) for status, headers, _ in found] == [
+        (403, None),
+        (403, None),
+        (303, f"/{TOKEN}/"),
+        (403, None),
+    ]
 
 
 PATHS = ["", "app.js", "api/stores", "api/documents?limit=1", "api/document?unit=0&row=0"]
@@ -125,7 +146,7 @@ def test_a_taken_port_is_named(answers: Answers) -> None:
             asyncio.run(serve(application(answers, TOKEN), port))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_prints_the_url_and_ends_cleanly(stores: Stores, tmp_path: Path, number: signal.Signals) -> None:
     command = [
         sys.executable,
@@ -172,3 +193,17 @@ def test_a_folder_that_cannot_hold_the_index_is_named(stores: Stores, tmp_path: 
     assert "--cache" in capsys.readouterr().err
     assert main(["view", f"{tmp_path}", "--no-browser"]) == 2
     assert "is not a rho-score store" in capsys.readouterr().err
+
+
+def test_a_store_that_does_not_open_leaves_nothing_of_the_others(stores: Stores, tmp_path: Path, capsys: Any) -> None:
+    from rho_score.cli import main
+
+    folder = shutil.copytree(stores.url("ref"), tmp_path / "damaged")
+    (folder / "plan.parquet").unlink()
+    cache = tmp_path / "cache"
+    code = main(["view", stores.url("base"), "--beside", str(folder), "--no-browser", "--cache", str(cache)])
+    assert code == 1
+    told = capsys.readouterr().err
+    assert "plan.parquet" in told
+    assert "--cache" not in told
+    assert list(cache.iterdir()) == []

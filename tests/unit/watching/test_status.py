@@ -82,7 +82,7 @@ def test_a_running_one(store: Path, status: Run) -> None:
         lines[2],
     )
     assert re.match(f"last movement {SOME} ago; begun 20", lines[3])
-    assert lines[4] == "so far: 2 worker-hours of 1 run"
+    assert lines[4] == "so far: 2 worker-hours"
 
 
 def test_the_time_left_of_a_stage_is_not_that_of_the_run(store: Path, status: Run) -> None:
@@ -136,6 +136,28 @@ def test_one_that_lost_files_after_its_end(store: Path, status: Run) -> None:
     assert "finished, but files were removed" in lines[0]
 
 
+def test_one_that_finished_and_lost_units_since(store: Path, status: Run) -> None:
+    put_sign(store, outcome="finished")
+    (store / "_SUCCESS.json").write_text(
+        json.dumps(
+            {
+                "units": 3,
+                "documents": 12,
+                "scored": 12,
+                "quarantined": 0,
+                "tokens": 1,
+                "losses": 1,
+                "total_nats": 1.0,
+                "text_bytes": 1,
+            }
+        )
+    )
+    code, lines = status()
+    assert code == 14
+    assert "files were removed since then" in lines[0]
+    assert lines[1].startswith("2 units are left")
+
+
 def test_a_finished_one(store: Path, status: Run) -> None:
     write_scores(store, [cut(DOCUMENTS, [4] * 3)])
     assert status()[0] == 0
@@ -165,11 +187,9 @@ def test_money_is_the_sum_over_all_runs_and_the_servers_tokens(store: Path, stat
     put_sign(store, name="first", ago=9000, worker_s=3600.0, removed_worker_s=1800.0)
     put_sign(store, name="second", worker_s=5400.0)
     (store / "spent.json").write_text('{"tokens_by_price": {"0.5": 3000000, "0.25": 1000000}, "wanted": 0}')
-    assert (
-        status()[1][-1] == "so far: 3 worker-hours of 2 runs, and 1.75 for 4,000,000 tokens that were sent to a server"
-    )
+    assert status()[1][-1] == "so far: 3 worker-hours, and 1.75 for 4,000,000 tokens that were sent to a server"
     assert status("--price-per-hour", "2.5")[1][-1] == (
-        "money so far: 9.25 = 7.5 for 3 worker-hours of 2 runs at 2.5 + 1.75 for 4,000,000 tokens that were sent to a server"
+        "money so far: 9.25 = 7.5 for 3 worker-hours at 2.5 + 1.75 for 4,000,000 tokens that were sent to a server"
     )
     summary = rho.status(rho.StatusConfig(output=str(store), price_per_hour=2.5))
     assert (summary.money.total, summary.money.for_workers, summary.money.for_tokens) == (9.25, 7.5, 1.75)
@@ -182,11 +202,8 @@ def test_the_time_of_workers_that_was_paid_for_is_counted_once(store: Path, stat
         '"wanted_worker_seconds": 0, "workers": {}}'
     )
     tokens = "1 for 2,000,000 tokens that were sent to a server"
-    assert status()[1][-1] == f"money so far: 7 = 6 for 2.5 worker-hours of 1 run + {tokens}"
-    assert (
-        status("--price-per-hour", "10")[1][-1]
-        == f"money so far: 26 = 25 for 2.5 worker-hours of 1 run at 10 + {tokens}"
-    )
+    assert status()[1][-1] == f"money so far: 7 = 6 for 2.5 worker-hours + {tokens}"
+    assert status("--price-per-hour", "10")[1][-1] == f"money so far: 26 = 25 for 2.5 worker-hours at 10 + {tokens}"
 
 
 def test_json_has_what_the_lines_say(store: Path, status: Run) -> None:
@@ -198,6 +215,13 @@ def test_json_has_what_the_lines_say(store: Path, status: Run) -> None:
     assert found["sign"]["progress"]["tokens_per_s"] == 2310.0
     assert found["sign"]["written"].endswith(" UTC")
     assert found["money"]["total"] == 2.0
+
+
+def test_json_is_json_whatever_a_message_holds(store: Path, status: Run) -> None:
+    put_sign(store, outcome="failed", message='no token="abc" at https://u:secret@host/x?q="a" max_tokens="5"')
+    code, (line,) = status("--json")
+    assert code == 13
+    assert json.loads(line)["sign"]["message"] == 'no token="abc" at https://host/x"a" max_tokens="5"'
 
 
 def test_hostile_texts_of_a_sign_are_shown_as_what_they_are(store: Path, status: Run) -> None:
@@ -296,7 +320,7 @@ def test_the_options_may_stand_in_a_file(store: Path, tmp_path: Path, capsys: py
     put_sign(store, outcome="failed", message="why")
     (tmp_path / "run.yaml").write_text(f"output: {store}\nwatch: [3]\nprice_per_hour: 2\n")
     assert main(["status", "--config", str(tmp_path / "run.yaml")]) == 13
-    assert "money so far: 4 for 2 worker-hours of 1 run at 2" in capsys.readouterr().out
+    assert "money so far: 4 for 2 worker-hours at 2" in capsys.readouterr().out
 
 
 def test_nothing_is_written(store: Path) -> None:
