@@ -121,17 +121,19 @@ def _rows(shown: ShownStore, unit: int, row: int) -> Mapping[str, pa.Table]:
 
 
 def _list(column: pa.ChunkedArray) -> np.ndarray:
-    """The one list of a column of one row; empty if it is null."""
-    values: np.ndarray = as_numpy(column.combine_chunks().flatten())
-    return values
+    """The numbers of the one list of a column of one row: NaN for nulls, 0 and 1 for booleans; empty if the list is null."""
+    values = column.combine_chunks().flatten()
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if values.null_count:
+        values = values.cast(pa.float64()).fill_null(float("nan"))
+    return as_numpy(values)
 
 
 def _numbers(values: np.ndarray) -> list[Any]:
     """Numbers as the page takes them: rounded to 6 digits, None where there is none, infinite ones as text."""
     if values.dtype.kind in "biu":
         return list(values.astype(np.int64).tolist())
-    if values.dtype == object:  # booleans with nulls
-        return [None if v is None else int(v) for v in values]
     wide = values.astype(np.float64)
     usable = np.isfinite(wide) & (wide != 0)
     places = 5 - np.floor(np.log10(np.abs(wide, where=usable, out=np.ones_like(wide)))).astype(int)
