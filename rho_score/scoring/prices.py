@@ -8,6 +8,7 @@ from importlib.resources import files
 from rho_score.errors import InputError
 from rho_score.files.folder import file_at
 
+MOST = 1_000_000_000
 COLUMNS = ("node_type", "accelerator", "workers", "price_per_hour", "spot_price_per_hour", "relative_speed")
 
 
@@ -44,6 +45,10 @@ def parse_prices(text: str, what: str) -> tuple[NodeType, ...]:
     """Parses a table; lines that begin with # are comments. `what` names it in errors."""
     lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
     rows = list(csv.reader(line for _, line in lines))
+    if len(rows) != len(lines):
+        raise InputError(
+            f"{what} has a quoted value that goes over several lines, or a quotation mark that is not closed."
+        )
     head = rows[0] if rows else []
     if missing := [name for name in COLUMNS if name not in head]:
         raise InputError(f"{what} has no column {missing[0]}. Its columns must be {','.join(COLUMNS)}.")
@@ -56,7 +61,7 @@ def parse_prices(text: str, what: str) -> tuple[NodeType, ...]:
 
 
 def _node_type(row: dict[str, str], where: str) -> NodeType:
-    if not row["node_type"].strip():
+    if not row.get("node_type", "").strip():
         raise InputError(f"{where}: node_type is empty.")
     workers = _number(row, "workers", where)
     price = _number(row, "price_per_hour", where)
@@ -75,7 +80,7 @@ def _node_type(row: dict[str, str], where: str) -> NodeType:
 
 
 def _number(row: dict[str, str], name: str, where: str) -> Fraction | None:
-    """Returns a value that is more than 0; None if it is empty."""
+    """Returns a value that is more than 0 and at most `MOST`; None if it is empty."""
     text = row.get(name, "").strip()
     if not text:
         return None
@@ -83,6 +88,6 @@ def _number(row: dict[str, str], name: str, where: str) -> Fraction | None:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         value = Fraction(0)
-    if value <= 0:
-        raise InputError(f"{where}: {name} must be a number that is more than 0, got {text!r}.")
+    if not 0 < value <= MOST:
+        raise InputError(f"{where}: {name} must be a number that is more than 0 and at most {MOST:,}, got {text!r}.")
     return value

@@ -42,9 +42,27 @@ def test_the_table_of_the_package_is_an_example_without_speeds() -> None:
         (HEAD + "# x\na,L4,1.5,1,,,\n", "t, line 3: workers must be a whole number of at least 1, got '1.5'"),
         (HEAD + "a,L4,,1,,,\n", "t, line 2: workers must be a whole number of at least 1, got ''"),
         (HEAD + "a,L4,1,,,,\n", "t, line 2: price_per_hour is empty"),
-        (HEAD + "a,L4,1,$2,,,\n", r"t, line 2: price_per_hour must be a number that is more than 0, got '\$2'"),
-        (HEAD + "a,L4,1,2,0,,\n", "t, line 2: spot_price_per_hour must be a number that is more than 0, got '0'"),
-        (HEAD + "a,L4,1,2,1,-1,\n", "t, line 2: relative_speed must be a number that is more than 0, got '-1'"),
+        (
+            HEAD + "a,L4,1,$2,,,\n",
+            r"t, line 2: price_per_hour must be a number that is more than 0 and at most 1,000,000,000, got '\$2'",
+        ),
+        (
+            HEAD + "a,L4,1,2,0,,\n",
+            "t, line 2: spot_price_per_hour must be a number that is more than 0 and at most 1,000,000,000, got '0'",
+        ),
+        (HEAD + "a,L4,1,1e400,,,\n", "t, line 2: price_per_hour must be a number that is more than 0 and at most"),
+        (
+            HEAD + '"a,L4,1,2,1,1\nb,L4,1,2,1,1\n',
+            "t has a quoted value that goes over several lines, or a quotation mark",
+        ),
+        (
+            "accelerator,workers,price_per_hour,spot_price_per_hour,relative_speed,node_type\nL4,1\n",
+            "t, line 2: node_type is empty",
+        ),
+        (
+            HEAD + "a,L4,1,2,1,-1,\n",
+            "t, line 2: relative_speed must be a number that is more than 0 and at most 1,000,000,000, got '-1'",
+        ),
         (HEAD + "a,L4,1,2,1,1/0,\n", "t, line 2: relative_speed must be a number"),
         (HEAD + "a,L4,1\n", "t, line 2: price_per_hour is empty"),
     ],
