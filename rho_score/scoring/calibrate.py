@@ -111,7 +111,7 @@ def _measure(settings: ScoringSettings, seconds: float, progress: Progress) -> S
                     part = Finished(tokens=stats.done, started=stats.started, ended=stats.ended)
                     break
                 done.append(Finished(tokens=counts.tokens, started=stats.started, ended=stats.ended))
-                live.publish(unit, counts.tokens, stats.started)
+                live.publish(unit, counts.tokens, stats.ended - stats.started)
         start_s = float(ray.get(ledger.ready_s.remote()))
     finally:
         stop.set()
