@@ -26,7 +26,7 @@ COMMANDS = {
     "deduplicated corpus": "dedup",
 }
 """The value of the label `command`, by the kind of the store that is written."""
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
 """Upper bounds of the buckets of a histogram of seconds."""
 
 

@@ -68,6 +68,7 @@ class Progress:
         self.workers = 1
         self._run = metrics.current()
         self._retries = retries_made()
+        self._gauges: dict[str, float] = {}
         self._watch: Callable[[], None] | None = None
         self._started = time.monotonic()
         self._lock = threading.RLock()
@@ -139,6 +140,12 @@ class Progress:
         metrics.record("units_total", units, self._run, phase=self._what)
         metrics.record("tokens_total", tokens, self._run, phase=self._what)
 
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge of the metrics, now and at every look: Ray forgets one that was not set for a while."""
+        with self._lock:
+            self._gauges[name] = value
+        metrics.record(name, value, self._run)
+
     def update(self, done: Done) -> None:
         """So much is done in all."""
         with self._lock:
@@ -199,11 +206,14 @@ class Progress:
             new, self._retries = retries - self._retries, retries
             left = 0.0 if self.done.units >= self._n_units else self._throughput.seconds_left(now, self._size)
             rate = self._throughput.tokens_per_s(now) if self.done.tokens else None
+            gauges = dict(self._gauges)
         phase = self._what
         metrics.record_each("storage_retries_total", new, self._run, "kind")
         metrics.record("done_ratio", min(self._share(), 1.0), self._run, phase=phase)
         metrics.record("remaining_seconds", left, self._run, phase=phase)
         metrics.record("tokens_per_second", rate, self._run, phase=phase)
+        for name, value in gauges.items():
+            metrics.record(name, value, self._run)
 
     def _print_line(self) -> None:
         share = f"{self._share():.0%}".replace("%", " %")

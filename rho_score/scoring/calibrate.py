@@ -71,7 +71,8 @@ def calibrate(config: PlanConfig, plan: Plan) -> Speed:
         check_pool(workers=1, cpus=settings.cpus, gpus=settings.gpus)
         progress.phase("starting Ray")
         with cluster(local_cpus=settings.cpus + 2):
-            return _measure(settings, config.calibrate or 0.0, progress)
+            speed = _measure(settings, config.calibrate or 0.0, progress)
+    return replace(speed, cpus=settings.cpus, gpus=settings.gpus)
 
 
 def _score_config(config: PlanConfig) -> ScoreConfig:

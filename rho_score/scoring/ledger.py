@@ -91,9 +91,10 @@ class Ledger:
             if self._affords(0, self._workers.committed(now)):
                 self._workers.pay(now)
             else:
-                self._over = self._closed = True
-                in_hand = self._workers.largest_in_hand()
-                self._want(0, self._workers.to_begin_again(in_hand, now))
+                self._over = True
+                if not self._closed:  # else it is known what the refused unit needs
+                    self._closed = True
+                    self._want(0, self._workers.to_begin_again(self._workers.largest_unit(), now))
                 self._write(now)
         if is_new or now - self._written >= WRITE_S:
             self._write(now)

@@ -4,6 +4,7 @@ from typing import Any
 
 from rho_score.config import ScoreConfig
 from rho_score.errors import InputError
+from rho_score.scoring.prices import check_prices
 from rho_score.scoring.server_settings import check_server_options
 
 
@@ -24,9 +25,7 @@ def check_limits(config: ScoreConfig) -> None:
 
 def _check_money(config: ScoreConfig) -> None:
     """Raises InputError for a price or a limit that cannot be."""
-    for name in ("price_per_hour", "price_per_million_tokens"):
-        if (price := getattr(config, name)) is not None and not 0 < price < 1e9:
-            raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {price:g}.")
+    check_prices(config)
     limit = config.spend_at_most
     if limit is None:
         return

@@ -23,5 +23,5 @@ class Measures:
         metrics.record_each("server_retries_total", orjson.loads(stats.server_retries), run, "kind")
         metrics.record("positions_total", stats.positions, run)
         metrics.record("padding_positions_total", stats.padding, run)
-        metrics.record("model_busy_ratio", self._busy.add(stats), run)
+        self._progress.gauge("model_busy_ratio", self._busy.add(stats))
         metrics.record_each("stage_seconds", orjson.loads(stats.stages), run, "stage")

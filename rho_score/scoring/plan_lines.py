@@ -9,7 +9,7 @@ from rho_score.corpus.plan import Plan, left_out, make_plan
 from rho_score.errors import InputError
 from rho_score.safe_text import visible
 from rho_score.scoring.estimate import Estimate, count
-from rho_score.scoring.prices import NodeType, read_prices
+from rho_score.scoring.prices import NodeType, check_prices, read_prices
 from rho_score.scoring.projection import DAY_S, HOUR_S, Offer, Speed, Work, cheapest, run_seconds
 from rho_score.scoring.sent_tokens import SentTokens
 
@@ -25,6 +25,7 @@ def estimate(config: PlanConfig) -> str:
             read would be quarantined.
         RhoScoreError: the model does not run.
     """
+    check_prices(config)
     if config.calibrate is not None:
         return "\n".join(_calibrated(config))
     if config.prices is not None:
@@ -118,6 +119,10 @@ def calibrated_lines(config: PlanConfig, work: Work, speed: Speed, nodes: tuple[
         f"speed        {speed.tokens_per_s:>16,.0f}  tokens/s of a worker, units {speed.slowest:,.0f} to {speed.fastest:,.0f}: "
         f"measured on {over} in {speed.seconds:,.0f} s",
     ]
+    if speed.cpus and not speed.gpus and not config.cpus_per_worker:
+        lines.append(
+            f"measured     {speed.cpus:>16,}  CPUs: give the run --cpus-per-worker {speed.cpus} for workers of this speed"
+        )
     money = "" if config.price_per_hour is None else f"  cost at {config.price_per_hour:g} a worker-hour"
     lines.append(f"workers      {'days':>16}  {'worker-hours':>16}{money}")
     for workers in config.workers:

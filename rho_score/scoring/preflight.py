@@ -5,12 +5,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from rho_score.cluster.ray_cluster import connected, starts_its_own
-from rho_score.cluster.room import room_for, wait_for_a_cpu
+from rho_score.cluster.room import lost_nodes, n_that_fit, room_for, wait_for_a_cpu, youngest_node
 from rho_score.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -70,12 +69,8 @@ def check_pool(*, workers: int, cpus: int, gpus: float) -> None:
         _refuse_too_many_cpus(workers, cpus)
         if have.get("GPU", 0):
             log.warning("the cluster has GPUs, but this run uses none. Give --gpus-per-worker 1 to use them.")
-    elif have.get("GPU", 0) < workers * gpus:
-        _refuse_what_never_fits(
-            [{"CPU": cpus, "GPU": gpus}] * workers,
-            f"{workers} workers of {gpus:g} GPUs and {cpus} CPUs need {workers * gpus:g} GPUs, but the cluster has "
-            f"{have.get('GPU', 0):g}",
-        )
+    else:
+        _refuse_too_many_gpus(workers, cpus, gpus)
 
 
 def _refuse_missing_gpus(workers: int, gpus: float) -> None:
@@ -89,6 +84,25 @@ def _refuse_missing_gpus(workers: int, gpus: float) -> None:
             f"{workers} workers of {gpus:g} GPUs each need {need:g}, but this machine has {have}. Set RAY_ADDRESS to a "
             "cluster that has them, or lower --workers or --gpus-per-worker."
         )
+
+
+def _refuse_too_many_gpus(workers: int, cpus: int, gpus: float) -> None:
+    """Raises InputError for a pool with GPUs that the nodes never hold together with a CPU for reading."""
+    import ray
+
+    have = ray.cluster_resources()
+    worker = {"CPU": cpus, "GPU": gpus}
+    fit, n_cpus = n_that_fit(worker), workers * cpus + 1
+    if fit >= workers and have.get("CPU", 0) >= n_cpus:
+        return
+    needs = f"{workers} workers of {gpus:g} GPUs and {cpus} CPUs"
+    if have.get("GPU", 0) < workers * gpus:
+        short = f"{needs} need {workers * gpus:g} GPUs, but the cluster has {have.get('GPU', 0):g}"
+    elif have.get("CPU", 0) < n_cpus:
+        short = f"{needs}, and one CPU for reading, need {n_cpus} CPUs, but the cluster has {have.get('CPU', 0):g}"
+    else:
+        short = f"{needs} are asked for, but the nodes of the cluster hold {fit} such workers"
+    _refuse_what_never_fits([worker] * workers + [{"CPU": 1}], short)
 
 
 def _refuse_too_many_cpus(workers: int, cpus: int) -> None:
@@ -116,13 +130,13 @@ def _refuse_what_never_fits(bundles: Sequence[Mapping[str, float]], short: str) 
     bundles: what the smallest pool needs, each on one node. short: what is missing, for the message.
     """
     answer = room_for(bundles)
-    while answer in ("never", "silent") and time.time() < _youngest() + NODES_JOIN_S:
+    while answer in ("never", "silent") and time.time() < youngest_node() + NODES_JOIN_S:
         answer = room_for(bundles)
     if answer == "there":
         return
     if answer == "coming":
         log.info("%s. Its autoscaler is adding nodes.", short)
-    elif answer == "busy" or (answer == "silent" and _lost_nodes()):
+    elif answer == "busy" or (answer == "silent" and lost_nodes()):
         log.warning(
             "%s. Waiting for nodes to join or to be free; or lower --workers, --cpus-per-worker or --gpus-per-worker.",
             short,
@@ -139,13 +153,6 @@ def _refuse_what_never_fits(bundles: Sequence[Mapping[str, float]], short: str) 
         )
 
 
-def _lost_nodes() -> bool:
-    """True if the cluster has lost nodes, which may come back."""
-    import ray
-
-    return not all(node["Alive"] for node in ray.nodes())
-
-
 def _cpus_in_time(need: int, needs: str) -> list[float]:
     """Returns the CPUs of each node that is alive, waiting for nodes that may join.
 
@@ -154,7 +161,7 @@ def _cpus_in_time(need: int, needs: str) -> list[float]:
     told = False
     while True:
         nodes = _alive_cpus()
-        left = _youngest() + NODES_JOIN_S - time.time()
+        left = youngest_node() + NODES_JOIN_S - time.time()
         if not 0 < sum(nodes) < need or left <= 0:
             return nodes
         if not told:
@@ -167,12 +174,3 @@ def _alive_cpus() -> list[float]:
     import ray
 
     return [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def _youngest() -> float:
-    """Returns when the last node joined, in seconds since the epoch."""
-    from ray._private.worker import global_worker  # no public way tells when a node started
-
-    worker: Any = global_worker
-    nodes = worker.gcs_client.get_all_node_info().values()
-    return max((node.start_time_ms / 1000 for node in nodes), default=0.0)

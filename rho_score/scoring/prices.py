@@ -1,10 +1,11 @@
-"""A table of node types: what they cost, how many workers they hold and how fast these are."""
+"""Prices, and a table of node types: what they cost, how many workers they hold and how fast these are."""
 
 import csv
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
 
+from rho_score.config import PlanConfig, ScoreConfig
 from rho_score.errors import InputError
 from rho_score.files.folder import file_at
 
@@ -24,6 +25,13 @@ class NodeType:
     relative_speed: Fraction | None
 
 
+def check_prices(config: ScoreConfig | PlanConfig) -> None:
+    """Raises InputError for a price that cannot be."""
+    for name in ("price_per_hour", "price_per_million_tokens"):
+        if (price := getattr(config, name)) is not None and not 0 < price < 1e9:
+            raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {price:g}.")
+
+
 def read_prices(url: str | None) -> tuple[NodeType, ...]:
     """Reads a table, or that of the package.
 
@@ -34,7 +42,7 @@ def read_prices(url: str | None) -> tuple[NodeType, ...]:
         return parse_prices((files("rho_score.scoring") / "prices.csv").read_text(), "the package's prices.csv")
     folder, name = file_at(url)
     try:
-        return parse_prices(folder.read(name).decode(), url)
+        return parse_prices(folder.read(name).decode("utf-8-sig"), url)  # spreadsheets begin a file with a BOM
     except FileNotFoundError:
         raise InputError(f"--prices {url}: there is no such file.") from None
     except UnicodeDecodeError as error:

@@ -23,6 +23,9 @@ class Speed:
     """Units that the speed was measured over; 0 if it is that of a part of one."""
     seconds: float
     """Seconds that it was measured for."""
+    cpus: int = 0
+    """Of the worker; 0 if it is not known."""
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

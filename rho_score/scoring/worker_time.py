@@ -78,6 +78,7 @@ class WorkerTime:
         self._workers: dict[str, _Worker] = {}
         self._in_hand: dict[str, _Unit] = {}
         self._begun: set[str] = set()
+        self._largest = 0
         self._speeds = _Speeds()
         self._first_guess, self._start_s = start_s, 0.0
         self.ready_s = 0.0
@@ -107,6 +108,7 @@ class WorkerTime:
         """A worker takes a unit of so many tokens."""
         self._in_hand = {name: other for name, other in self._in_hand.items() if other.worker != worker}
         self._in_hand[unit] = _Unit(worker, tokens, now)
+        self._largest = max(self._largest, tokens)
         if (known := self._workers.get(worker)) is not None and worker not in self._begun:
             self._begun.add(worker)
             self.ready_s = max(self.ready_s, min(now - known.born, now - self._opened))
@@ -161,15 +163,15 @@ class WorkerTime:
     def to_begin_again(self, tokens: int, now: float) -> float:
         """Seconds of all workers that another run needs until it has a unit of so many tokens.
 
-        Without a known speed, it is a little more than this run had.
+        Without a known speed, it is a little more than the workers of this run have had.
         """
-        takes = self._takes(tokens, now)
-        alone = self.ready_s + takes if takes else now - self._opened
-        return max(self._low, 1) * (alone + reserve_s(self.start_s))
+        takes, low = self._takes(tokens, now), max(self._low, 1)
+        alone = self.ready_s + takes if takes else sum(self.seconds(now).values()) / low
+        return low * (alone + reserve_s(self.start_s))
 
-    def largest_in_hand(self) -> int:
-        """The tokens of the largest unit in hand; 0 if there is none."""
-        return max((unit.tokens for unit in self._in_hand.values()), default=0)
+    def largest_unit(self) -> int:
+        """The tokens of the largest unit in hand, else of the largest that was begun; 0 if none was."""
+        return max((unit.tokens for unit in self._in_hand.values()), default=self._largest)
 
     def still_there(self, worker: str, now: float) -> None:
         """The process of a worker that may be silent by now was seen."""

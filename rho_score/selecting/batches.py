@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from rho_score.cluster import metrics
 from rho_score.cluster.progress import Progress
 from rho_score.cluster.ray_cluster import connected
 from rho_score.cluster.tasks import Reference, as_task, in_order, in_tasks, in_turn, result
@@ -154,7 +153,7 @@ def written(
             total = sum(counts.values(), GroupCounts())
             progress.add(tokens=total.tokens, units=len(batches[index].units))
             if what == "select" and (whole := sum(groups.values(), GroupCounts())).tokens_scored:
-                metrics.record("kept_ratio", whole.tokens_kept / whole.tokens_scored, metrics.current())
+                progress.gauge("kept_ratio", whole.tokens_kept / whole.tokens_scored)
     return computed, groups
 
 

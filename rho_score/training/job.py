@@ -33,6 +33,7 @@ from rho_score.stores.training_run import MODEL, TrainingRun
 from rho_score.training.block_files import block_files, cache_folder
 from rho_score.training.blocks import ScoredBlocks
 from rho_score.training.checkpoints import remove_all
+from rho_score.training.on_cluster import check_workers, train_on_cluster
 from rho_score.training.settings import TrainSettings, resolve_settings
 from rho_score.training.worker import train_worker
 
@@ -76,6 +77,8 @@ def train(config: TrainConfig) -> TrainSummary:
             return _foreseen(settings, started)
         if config.workers > 1:
             check_own_cluster()
+        if not output.exists(SUCCESS):
+            check_workers(settings)
         claim(output, manifest, {})
         computed = 0
         if not output.exists(SUCCESS):
@@ -100,8 +103,6 @@ def _run(settings: TrainSettings, progress: Progress) -> dict[str, Any]:
     if settings.config.workers == 1 and not connected():
         content = train_worker(settings, tell)
     else:
-        from rho_score.training.on_cluster import train_on_cluster  # it imports Ray Train, which takes seconds
-
         with cluster(local_cpus=settings.config.workers * settings.config.cpus_per_worker + 1):
             content = train_on_cluster(settings, tell)
     return content

@@ -6,22 +6,28 @@ no more than a worker does.
 """
 
 import contextlib
+import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from rho_score.cluster.ray_cluster import actor_here, own_error
-from rho_score.cluster.room import room_for
+from rho_score.cluster.ray_cluster import actor_here, connected, own_error
+from rho_score.cluster.room import lost_nodes, n_that_fit, room_for, youngest_node
 from rho_score.errors import InputError, RhoScoreError, StorageError
 from rho_score.files.folder import Folder
 from rho_score.training.arguments import PATIENCE_S
 from rho_score.training.settings import TrainSettings
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.5
+NODES_JOIN_S = 30.0  # nodes of a new cluster join one after the other
 
 
 class StepBoard:
@@ -37,6 +43,40 @@ class StepBoard:
     def said(self) -> tuple[str, int, int]:
         """What rank 0 said last."""
         return self._said
+
+
+def check_workers(settings: TrainSettings) -> None:
+    """Refuses workers that can never start, for which Ray Train would wait without an end.
+
+    Raises:
+        InputError: the message says what is needed and what to lower.
+    """
+    workers, resources = settings.config.workers, _resources(settings)
+    if not connected():
+        have = torch.cuda.device_count()
+        if settings.use_gpu and have < workers:
+            raise InputError(
+                f"{workers} workers of one GPU each need {workers}, but this machine has {have}. Set RAY_ADDRESS to a cluster that "
+                "has them, or lower --workers."
+            )
+        return
+    answer = room_for([resources] * workers)
+    while answer in ("never", "silent") and time.time() < youngest_node() + NODES_JOIN_S:
+        answer = room_for([resources] * workers)
+    needs = f"{workers} workers with {_listed(resources)} each"
+    lower = "Lower --workers or --cpus-per-worker, or give the cluster more or larger nodes."
+    if answer == "never":
+        raise InputError(
+            f"{needs} can never start on this cluster: its autoscaler can start no nodes that would be enough. {lower}"
+        )
+    if answer == "silent" and n_that_fit(resources) < workers and not lost_nodes():
+        raise InputError(f"{needs} never fit this cluster, whose nodes hold {n_that_fit(resources)} of them. {lower}")
+    if answer not in ("there", "coming"):
+        log.warning("%s have no room yet. Waiting for nodes to join or to be free.", needs)
+
+
+def _resources(settings: TrainSettings) -> dict[str, int]:
+    return {"CPU": settings.config.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})}
 
 
 def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -56,12 +96,7 @@ def train_on_cluster(settings: TrainSettings, tell: Callable[[str, int, int], No
     board = actor_here(StepBoard)
     run = Folder(config.output)
     state = f"{run.path}/.ray-train-{uuid.uuid4().hex[:8]}"
-    resources = {"CPU": config.cpus_per_worker, **({"GPU": 1} if settings.use_gpu else {})}
-    if room_for([resources] * config.workers) == "never":
-        raise InputError(
-            f"{config.workers} workers with {_listed(resources)} each can never start on this cluster: its autoscaler can start no "
-            "nodes that would be enough. Lower --workers or --cpus-per-worker, or give the cluster more or larger nodes."
-        )
+    resources = _resources(settings)
     train: Any = _train_fn  # Ray's types know no results
     trainer = TorchTrainer(
         train,

@@ -27,7 +27,7 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
 
 def test_every_metric_is_recorded_and_shown() -> None:
     code = "".join(path.read_text() for path in (ROOT / "rho_score").rglob("*.py") if path.name != "metrics.py")
-    recorded = set(re.findall(r'metrics\.record(?:_each)?\(\s*"([a-z_]+)"', code))
+    recorded = set(re.findall(r'(?:metrics\.record(?:_each)?|progress\.gauge)\(\s*"([a-z_]+)"', code))
     assert recorded == set(BY_NAME)
     shown = {name for text in expressions() for name in re.findall(r"ray_rho_score_([a-z_]+)", text)}
     assert {re.sub("_(sum|count|bucket)$", "", name) for name in shown} == set(BY_NAME)

@@ -1,5 +1,6 @@
 """The table of prices, the projection of a run by hand, and options of `plan --calibrate` that are refused."""
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from rho_score.config import PlanConfig
 from rho_score.errors import InputError
 from rho_score.scoring.plan_lines import calibrated_lines, estimate
-from rho_score.scoring.prices import NodeType, parse_prices, read_prices
+from rho_score.scoring.prices import NodeType, check_prices, parse_prices, read_prices
 from rho_score.scoring.projection import Finished, Speed, Work, cheapest, measured, run_seconds
 
 HEAD = "node_type,accelerator,workers,price_per_hour,spot_price_per_hour,relative_speed,comment\n"
@@ -160,3 +161,15 @@ def test_what_is_printed() -> None:
 def test_wrong_options_are_refused_before_anything_is_read(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         estimate(PlanConfig(**({"input": "/nowhere/in", "model": "/nowhere/m", "calibrate": 5.0} | options)))
+
+
+def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path: Path) -> None:
+    (tmp_path / "prices.csv").write_text(HEAD + "a,L4,1,2,1,1\n", encoding="utf-8-sig")
+    assert read_prices(str(tmp_path / "prices.csv"))[0].name == "a"
+
+
+@pytest.mark.parametrize("price", [-2.0, 0.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["price_per_hour", "price_per_million_tokens"])
+def test_a_price_that_cannot_be_is_refused(name: str, price: float) -> None:
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} must be more than 0"):
+        check_prices(PlanConfig(input="in", **{name: price}))  # type: ignore[arg-type]

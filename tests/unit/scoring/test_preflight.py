@@ -36,7 +36,7 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(preflight, "_alive_cpus", lambda: [2.0])
     monkeypatch.setattr(preflight, "wait_for_a_cpu", lambda: None)
     monkeypatch.setattr(preflight, "room_for", lambda bundles: "silent")
-    monkeypatch.setattr(preflight, "_youngest", lambda: 0.0)
+    monkeypatch.setattr(preflight, "youngest_node", lambda: 0.0)
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
     return monkeypatch
@@ -62,7 +62,7 @@ def test_what_can_never_fit_is_refused_at_once(two_cpus: pytest.MonkeyPatch) -> 
 def test_waiting_for_nodes_is_told_at_once(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     nodes = iter([[2.0], [2.0, 2.0]])
     now = time.time()
-    two_cpus.setattr(preflight, "_youngest", lambda: now)
+    two_cpus.setattr(preflight, "youngest_node", lambda: now)
     two_cpus.setattr(preflight, "_alive_cpus", lambda: next(nodes))
     with caplog.at_level(logging.INFO):
         preflight.check_pool(workers=1, cpus=2, gpus=0)
@@ -99,6 +99,39 @@ def test_what_no_autoscaler_can_ever_bring_is_refused(two_cpus: pytest.MonkeyPat
         InputError, match=r"2 workers of 1 GPUs and 2 CPUs need 2 GPUs, but the cluster has 0, and its autoscaler"
     ):
         preflight.check_pool(workers=2, cpus=2, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus", "gpus", "told"),
+    [
+        (
+            [(8, 1), (8, 1)],
+            1,
+            2,
+            2.0,
+            "1 workers of 2 GPUs and 2 CPUs are asked for, but the nodes of the cluster hold 0 such",
+        ),
+        ([(8, 1)], 4, 2, 0.25, r"4 workers .*, and one CPU for reading, need 9 CPUs, but the cluster has 8"),
+        ([(2, 1)], 1, 2, 1.0, "need 3 CPUs, but the cluster has 2"),
+        ([(8, 1), (8, 1)], 2, 64, 1.0, "need 129 CPUs, but the cluster has 16"),
+        ([(8, 1)], 3, 2, 1.0, "need 3 GPUs, but the cluster has 1"),
+        ([(8, 1), (1, 0)], 4, 2, 0.25, None),
+        ([(0, 0), (8, 4)], 2, 2, 2.0, None),
+        ([(30, 1)], 10, 2, 0.1, None),
+    ],
+)
+def test_workers_with_gpus_fit_the_nodes_and_leave_one_cpu(
+    two_cpus: pytest.MonkeyPatch, nodes: list[tuple[int, int]], workers: int, cpus: int, gpus: float, told: str | None
+) -> None:
+    there = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
+    two_cpus.setattr("ray.nodes", lambda: there)
+    total = {"CPU": sum(c for c, _ in nodes), "GPU": sum(g for _, g in nodes)}
+    two_cpus.setattr("ray.cluster_resources", lambda: total)
+    if told is None:
+        preflight.check_pool(workers=workers, cpus=cpus, gpus=gpus)
+        return
+    with pytest.raises(InputError, match=told):
+        preflight.check_pool(workers=workers, cpus=cpus, gpus=gpus)
 
 
 def test_nodes_that_were_lost_are_waited_for(two_cpus: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

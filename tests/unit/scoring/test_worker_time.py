@@ -250,6 +250,36 @@ def test_a_run_that_stopped_says_what_it_spent_and_what_is_missing(tmp_path: Pat
         account.close(3, 5)
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_the_next_unit_needs_is_not_what_the_whole_run_took(
+    refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The money ends after ten hours, between two units: another run needs a start, a unit of 20 seconds, and the reserve."""
+    clock, folder = Clock(monkeypatch), Folder(str(tmp_path))
+    ledger = Ledger(folder.url, Budget(hour_price="3600", limit="36000"), WorkerTime(opened=100.0, workers=(1, 1)))
+    over, units = False, 0
+    while not over:
+        clock.now += 1
+        over = ledger.beat("a", ("", 0), clock.now - 100, 5, 0)
+        if clock.now % 20 == 10 and not over:
+            if units:
+                ledger.end(f"u{units}", 0)
+            if (refused or clock.now < 36_000) and ledger.begin(f"u{units + 1}", 0, "a", 1000):
+                units += 1
+    assert units > 1700
+    assert Spent.read(folder).wanted_ms <= (10 + 20 + 10) * 1000
+
+
+def test_what_was_never_begun_needs_what_the_workers_have_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver has waited for nodes for an hour; the worker has lived for some seconds."""
+    clock, folder = Clock(monkeypatch), Folder(str(tmp_path))
+    ledger = Ledger(folder.url, Budget(hour_price="3600", limit="30"), WorkerTime(opened=100.0, workers=(1, 1)))
+    clock.now, born = 3700.0, 3695.0
+    while not ledger.beat("a", ("", 0), clock.now - born, 5, 0):
+        clock.now += 1
+    assert 20_000 < Spent.read(folder).wanted_ms < 60_000
+
+
 def test_a_ledger_that_starts_again_counts_no_worker_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, folder = Clock(monkeypatch), Folder(str(tmp_path))
     Spent(worker_ms={"3600": 50_000, "1": 9}).write(folder)
